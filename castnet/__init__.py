@@ -1,0 +1,1 @@
+"""castnet tells defective castings from good ones in photographs."""
