@@ -1,0 +1,80 @@
+"""Pixels to network input: a whole batch at once, on whatever device the batch is."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def network_input(pixels: Tensor, image_size: int) -> Tensor:
+    """Scale stored pixels to [0, 1] and average them down to the network's size.
+
+    Args:
+        pixels: uint8 (n, side, side); side is image_size or a multiple of it.
+        image_size: side of the network's input in pixels.
+
+    Returns:
+        float32 (n, 1, image_size, image_size).
+    """
+    return F.avg_pool2d(pixels[:, None].float() / 255, pixels.shape[-1] // image_size)
+
+
+class Augmentation:
+    """Random affine map, brightness and contrast, drawn anew for every image of a batch.
+
+    Shift and zoom follow Keras' ImageDataGenerator: an output coordinate is multiplied by a zoom factor per axis
+    and then shifted, values are interpolated bilinearly, and beyond the border stands the nearest pixel.
+
+    Args:
+        shift: largest shift as a share of the image's side, along each axis.
+        zoom: zoom factors are drawn from [1 - zoom, 1 + zoom], for each axis by itself.
+        rotation: largest rotation in degrees, either way.
+        flip: whether to mirror every second image.
+        brightness: largest value added, on the scale where white is 1.
+        contrast: the distance from the image's mean is multiplied by a factor in [1 - contrast, 1 + contrast].
+    """
+
+    def __init__(
+        self, *, shift: float, zoom: float, rotation: float, flip: bool, brightness: float, contrast: float
+    ) -> None:
+        self.shift, self.zoom, self.rotation, self.flip = shift, zoom, rotation, flip
+        self.brightness, self.contrast = brightness, contrast
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Augment a batch.
+
+        Args:
+            pixels: uint8 (n, side, side).
+
+        Returns:
+            float32 (n, side, side), on the scale of the input, 0 to 255.
+        """
+        images = pixels[:, None].float()
+        grid = F.affine_grid(self._draw_maps(len(images), images.device), list(images.shape), align_corners=False)
+        images = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+        if self.contrast:
+            mean = images.mean(dim=(2, 3), keepdim=True)
+            images = mean + (images - mean) * (1 + self.contrast * _uniform(len(images), images.device)).view(
+                -1, 1, 1, 1
+            )
+        if self.brightness:
+            images = images + 255 * self.brightness * _uniform(len(images), images.device).view(-1, 1, 1, 1)
+        return images.clamp(0, 255)[:, 0]
+
+    def _draw_maps(self, n: int, device: torch.device) -> Tensor:
+        """Draw n maps from output to input coordinates, each axis from -1 to 1: (n, 2, 3)."""
+        angle = _uniform(n, device) * math.radians(self.rotation)
+        zoom_x, zoom_y = 1 + self.zoom * _uniform(n, device), 1 + self.zoom * _uniform(n, device)
+        if self.flip:
+            zoom_x = torch.where(torch.rand(n, device=device) < 0.5, -zoom_x, zoom_x)
+        # An image spans two units, so a shift by the share s moves it by 2 s.
+        shift_x, shift_y = 2 * self.shift * _uniform(n, device), 2 * self.shift * _uniform(n, device)
+        cos, sin = angle.cos(), angle.sin()
+        row_x = torch.stack([cos * zoom_x, -sin * zoom_y, shift_x], dim=1)
+        row_y = torch.stack([sin * zoom_x, cos * zoom_y, shift_y], dim=1)
+        return torch.stack([row_x, row_y], dim=1)
+
+
+def _uniform(n: int, device: torch.device) -> Tensor:
+    return torch.rand(n, device=device) * 2 - 1

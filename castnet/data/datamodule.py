@@ -1,0 +1,241 @@
+"""The LightningDataModule: a folder of castings as batches of pixels."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra.utils import instantiate
+from lightning import LightningDataModule
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from castnet.data.augment import Augmentation, network_input
+from castnet.data.folder import Folder, read_folder
+from castnet.data.pixels import RESAMPLE, Grey, pixel_block
+from castnet.data.sources import obtain
+from castnet.data.split import Indices, first_of_class, stratified
+from castnet.errors import UserError
+
+Batch = tuple[Tensor, Tensor]
+
+
+class PixelDataset(Dataset[Batch]):
+    """Rows of a pixel block with their labels, fetched a whole batch at a time.
+
+    Args:
+        block: uint8 (N, side, side).
+        labels: class indices (N,).
+        rows: which rows of the block belong to the data set, (n,).
+    """
+
+    def __init__(self, block: Grey, labels: NDArray[np.int64], rows: Indices) -> None:
+        self.block, self.labels, self.rows = block, labels, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitems__(self, items: Sequence[int]) -> Batch:
+        """Pixels uint8 (len(items), side, side) and labels int64 (len(items),)."""
+        rows = self.rows[items]
+        return torch.from_numpy(self.block[rows]), torch.from_numpy(self.labels[rows])
+
+
+class CastingDataModule(LightningDataModule):
+    """Castings of two classes, split into train, val and test.
+
+    Where the root has train/ and test/, test is the test set and val is held out of train; a root with class folders
+    alone is split three ways. Batches are (images, labels): float32 (n, 1, image_size, image_size) in [0, 1] and
+    int64 (n,).
+
+    Args:
+        source: where missing images come from, see `castnet.data.sources.obtain`.
+        protocol: one sentence on what the figures of this data mean; it goes into every report.
+        root: folder of images, see `castnet.data.folder.read_folder`.
+        defect_class: the class folder of defective castings.
+        generate: `n` and `seed` of the generated castings.
+        image_size: side of the network's input in pixels.
+        oversample: images are stored and augmented at this many times `image_size` and averaged down afterwards.
+        resample: how images are reduced to the stored size, `area` or `nearest`.
+        batch_size: images in a batch.
+        split: how val is held out: `stratified` (at random) or `first_of_class` (as Keras does).
+        val_fraction: share of the training images held out for validation.
+        test_fraction: share held out for testing where the root has no test/.
+        seed: seed of the split.
+        augmentation: `_target_` and arguments of what augments a batch, `castnet.data.augment.Augmentation`; None leaves
+            images as they are.
+        augment_val: whether validation images are augmented too, as Keras' validation_split does.
+        cache_dir: folder for decoded pixels.
+        num_workers: processes that fetch batches; 0 is fastest while the pixels are in memory.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: str,
+        protocol: str,
+        root: str,
+        defect_class: str,
+        generate: dict[str, int] | None,
+        image_size: int,
+        oversample: int,
+        resample: str,
+        batch_size: int,
+        split: str,
+        val_fraction: float,
+        test_fraction: float,
+        seed: int,
+        augmentation: dict[str, Any] | None,
+        augment_val: bool,
+        cache_dir: str,
+        num_workers: int,
+    ) -> None:
+        super().__init__()
+        _require("split", split, ("stratified", "first_of_class"))
+        _require("resample", resample, tuple(RESAMPLE))
+        for name, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
+            if not 0 < fraction < 1:
+                raise UserError(f"data.{name}={fraction}: expected a share between 0 and 1")
+        for name, number in (("image_size", image_size), ("oversample", oversample), ("batch_size", batch_size)):
+            if number < 1:
+                raise UserError(f"data.{name}={number}: expected a whole number above 0")
+        self.save_hyperparameters()
+        self.augmentation: Augmentation | None = instantiate(augmentation)
+        self.test_subset = "test"
+        self._folder: Folder | None = None
+
+    def prepare_data(self) -> None:
+        obtain(self.hparams["source"], Path(self.hparams["root"]), self.hparams["generate"])
+
+    def setup(self, stage: str | None = None) -> None:
+        """List, split and decode the images.
+
+        Raises:
+            UserError: the folder or one of its images is not as expected.
+        """
+        if self._folder is not None:
+            return
+        folder = read_folder(Path(self.hparams["root"]), self.hparams["defect_class"])
+        self.rows = self._split(folder)
+        side = self.hparams["image_size"] * self.hparams["oversample"]
+        self.block = pixel_block(folder.paths, side, self.hparams["resample"], Path(self.hparams["cache_dir"]))
+        self._folder = folder
+
+    @property
+    def folder(self) -> Folder:
+        """The images; there after `setup`."""
+        assert self._folder is not None, "call prepare_data() and setup() first"
+        return self._folder
+
+    def summary(self) -> dict[str, Any]:
+        """Where the images come from and how many of each class each subset has, for reports."""
+        subsets = ("all",) if self.test_subset == "all" else ("train", "val", "test")
+        counts = {
+            subset: dict(zip(self.folder.classes, np.bincount(labels, minlength=2).tolist(), strict=True))
+            for subset in subsets
+            for labels in [self.folder.labels[self.rows[subset]]]
+        }
+        origin = {key: self.hparams[key] for key in ("source", "root", "protocol", "split", "seed")}
+        return origin | {"counts": counts, "subset": self.test_subset}
+
+    def describe(self) -> str:
+        """One line for people: which data this is and how many images each subset has."""
+        summary = self.summary()
+        sizes = ", ".join(f"{sum(counts.values()):,} {subset}" for subset, counts in summary["counts"].items())
+        return f"data: {summary['source']} castings in {summary['root']}: {sizes}. {summary['protocol']}"
+
+    def _split(self, folder: Folder) -> dict[str, Indices]:
+        if folder.is_test is None:
+            fitted, test = self._hold_out(folder.labels, "test_fraction")
+        else:
+            fitted, test = np.flatnonzero(~folder.is_test), np.flatnonzero(folder.is_test)
+        train, val = self._hold_out(folder.labels[fitted], "val_fraction")
+        return {"train": fitted[train], "val": fitted[val], "test": test, "all": np.arange(len(folder.labels))}
+
+    def _hold_out(self, labels: Indices, fraction_key: str) -> tuple[Indices, Indices]:
+        fraction = self.hparams[fraction_key]
+        if self.hparams["split"] == "first_of_class":
+            return first_of_class(labels, fraction)
+        try:
+            return stratified(labels, fraction, self.hparams["seed"])
+        except ValueError as error:
+            raise UserError(
+                f"data.{fraction_key}={fraction}: too few images to hold out that share ({error})"
+            ) from error
+
+    def loader(self, subset: str, shuffle: bool = False) -> DataLoader[Batch]:
+        """Batches of `train`, `val`, `test` or `all` images, in the folder's order unless shuffled."""
+        return DataLoader(
+            PixelDataset(self.block, self.folder.labels, self.rows[subset]),
+            batch_size=self.hparams["batch_size"],
+            shuffle=shuffle,
+            collate_fn=lambda batch: batch,
+            num_workers=self.hparams["num_workers"],
+        )
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        return self.loader("train", shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return self.loader("val")
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        return self.loader(self.test_subset)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        pixels, labels = batch
+        assert self.trainer is not None
+        augmented = self.trainer.training or (self.trainer.validating and self.hparams["augment_val"])
+        return self.input_of(pixels, augmented=augmented), labels
+
+    def input_of(self, pixels: Tensor, augmented: bool = False) -> Tensor:
+        """Turn stored pixels into the network's input.
+
+        Args:
+            pixels: uint8 (n, side, side).
+            augmented: whether to augment them, as in training.
+
+        Returns:
+            float32 (n, 1, image_size, image_size) in [0, 1].
+        """
+        if augmented and self.augmentation:
+            pixels = self.augmentation(pixels)
+        return network_input(pixels, self.hparams["image_size"])
+
+
+def load_datamodule(ckpt_path: Path, class_names: Sequence[str], **source: Any) -> CastingDataModule:
+    """Prepare a folder of castings exactly as they were prepared for a checkpoint, to evaluate it.
+
+    Evaluated are the images of root/test. Where the root has none, evaluated are the test images held out in training
+    if it is the folder that the checkpoint was trained on, or else all images.
+
+    Args:
+        ckpt_path: checkpoint whose data settings are taken.
+        class_names: the classes the checkpoint knows.
+        source: arguments of `CastingDataModule` to replace, `root` and `defect_class` among them.
+
+    Raises:
+        UserError: the folder has other classes, or is not as expected.
+    """
+    trained = CastingDataModule.load_from_checkpoint(ckpt_path, weights_only=True).hparams
+    if source["defect_class"] != trained["defect_class"]:
+        known = trained["defect_class"]
+        raise UserError(f"data.defect_class={source['defect_class']}: the checkpoint was trained to find {known}")
+    datamodule = CastingDataModule(**{**trained, **source})
+    datamodule.prepare_data()
+    datamodule.setup()
+    folder = datamodule.folder
+    if folder.classes != list(class_names):
+        raise UserError(
+            f"data.root={folder.root}: has the classes {folder.classes}, the checkpoint knows {class_names}"
+        )
+    if folder.is_test is None and folder.root.resolve() != Path(trained["root"]).resolve():
+        datamodule.test_subset = "all"
+    return datamodule
+
+
+def _require(name: str, value: str, valid: Sequence[str]) -> None:
+    if value not in valid:
+        raise UserError(f"data.{name}={value}: expected one of {', '.join(valid)}")

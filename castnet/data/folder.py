@@ -1,0 +1,86 @@
+"""A folder of class folders: which images there are, and of which class."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torchvision.datasets import ImageFolder
+
+from castnet.errors import UserError
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The images below a root.
+
+    Attributes:
+        root: the folder.
+        classes: the two class names in ImageFolder's order, which is alphabetical; class 1 is what the sigmoid means.
+        files: paths relative to the root, in posix form; sorted within a class.
+        labels: class indices, int64 (n,).
+        is_test: whether the image lies in root/test, bool (n,); None where the root has no train/ and test/.
+    """
+
+    root: Path
+    classes: list[str]
+    files: list[str]
+    labels: NDArray[np.int64]
+    is_test: NDArray[np.bool_] | None
+
+    @property
+    def paths(self) -> list[Path]:
+        return [self.root / file for file in self.files]
+
+
+def read_folder(root: Path, defect_class: str) -> Folder:
+    """List the images below root/train/CLASS and root/test/CLASS or, where these are missing, root/CLASS.
+
+    Args:
+        root: folder with exactly two classes.
+        defect_class: name of the class folder that holds the defective castings.
+
+    Raises:
+        UserError: the root is missing or empty, has other than two classes, a class without images, different
+            classes in train and test, or no class `defect_class`.
+    """
+    if not root.is_dir():
+        raise UserError(
+            f"data.root={root}: no such folder; expected class folders of images there, or train/ and test/"
+        )
+    parts = [root / name for name in ("train", "test") if (root / name).is_dir()]
+    if len(parts) == 1:
+        raise UserError(f"data.root={root}: has {parts[0].name}/ alone; expected both train/ and test/, or neither")
+    listings = [_list_classes(part) for part in parts or [root]]
+    classes = listings[0][0]
+    if any(names != classes for names, _ in listings):
+        raise UserError(f"data.root={root}: train/ has the classes {classes} but test/ has {listings[1][0]}")
+    if defect_class not in classes:
+        raise UserError(f"data.defect_class={defect_class}: no such class folder in {root}; it has {_quoted(classes)}")
+    samples = [sample for _, listing in listings for sample in listing]
+    is_test = np.repeat([False, True], [len(listing) for _, listing in listings]) if parts else None
+    return Folder(
+        root=root,
+        classes=classes,
+        files=[Path(path).relative_to(root).as_posix() for path, _ in samples],
+        labels=np.array([label for _, label in samples], dtype=np.int64),
+        is_test=is_test,
+    )
+
+
+def _list_classes(folder: Path) -> tuple[list[str], Sequence[tuple[str, int]]]:
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    if len(names) != 2:
+        found = _quoted(names) if names else "none"
+        raise UserError(
+            f"{folder}: expected two class folders, one of defective and one of good castings; found {found}"
+        )
+    try:
+        return names, ImageFolder(str(folder)).samples
+    except FileNotFoundError as error:
+        raise UserError(f"{folder}: a class folder has no images ({error})") from error
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return ", ".join(f"{name}/" for name in names)

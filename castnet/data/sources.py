@@ -1,0 +1,67 @@
+"""Where images come from when their folder is not there yet."""
+
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from castnet.data.generate import generate
+from castnet.errors import UserError
+
+KAGGLE_HANDLE = "ravirajsinh45/real-life-industrial-dataset-of-casting-product"
+# Images the published set has in each folder (its Kaggle page, version 2).
+KAGGLE_COUNTS = {"train/def_front": 3758, "train/ok_front": 2875, "test/def_front": 453, "test/ok_front": 262}
+
+
+def download_casting(root: Path) -> None:
+    """Fetch the public casting set with kagglehub and place its 300 × 300 images under `root`.
+
+    Raises:
+        UserError: no connection, or what came is not the published set; `root` is not made then.
+    """
+    import kagglehub  # brings in an HTTP stack that no other run needs
+
+    by_hand = (
+        f"to place it by hand, download https://www.kaggle.com/datasets/{KAGGLE_HANDLE} and put the folders train/ and "
+        f"test/ of its casting_data/ into {root}"
+    )
+    try:
+        download = Path(kagglehub.dataset_download(KAGGLE_HANDLE))
+    except Exception as error:  # kagglehub raises whatever its HTTP stack does
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"data.root={root} does not exist and Kaggle cannot be reached ({reason[:120]}); {by_hand}"
+        ) from error
+    for train in download.rglob("train"):
+        found = {part: len(list((train.parent / part).glob("*.jpeg"))) for part in KAGGLE_COUNTS}
+        if found == KAGGLE_COUNTS:
+            partial_root = root.with_name(root.name + ".partial")
+            shutil.copytree(train.parent, partial_root, dirs_exist_ok=True)
+            partial_root.rename(root)
+            return
+    raise UserError(
+        f"{download}: Kaggle sent something else than the {sum(KAGGLE_COUNTS.values()):,} images; {by_hand}"
+    )
+
+
+def obtain(source: str, root: Path, generated: dict[str, Any] | None) -> None:
+    """Make or fetch a source's images, unless `root` is already there.
+
+    Args:
+        source: `generated` (drawn by castnet), `casting` (the public set) or `folder` (the user's own, never made).
+        root: where the images belong.
+        generated: `n` and `seed` of the generated castings.
+
+    Raises:
+        UserError: an unknown source, or its images cannot be had.
+    """
+    makers: dict[str, Callable[[Path], None]] = {
+        "generated": partial(generate, **(generated or {})),
+        "casting": download_casting,
+        "folder": lambda _: None,
+    }
+    if source not in makers:
+        raise UserError(f"data.source={source}: expected one of {', '.join(makers)}")
+    if not root.exists():
+        makers[source](root)

@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from castnet.data.augment import Augmentation, network_input
+
+NOTHING = {"shift": 0.0, "zoom": 0.0, "rotation": 0.0, "flip": False, "brightness": 0.0, "contrast": 0.0}
+
+
+def noise(n: int = 4, side: int = 32) -> Tensor:
+    return torch.randint(0, 256, (n, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def augment(pixels: Tensor, **amounts: float) -> Tensor:
+    torch.manual_seed(0)
+    return Augmentation(**{**NOTHING, **amounts})(pixels)
+
+
+def test_without_any_amount_images_stay_as_they_are() -> None:
+    torch.testing.assert_close(augment(noise()), noise().float(), atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "amounts", [{"shift": 0.1}, {"zoom": 0.2}, {"rotation": 180.0}, {"brightness": 0.2}, {"contrast": 0.3}]
+)
+def test_every_image_of_a_batch_is_changed_by_itself(amounts: dict[str, float]) -> None:
+    same = noise(1).expand(4, -1, -1)
+    changed = augment(same, **amounts)
+    assert changed.shape == same.shape
+    assert len({image.numpy().tobytes() for image in changed}) == 4
+
+
+def test_flip_mirrors_some_images_and_leaves_others() -> None:
+    pixels = noise(16)
+    changed = augment(pixels, flip=True).round()
+    mirrored = [torch.equal(image, source.float().flip(1)) for image, source in zip(changed, pixels, strict=True)]
+    kept = [torch.equal(image, source.float()) for image, source in zip(changed, pixels, strict=True)]
+    assert any(mirrored)
+    assert any(kept)
+    assert all(a != b for a, b in zip(mirrored, kept, strict=True))
+
+
+def test_a_shift_moves_the_picture_by_at_most_its_share_and_repeats_the_border() -> None:
+    ramp = torch.arange(100, dtype=torch.uint8).repeat(100, 1)[None].expand(64, -1, -1)  # the value is the column
+    moved = augment(ramp, shift=0.1)
+    shifts = moved[:, 50, 50] - 50
+    assert shifts.abs().max() <= 10.01
+    assert shifts.min() < -7
+    assert shifts.max() > 7
+    assert moved.min() == 0  # nearest edge, no fill colour
+    assert moved.max() == 99
+
+
+def test_zoom_stays_within_its_factors_on_each_axis() -> None:
+    ramp = torch.arange(100, dtype=torch.uint8).repeat(100, 1)[None].expand(64, -1, -1)
+    slopes = (augment(ramp, zoom=0.2)[:, 50, 55] - augment(ramp, zoom=0.2)[:, 50, 45]) / 10
+    assert 0.79 < slopes.min() < 0.85
+    assert 1.15 < slopes.max() < 1.21
+
+
+def test_rotation_keeps_a_round_part() -> None:
+    y, x = np.mgrid[-1:1:64j, -1:1:64j]
+    disc = torch.from_numpy(np.where(x**2 + y**2 < 0.5, 200, 20).astype(np.uint8))[None].expand(8, -1, -1)
+    assert (augment(disc, rotation=180.0) - disc).abs().mean() < 3
+
+
+def test_the_network_sees_the_mean_of_the_pixels_between_zero_and_one() -> None:
+    pixels = noise(2, 64)
+    images = network_input(pixels, 32)
+    assert images.shape == (2, 1, 32, 32)
+    torch.testing.assert_close(images[1, 0, 3, 5], pixels[1, 6:8, 10:12].float().mean() / 255)

@@ -1,0 +1,167 @@
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from lightning import Trainer
+from PIL import Image
+
+from castnet import entry
+from castnet.data.datamodule import CastingDataModule
+from castnet.errors import UserError
+
+CONF = str(Path(__file__).parents[2] / "conf")
+
+
+def configured(root: Path, cache: Path, *overrides: str, defect_class: str = "def_front") -> CastingDataModule:
+    """The data module as train.py composes it for a folder."""
+    own = ["data=folder", f"data.root={root}", f"data.defect_class={defect_class}", f"paths.cache_dir={cache}"]
+    with initialize_config_dir(CONF, version_base="1.3"):
+        cfg = compose("train", [*own, "data.image_size=32", *overrides])
+    datamodule: CastingDataModule = entry.build("data", cfg.data)
+    datamodule.prepare_data()
+    datamodule.setup()
+    return datamodule
+
+
+def make_images(folder: Path, count: int, mode: str = "L") -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(len(str(folder)))
+    for i in range(count):
+        pixels = random.integers(0, 256, (40 + i, 50 - i, 3), dtype=np.uint8)
+        Image.fromarray(pixels).convert(mode).save(folder / f"{i}.png")
+
+
+def subsets(datamodule: CastingDataModule) -> dict[str, set[int]]:
+    return {name: set(datamodule.rows[name].tolist()) for name in ("train", "val", "test")}
+
+
+def test_official_test_images_stay_test_and_val_comes_out_of_train(castings: Path, tmp_path: Path) -> None:
+    datamodule = configured(castings, tmp_path)
+    rows, files = subsets(datamodule), datamodule.folder.files
+    assert {len(rows["train"]), len(rows["val"])} == {87, 21}
+    assert {file.split("/")[0] for row, file in enumerate(files) if row in rows["test"]} == {"test"}
+    assert rows["train"] | rows["val"] == {row for row, file in enumerate(files) if file.startswith("train/")}
+    assert not rows["train"] & rows["val"]
+    summary = datamodule.summary()["counts"]
+    assert sum(summary["val"].values()) == 21
+
+
+def test_any_two_classes_of_any_format_and_size_work_and_are_split_three_ways(tmp_path: Path) -> None:
+    make_images(tmp_path / "parts" / "scrap", 20, "RGB")
+    make_images(tmp_path / "parts" / "fine", 30, "L")
+    datamodule = configured(tmp_path / "parts", tmp_path / "cache", defect_class="scrap")
+    assert datamodule.folder.classes == ["fine", "scrap"]
+    rows = subsets(datamodule)
+    assert [len(rows[name]) for name in ("train", "val", "test")] == [32, 8, 10]
+    assert len(rows["train"] | rows["val"] | rows["test"]) == 50
+    assert datamodule.block.shape == (50, 64, 64)
+
+
+def test_batches_reach_the_network_as_its_input_augmented_in_training_alone(castings: Path, tmp_path: Path) -> None:
+    datamodule = configured(castings, tmp_path)
+    datamodule.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    pixels, labels = next(iter(datamodule.val_dataloader()))
+    still, same_labels = datamodule.on_after_batch_transfer((pixels, labels), 0)
+    assert still.shape == (21, 1, 32, 32)
+    assert still.dtype == torch.float32
+    assert 0 <= still.min() < still.max() <= 1
+    assert torch.equal(same_labels, labels)
+
+    datamodule.trainer.training = True
+    moved, _ = datamodule.on_after_batch_transfer((pixels, labels), 0)
+    assert (moved - still).abs().mean() > 0.02
+    datamodule.trainer.validating = True
+    assert torch.equal(datamodule.on_after_batch_transfer((pixels, labels), 0)[0], still)
+
+
+def test_training_images_are_shuffled_and_all_come_once(castings: Path, tmp_path: Path) -> None:
+    datamodule = configured(castings, tmp_path)
+    torch.manual_seed(0)
+    labels = torch.cat([labels for _, labels in datamodule.train_dataloader()])
+    in_order = torch.from_numpy(datamodule.folder.labels[datamodule.rows["train"]])
+    assert torch.equal(labels.sort().values, in_order.sort().values)
+    assert not torch.equal(labels, in_order)
+
+
+def test_the_real_set_has_the_published_counts(real_castings: Path, tmp_path: Path) -> None:
+    with initialize_config_dir(CONF, version_base="1.3"):
+        overrides = ["data=casting", f"data.root={real_castings}", f"paths.cache_dir={tmp_path}", "data.image_size=22"]
+        cfg = compose("train", [*overrides, "data.oversample=1"])
+    datamodule = entry.build("data", cfg.data)
+    datamodule.setup()
+    assert [len(datamodule.rows[name]) for name in ("train", "val", "test")] == [5307, 1326, 715]
+    assert datamodule.summary()["counts"]["test"] == {"def_front": 453, "ok_front": 262}
+
+
+def break_folder(root: Path, how: str) -> None:
+    if how == "missing":
+        shutil.rmtree(root)
+    elif how == "empty":
+        shutil.rmtree(root)
+        root.mkdir()
+    elif how == "one class":
+        shutil.rmtree(root / "train" / "ok_front")
+    elif how == "three classes":
+        (root / "train" / "unsure").mkdir()
+    elif how == "class without images":
+        for image in (root / "test" / "ok_front").iterdir():
+            image.unlink()
+    elif how == "no test":
+        shutil.rmtree(root / "test")
+    elif how == "other classes in test":
+        (root / "test" / "ok_front").rename(root / "test" / "good")
+    elif how == "truncated image":
+        image = next(iter((root / "train" / "def_front").iterdir()))
+        image.write_bytes(image.read_bytes()[:2000])
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("missing", r"data\.root=\S+: no such folder"),
+        ("empty", r"expected two class folders.*found none"),
+        ("one class", r"train: expected two class folders.*found def_front/$"),
+        ("three classes", r"train: expected two class folders.*found def_front/, ok_front/, unsure/"),
+        ("class without images", r"test: a class folder has no images.*ok_front"),
+        ("no test", r"has train/ alone; expected both"),
+        ("other classes in test", r"train/ has the classes .* but test/ has"),
+        ("truncated image", r"train/def_front/\S+: cannot be read as an image.*castnet audit"),
+    ],
+)
+def test_a_folder_that_is_not_as_expected_is_refused_by_name(
+    castings: Path, tmp_path: Path, how: str, message: str
+) -> None:
+    root = tmp_path / "broken"
+    shutil.copytree(castings, root)
+    break_folder(root, how)
+    with pytest.raises(UserError, match=message):
+        configured(root, tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.defect_class=scratch", r"data\.defect_class=scratch: no such class folder.*def_front/, ok_front/"),
+        ("data.val_fraction=1.5", r"data\.val_fraction=1\.5: expected a share between 0 and 1"),
+        ("data.val_fraction=0.001", r"data\.val_fraction=0\.001: too few images"),
+        ("data.split=random", r"data\.split=random: expected one of stratified, first_of_class"),
+        ("data.resample=cubic", r"data\.resample=cubic: expected one of area, nearest"),
+        ("data.source=web", r"data\.source=web: expected one of generated, casting, folder"),
+        ("data.batch_size=0", r"data\.batch_size=0: expected a whole number above 0"),
+        ("data.batch_size=many", r"data\.batch_size=many: expected int"),
+        ("data.augmentation.rotation=far", r"data\.augmentation\.rotation=far: expected float"),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_name(castings: Path, tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        configured(castings, tmp_path, override)
+
+
+def test_a_missing_set_is_never_replaced_by_another(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"defect_class": "bad"}
+    with pytest.raises(UserError, match="no such folder"):
+        configured(tmp_path / "nowhere", tmp_path, **settings)
