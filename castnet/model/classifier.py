@@ -1,0 +1,129 @@
+"""The LightningModule: how the network is trained and judged."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from hydra.utils import instantiate
+from lightning import LightningModule
+from torch import Tensor
+
+from castnet.errors import UserError
+from castnet.model.metrics import CastingMetrics
+from castnet.model.network import CastingCNN
+
+Batch = tuple[Tensor, Tensor]
+
+
+class CastingClassifier(LightningModule):
+    """The notebook's CNN with binary cross-entropy; its sigmoid is the probability of class 1.
+
+    All arguments are plain values and stand in the checkpoint, which loads with `weights_only=True`.
+
+    Args:
+        class_names: the two classes, in ImageFolder's order.
+        defect_class: the one of them that is the defect.
+        image_size: side of the input in pixels.
+        dropout: share of the dense units dropped in training.
+        mean, std: the network sees (pixel - mean) / std, with pixels in [0, 1].
+        lr: learning rate; with a one-cycle schedule, its peak.
+        optimizer: `_target_` and arguments of a torch optimizer, without parameters and learning rate.
+        one_cycle_warmup: share of the steps in which the one-cycle schedule (Smith & Topin, arXiv:1708.07120) rises;
+            None keeps the learning rate constant.
+        threshold: a casting is called defective if P(defect) reaches it.
+    """
+
+    def __init__(
+        self,
+        *,
+        class_names: list[str],
+        defect_class: str,
+        image_size: int,
+        dropout: float,
+        mean: float,
+        std: float,
+        lr: float,
+        optimizer: dict[str, Any],
+        one_cycle_warmup: float | None,
+        threshold: float,
+    ) -> None:
+        super().__init__()
+        for name, value, valid in (("lr", lr, lr > 0), ("std", std, std > 0), ("dropout", dropout, 0 <= dropout < 1)):
+            if not valid:
+                raise UserError(f"model.{name}={value}: out of range")
+        self.save_hyperparameters()
+        self.network = CastingCNN(image_size, dropout).to(memory_format=torch.channels_last)
+        self.train_metrics = CastingMetrics(class_names, defect_class, threshold)
+        self.val_metrics = CastingMetrics(class_names, defect_class, threshold)
+        self.test_metrics = CastingMetrics(class_names, defect_class, threshold)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of class 1, float32 (n,), from grey images, float32 (n, 1, image_size, image_size) in [0, 1]."""
+        images = (images - self.hparams["mean"]) / self.hparams["std"]
+        return cast(Tensor, self.network(images.expand(-1, 3, -1, -1)))
+
+    def defect_probability(self, logits: Tensor) -> Tensor:
+        """P(defect), float32 (n,), from logits of class 1, float32 (n,)."""
+        return torch.sigmoid(logits if self.test_metrics.defect == 1 else -logits)
+
+    def _step(self, batch: Batch, stage: str) -> tuple[Tensor, Tensor]:
+        images, labels = batch
+        logits = self(images)
+        loss = F.binary_cross_entropy_with_logits(logits, labels.float())
+        metrics = cast(CastingMetrics, getattr(self, f"{stage}_metrics"))
+        p_defect = self.defect_probability(logits.detach())
+        metrics.update(p_defect, labels)
+        self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(labels))
+        return loss, p_defect
+
+    def _log_metrics(self, stage: str) -> None:
+        metrics = cast(CastingMetrics, getattr(self, f"{stage}_metrics"))
+        for name, value in metrics.compute().items():
+            self.log(f"{stage}/{name}", value, prog_bar=name == "accuracy")
+        metrics.reset()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        return self._step(batch, "train")[0]
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._step(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        return self._step(batch, "test")[1]
+
+    def on_train_epoch_end(self) -> None:
+        self._log_metrics("train")
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_metrics("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_metrics("test")
+
+    def configure_optimizers(self) -> Any:
+        optimizer = instantiate(self.hparams["optimizer"], self.network.parameters(), lr=self.hparams["lr"])
+        if self.hparams["one_cycle_warmup"] is None:
+            return optimizer
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer,
+            max_lr=self.hparams["lr"],
+            total_steps=int(self.trainer.estimated_stepping_batches),
+            pct_start=self.hparams["one_cycle_warmup"],
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def load_classifier(ckpt_path: Path) -> CastingClassifier:
+    """Load a checkpoint that castnet's training wrote.
+
+    Raises:
+        UserError: the file is missing, no checkpoint, not castnet's or of another architecture.
+    """
+    if not ckpt_path.is_file():
+        raise UserError(f"ckpt_path={ckpt_path}: no such file; expected a checkpoint such as RUN/checkpoints/best.ckpt")
+    try:
+        return CastingClassifier.load_from_checkpoint(ckpt_path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load and load_state_dict raise many kinds for a file that is not theirs
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"ckpt_path={ckpt_path}: not a checkpoint of castnet's CNN ({reason})") from error

@@ -1,0 +1,79 @@
+"""What is counted. The same metrics serve every epoch, every report and every comparison."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+from torchmetrics.classification import (
+    BinaryAUROC,
+    BinaryPrecisionRecallCurve,
+    MulticlassAccuracy,
+    MulticlassConfusionMatrix,
+    MulticlassF1Score,
+    MulticlassPrecision,
+    MulticlassRecall,
+)
+
+
+class CastingMetrics(nn.Module):
+    """Accuracy, per-class precision, recall and F1, the confusion matrix, AUROC, escape and overkill rate.
+
+    A casting is called defective if P(defect) reaches the threshold. Escape rate: defective castings that pass, as a
+    share of all defective ones. Overkill rate: good castings rejected, as a share of all good ones.
+
+    Args:
+        class_names: the two classes, in the order of the labels.
+        defect_class: the one of them that is the defect.
+        threshold: between 0 and 1.
+    """
+
+    def __init__(self, class_names: Sequence[str], defect_class: str, threshold: float) -> None:
+        super().__init__()
+        self.class_names, self.threshold = list(class_names), threshold
+        self.defect = self.class_names.index(defect_class)
+        self.decisions = MetricCollection(
+            {
+                "accuracy": MulticlassAccuracy(2, average="micro"),
+                "precision": MulticlassPrecision(2, average=None),
+                "recall": MulticlassRecall(2, average=None),
+                "f1": MulticlassF1Score(2, average=None),
+                "confusion_matrix": MulticlassConfusionMatrix(2),
+            }
+        )
+        self.scores = MetricCollection({"auroc": BinaryAUROC(), "pr_curve": BinaryPrecisionRecallCurve()})
+
+    def decide(self, p_defect: Tensor) -> Tensor:
+        """Class index of each casting, int64 (n,), from P(defect), float (n,)."""
+        return torch.where(p_defect >= self.threshold, self.defect, 1 - self.defect)
+
+    def update(self, p_defect: Tensor, labels: Tensor) -> None:
+        """Count a batch: P(defect), float (n,), and class indices, int64 (n,)."""
+        self.decisions.update(self.decide(p_defect), labels)
+        self.scores.update(p_defect, (labels == self.defect).long())
+
+    def reset(self) -> None:
+        self.decisions.reset()
+        self.scores.reset()
+
+    def confusion_matrix(self) -> Tensor:
+        """Counts (2, 2): rows true, columns predicted, in the order of the classes."""
+        return self.decisions["confusion_matrix"].compute()
+
+    def pr_curve(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Precision (k + 1,) and recall (k + 1,) of the defect class at each of k thresholds."""
+        return self.scores["pr_curve"].compute()
+
+    def compute(self) -> dict[str, float]:
+        """All single numbers: `accuracy`, `auroc`, `escape_rate`, `overkill_rate`, `precision/CLASS`, …"""
+        recall = self.decisions["recall"].compute()
+        values = {
+            "accuracy": self.decisions["accuracy"].compute(),
+            "auroc": self.scores["auroc"].compute(),
+            "escape_rate": 1 - recall[self.defect],
+            "overkill_rate": 1 - recall[1 - self.defect],
+        }
+        for metric in ("precision", "recall", "f1"):
+            for name, value in zip(self.class_names, self.decisions[metric].compute(), strict=True):
+                values[f"{metric}/{name}"] = value
+        return {name: value.item() for name, value in values.items()}

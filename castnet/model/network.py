@@ -1,0 +1,55 @@
+"""The network of the Keras notebook; it knows nothing of training."""
+
+from torch import Tensor, nn
+
+from castnet.errors import UserError
+
+SMALLEST_IMAGE = 22  # below it the third pooling has nothing left to pool
+
+
+class CastingCNN(nn.Module):
+    """Three convolutions of 3 × 3 without padding, each pooled by 2, and two dense layers.
+
+    At 64 × 64 pixels it has 1,273,409 parameters. Weights start Glorot-uniform and biases at zero, Keras' defaults.
+
+    Args:
+        image_size: side of the input in pixels, at least 22.
+        dropout: share of the dense units dropped in training.
+
+    Raises:
+        UserError: the image is too small for three convolutions.
+    """
+
+    def __init__(self, image_size: int, dropout: float) -> None:
+        super().__init__()
+        if image_size < SMALLEST_IMAGE:
+            raise UserError(f"data.image_size={image_size}: three convolutions need at least {SMALLEST_IMAGE} pixels")
+        side = image_size
+        for _ in range(3):
+            side = (side - 2) // 2
+        # ReLU and max-pooling commute, and ReLU on the pooled quarter is cheaper.
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 32, 3),
+            nn.MaxPool2d(2),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 3),
+            nn.MaxPool2d(2),
+            nn.ReLU(),
+            nn.Conv2d(64, 128, 3),
+            nn.MaxPool2d(2),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(128 * side * side, 256),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(256, 1),
+        )
+        for layer in self.layers:
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of class 1, float32 (n,), from images float32 (n, 3, image_size, image_size)."""
+        logits: Tensor = self.layers(images)
+        return logits.flatten()
