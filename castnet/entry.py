@@ -1,0 +1,93 @@
+"""What train.py and evaluate.py share: clear errors, and no output folder used twice."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from hydra.utils import get_class, instantiate
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from castnet.errors import UserError, fail
+
+Result = TypeVar("Result")
+
+
+def guard(function: Callable[..., Result], *args: Any) -> Result:
+    """Call a function; a user's mistake becomes one line on standard error and exit code 2.
+
+    Any other exception keeps its traceback.
+    """
+    # Makes Hydra raise its own errors, which it would otherwise print over several lines.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        return function(*args)
+    except (UserError, HydraException, OmegaConfBaseException, MisconfigurationException) as error:
+        fail(_root_cause(error))
+
+
+def build(key: str, config: DictConfig, **given: Any) -> Any:
+    """Instantiate a config's `_target_` after checking its values against the type hints of the constructor.
+
+    Args:
+        key: where the config stands, for messages.
+        config: `_target_` and its arguments; those that have a `_target_` of their own are checked and handed over.
+        given: further arguments.
+
+    Raises:
+        UserError: a value has another type than the constructor expects.
+    """
+    _check_types(key, config)
+    return instantiate(config, _recursive_=False, _convert_="all", **given)
+
+
+def _check_types(key: str, config: DictConfig) -> None:
+    hints = get_type_hints(get_class(config["_target_"]).__init__)  # type: ignore[misc]
+    for name, value in config.items():
+        if isinstance(value, DictConfig) and "_target_" in value:
+            _check_types(f"{key}.{name!s}", value)
+        elif name in hints and not _fits(value, hints[name]):
+            expected = getattr(hints[name], "__name__", str(hints[name]))
+            raise UserError(f"{key}.{name!s}={value}: expected {expected}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of the hinted type; hints that are not plain numbers and strings are not judged."""
+    if get_origin(hint) in (Union, UnionType):
+        return any(_fits(value, option) for option in get_args(hint))
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint) if hint in (str, bool, NoneType) else True
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    """The UserError that Hydra wrapped when it called a constructor, or else the error itself."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UserError):
+            return cause
+        cause = cause.__cause__
+    return error
+
+
+class KeepRuns(Callback):
+    """Refuse an output folder that is in use, before Hydra writes into it."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        _refuse_used(Path(config.hydra.run.dir), "hydra.run.dir")
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        _refuse_used(Path(config.hydra.sweep.dir), "hydra.sweep.dir")
+
+
+def _refuse_used(folder: Path, key: str) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        # Hydra turns an exception of a callback into a warning, so this exits.
+        fail(f"{key}={folder}: already holds something; nothing is overwritten, so name a new folder")

@@ -1,0 +1,144 @@
+"""What TensorBoard is shown and what lies beside a run."""
+
+import warnings
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.figure import Figure
+from rich.console import Console
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from castnet.data.datamodule import CastingDataModule
+from castnet.model.classifier import CastingClassifier
+from castnet.report import figures
+from castnet.report.evaluation import Evaluation
+
+SAMPLES_PER_CLASS = 5
+FINAL = ("accuracy", "auroc", "escape_rate", "overkill_rate")
+
+
+def _writer(trainer: Trainer) -> SummaryWriter | None:
+    """The TensorBoard writer, if the run logs to TensorBoard."""
+    return cast(SummaryWriter, trainer.logger.experiment) if isinstance(trainer.logger, TensorBoardLogger) else None
+
+
+class TrainingPictures(Callback):
+    """Sample images, the architecture and the curves as files and in TensorBoard, the latter with graph and charts.
+
+    Args:
+        folder: where the PNG files go.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+        self.history: dict[str, list[float]] = defaultdict(list)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"history": dict(self.history)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.history = defaultdict(list, state_dict["history"])
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        model, datamodule = cast(CastingClassifier, pl_module), cast(CastingDataModule, trainer.datamodule)  # type: ignore[attr-defined]
+        self._show(trainer, "samples", self._draw_samples(model, datamodule))
+        image_size = model.hparams["image_size"]
+        self._show(trainer, "architecture", figures.architecture(model.network, image_size))
+        if writer := _writer(trainer):
+            with warnings.catch_warnings():  # add_graph traces, which PyTorch calls deprecated
+                warnings.simplefilter("ignore")
+                writer.add_graph(model.network, torch.zeros(1, 3, image_size, image_size, device=model.device))
+            charts = ["loss", "accuracy", "auroc", "escape_rate", "overkill_rate"]
+            charts += [
+                f"{metric}/{name}" for metric in ("precision", "recall", "f1") for name in datamodule.folder.classes
+            ]
+            layout = {chart: ["Multiline", [f"train/{chart}$", f"val/{chart}$"]] for chart in charts}
+            writer.add_custom_scalars({"training against validation": layout})
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if writer := _writer(trainer):
+            model = cast(CastingClassifier, pl_module)
+            counts = model.val_metrics.confusion_matrix().cpu().numpy()
+            precision, recall, _ = (values.cpu().numpy() for values in model.val_metrics.pr_curve())
+            drawn = figures.confusion_matrix(counts, model.hparams["class_names"])
+            writer.add_figure("val/confusion_matrix", drawn, trainer.current_epoch + 1)
+            writer.add_figure("val/pr_curve", figures.precision_recall(precision, recall), trainer.current_epoch + 1)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # The LightningModule logs its training metrics only after this hook, so they are asked of itself.
+        self.history["train/accuracy"].append(cast(CastingClassifier, pl_module).train_metrics.compute()["accuracy"])
+        for name in ("val/accuracy", "train/loss", "val/loss"):
+            self.history[name].append(trainer.callback_metrics[name].item())
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._show(trainer, "curves", figures.curves(self.history))
+
+    def _draw_samples(self, model: CastingClassifier, datamodule: CastingDataModule) -> Figure:
+        labels = datamodule.folder.labels[datamodule.rows["train"]]
+        chosen = np.concatenate([np.flatnonzero(labels == label)[:SAMPLES_PER_CLASS] for label in (0, 1)])
+        pixels = torch.from_numpy(datamodule.block[datamodule.rows["train"][chosen]])
+        grey = figures.to_grey_levels(datamodule.input_of(pixels, augmented=True))
+        return figures.sample_images(grey, labels[chosen], datamodule.folder.classes, model.test_metrics.defect)
+
+    def _show(self, trainer: Trainer, name: str, figure: Figure) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        figure.savefig(self.folder / f"{name}.png", dpi=120)
+        if writer := _writer(trainer):
+            writer.add_figure(name, figure)
+
+
+class TestReport(Callback):
+    """Judge the test images: print the classification report, write the evaluation's files, fill TensorBoard.
+
+    Args:
+        folder: where the files go, see `castnet.report.evaluation.Evaluation.write`.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+        self.p_defect: list[Tensor] = []
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self.p_defect.append(outputs.cpu())
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        datamodule = cast(CastingDataModule, trainer.datamodule)  # type: ignore[attr-defined]
+        rows = datamodule.rows[datamodule.test_subset]
+        self.evaluation = Evaluation(
+            data=datamodule.summary(),
+            class_names=pl_module.hparams["class_names"],
+            defect_class=pl_module.hparams["defect_class"],
+            threshold=pl_module.hparams["threshold"],
+            files=[datamodule.folder.files[row] for row in rows],
+            labels=torch.from_numpy(datamodule.folder.labels[rows]),
+            p_defect=torch.cat(self.p_defect),
+            block=datamodule.block,
+            rows=rows,
+        )
+        drawn = self.evaluation.write(self.folder)
+        if writer := _writer(trainer):
+            for name, figure in drawn.items():
+                writer.add_figure(f"test/{name}", figure)
+            metrics = self.evaluation.metrics()
+            hyper_parameters = {**pl_module.hparams, **datamodule.hparams, "max_epochs": trainer.max_epochs}
+            cast(TensorBoardLogger, trainer.logger).log_hyperparams(
+                hyper_parameters, {f"final/{name}": metrics[name] for name in FINAL}
+            )
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "test":  # by now the progress bar has left the terminal
+            Console().print(self.evaluation.table())

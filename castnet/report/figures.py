@@ -1,0 +1,177 @@
+"""Every picture, as a function that returns a matplotlib Figure."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Polygon
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+INK, QUIET = "#1b2a3a", "#8896a5"
+GOOD, BAD = "#1f7a4d", "#b3261e"
+TRAIN, VAL = "#2f6db5", "#d9822b"
+
+
+def image_grid(images: NDArray[np.generic], titles: Sequence[str], colours: Sequence[str], columns: int = 5) -> Figure:
+    """Images in rows, each below its title.
+
+    Args:
+        images: (n, side, side), 0 black and 255 white.
+        titles: one for each image.
+        colours: colour of each title.
+        columns: images in a row.
+    """
+    rows = max(1, -(-len(images) // columns))
+    figure = Figure(figsize=(2.0 * columns, 2.35 * rows), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(rows, columns)).ravel()
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, image, title, colour in zip(axes, images, titles, colours, strict=False):
+        axis.imshow(image, cmap="gray", vmin=0, vmax=255)
+        axis.set_title(title, fontsize=8, color=colour)
+    return figure
+
+
+def sample_images(
+    images: NDArray[np.generic], labels: Sequence[int], class_names: Sequence[str], defect: int
+) -> Figure:
+    """Images with their class: images (n, side, side) from 0 to 255, class indices (n,)."""
+    colours = [BAD if label == defect else GOOD for label in labels]
+    return image_grid(images, [class_names[label] for label in labels], colours)
+
+
+def predictions(
+    images: NDArray[np.generic],
+    labels: Sequence[int],
+    predicted: Sequence[int],
+    p_defect: Sequence[float],
+    class_names: Sequence[str],
+) -> Figure:
+    """Images with true class, predicted class and P(defect); wrong ones have red titles.
+
+    Args:
+        images: (n, side, side), 0 to 255.
+        labels: true class indices (n,).
+        predicted: predicted class indices (n,).
+        p_defect: probabilities (n,).
+        class_names: the two classes.
+    """
+    titles = [
+        f"true {class_names[t]}\npredicted {class_names[p]}\nP(defect) {probability:.3f}"
+        for t, p, probability in zip(labels, predicted, p_defect, strict=True)
+    ]
+    return image_grid(images, titles, [GOOD if t == p else BAD for t, p in zip(labels, predicted, strict=True)])
+
+
+def confusion_matrix(counts: NDArray[np.int64], class_names: Sequence[str]) -> Figure:
+    """Heat map of the confusion matrix: counts (2, 2), rows true, columns predicted."""
+    figure = Figure(figsize=(4.2, 3.8), layout="constrained")
+    axis = figure.subplots()
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.ndindex(2, 2):
+        colour = "white" if shares[row, column] > 0.5 else INK
+        text = f"{counts[row, column]:,}\n{shares[row, column]:.1%}"
+        axis.text(column, row, text, ha="center", va="center", color=colour, fontsize=12)
+    axis.set_xticks([0, 1], class_names)
+    axis.set_yticks([0, 1], class_names, rotation=90, va="center")
+    axis.set(xlabel="predicted", ylabel="true")
+    return figure
+
+
+def precision_recall(precision: NDArray[np.floating], recall: NDArray[np.floating]) -> Figure:
+    """Precision (k,) against recall (k,) of the defect class."""
+    figure = Figure(figsize=(4.2, 3.8), layout="constrained")
+    axis = figure.subplots()
+    axis.step(recall, precision, where="post", color=TRAIN)
+    axis.set(xlabel="recall of the defect class", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02))
+    _tidy(axis)
+    return figure
+
+
+def curves(history: Mapping[str, Sequence[float]]) -> Figure:
+    """Accuracy and loss of training and validation, epoch by epoch.
+
+    Args:
+        history: `train/accuracy`, `val/accuracy`, `train/loss` and `val/loss`, one value an epoch.
+    """
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    for axis, metric in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
+        for stage, colour in (("train", TRAIN), ("val", VAL)):
+            values = history[f"{stage}/{metric}"]
+            axis.plot(range(1, len(values) + 1), values, color=colour, label=stage, marker=".")
+        axis.set(xlabel="epoch", ylabel=metric)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.legend(frameon=False)
+        _tidy(axis)
+    return figure
+
+
+def architecture(network: nn.Module, image_size: int) -> Figure:
+    """The network drawn as layers: a block for each output that convolutions, poolings and dense layers make.
+
+    Args:
+        network: takes images (n, 3, image_size, image_size); its layers are traced, in order.
+        image_size: side of the input in pixels.
+    """
+    layers: list[tuple[str, tuple[int, ...]]] = [("input", (3, image_size, image_size))]
+    hooks = [
+        module.register_forward_hook(lambda m, _, out: layers.append((type(m).__name__, tuple(out.shape[1:]))))
+        for module in network.modules()
+        if isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.Flatten | nn.Linear | nn.Dropout)
+    ]
+    training = network.training
+    try:
+        parameter = next(network.parameters())
+        with torch.no_grad():
+            network.eval()(torch.zeros(1, 3, image_size, image_size, device=parameter.device))
+    finally:
+        network.train(training)
+        for hook in hooks:
+            hook.remove()
+    figure = Figure(figsize=(12, 4), layout="constrained")
+    axis = figure.subplots()
+    x = 0.0
+    for name, shape in layers:
+        x = _draw_layer(axis, x, name, shape, image_size)
+    parameters = sum(p.numel() for p in network.parameters())
+    axis.set_title(f"{type(network).__name__}: {parameters:,} parameters", color=INK)
+    axis.set_axis_off()
+    axis.set_xlim(-0.5, x)
+    axis.set_ylim(-2.1, 2.1)
+    return figure
+
+
+def _draw_layer(axis: Axes, x: float, name: str, shape: tuple[int, ...], image_size: int) -> float:
+    """Draw one block with its left edge at x and return where the next one starts."""
+    colours = {"input": QUIET, "Conv2d": TRAIN, "MaxPool2d": VAL, "Flatten": QUIET, "Linear": GOOD, "Dropout": QUIET}
+    if len(shape) == 3:
+        channels, rows, _ = shape
+        height, width = 3.0 * rows / image_size, 0.12 * math.sqrt(channels)
+    else:
+        height, width = 0.12 + 0.34 * math.log10(shape[0] + 1), 0.22
+    depth = 0.35 * height if len(shape) == 3 else 0.08
+    low, high = -height / 2, height / 2
+    slant = np.array([depth, depth * 0.6])
+    front = np.array([[x, low], [x + width, low], [x + width, high], [x, high]])
+    top = np.array([front[3], front[2], front[2] + slant, front[3] + slant])
+    side = np.array([front[1], front[2], front[2] + slant, front[1] + slant])
+    for face, alpha in ((front, 0.9), (top, 0.6), (side, 0.45)):
+        axis.add_patch(Polygon(face, facecolor=colours[name], edgecolor="white", linewidth=0.8, alpha=alpha))
+    label = "×".join(str(n) for n in (*shape[1:], shape[0]))
+    axis.text(x + width / 2, -1.68, f"{name}\n{label}", ha="center", va="top", fontsize=8, color=INK)
+    return x + width + max(depth, 0.35) + 0.42
+
+
+def _tidy(axis: Axes) -> None:
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(alpha=0.25)
+
+
+def to_grey_levels(images: Tensor) -> NDArray[np.float32]:
+    """The network's input, float32 (n, 1, side, side) in [0, 1], as grey levels (n, side, side) from 0 to 255."""
+    return (255 * images[:, 0]).cpu().numpy()

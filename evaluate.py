@@ -1,0 +1,38 @@
+"""Judge a checkpoint on a folder of castings and write the report.
+
+python evaluate.py ckpt_path=RUN/checkpoints/best.ckpt                        castings drawn by castnet
+python evaluate.py ckpt_path=… data=casting data.root=FOLDER                  the public set
+python evaluate.py ckpt_path=… data=folder data.root=FOLDER data.defect_class=CLASS
+"""
+
+from pathlib import Path
+
+import hydra
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from castnet import entry
+from castnet.data.datamodule import load_datamodule
+from castnet.model.classifier import load_classifier
+from castnet.report.callbacks import TestReport
+
+
+def evaluate(cfg: DictConfig) -> None:
+    """Evaluate as configured; the report's files go into Hydra's output folder."""
+    ckpt_path = Path(cfg.ckpt_path)
+    classifier = load_classifier(ckpt_path)
+    source = instantiate(cfg.data, _convert_="all")
+    datamodule = load_datamodule(ckpt_path, classifier.hparams["class_names"], cache_dir=cfg.paths.cache_dir, **source)
+    print(datamodule.describe(), flush=True)
+    trainer = entry.build("trainer", cfg.trainer, logger=False, callbacks=[TestReport(cfg.paths.output_dir)])
+    trainer.test(classifier, datamodule, verbose=False)
+    print(f"report: {cfg.paths.output_dir}/report.html")
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
+def main(cfg: DictConfig) -> None:
+    entry.guard(evaluate, cfg)
+
+
+if __name__ == "__main__":
+    entry.guard(main)

@@ -1,0 +1,114 @@
+"""One tiny generated data set and one trained checkpoint serve all tests."""
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from castnet.data.generate import generate
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+import evaluate  # noqa: E402
+import train  # noqa: E402
+from castnet import entry  # noqa: E402
+
+# Small enough that a run takes seconds.
+SMALL = [
+    "data.image_size=32",
+    "trainer.max_epochs=2",
+    "trainer.accelerator=cpu",
+    "+trainer.enable_progress_bar=false",
+    "~callbacks.progress_bar",
+    "~callbacks.summary",
+]
+
+
+@dataclass
+class Ran:
+    """What a command left behind: exit code, what it printed, and its output folder."""
+
+    code: int
+    out: str
+    err: str
+    folder: Path
+
+
+@pytest.fixture(scope="session")
+def castings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Generated castings: 108 to train, 12 to test."""
+    root = tmp_path_factory.mktemp("data") / "castings"
+    generate(root, n=120, seed=1, processes=1, progress=False)
+    return root
+
+
+@pytest.fixture(scope="session")
+def real_castings() -> Path:
+    """The real castings; tests that need them skip where they are not."""
+    root = Path(os.environ.get("CASTNET_REAL_DATA", ROOT.parent / "shared" / "casting_data"))
+    if not root.is_dir():
+        pytest.skip(f"the real castings are not in {root} (CASTNET_REAL_DATA)")
+    return root
+
+
+def call(main: Callable[[], object], *overrides: str, capture: pytest.CaptureFixture[str], folder: Path) -> Ran:
+    """Call train.py's or evaluate.py's main as from the command line."""
+    arguments = sys.argv
+    sys.argv = [f"{main.__module__}.py", *overrides, f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}"]
+    code = 0
+    capture.readouterr()
+    try:
+        entry.guard(main)
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    finally:
+        sys.argv = arguments
+    printed = capture.readouterr()
+    return Ran(code, printed.out, printed.err, folder)
+
+
+Command = Callable[..., Ran]
+
+
+@pytest.fixture
+def run_train(castings: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """train.py on the generated castings, with small settings; further overrides are its arguments."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*overrides: str, folder: str = "run") -> Ran:
+        base = ["data=folder", f"data.root={castings}", "data.defect_class=def_front", *SMALL]
+        return call(train.main, *base, *overrides, capture=capfd, folder=tmp_path / folder)
+
+    return run
+
+
+@pytest.fixture
+def run_evaluate(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """evaluate.py; all overrides are its arguments."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*overrides: str, folder: str = "evaluation") -> Ran:
+        base = ["trainer.accelerator=cpu", "+trainer.enable_progress_bar=false"]
+        return call(evaluate.main, *base, *overrides, capture=capfd, folder=tmp_path / folder)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(castings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of one finished training run."""
+    folder = tmp_path_factory.mktemp("trained")
+    arguments, here = sys.argv, Path.cwd()
+    overrides = ["data=folder", f"data.root={castings}", "data.defect_class=def_front", *SMALL]
+    sys.argv = ["train.py", *overrides, f"hydra.run.dir={folder}/run"]
+    os.chdir(folder)
+    try:
+        train.main()
+    finally:
+        sys.argv = arguments
+        os.chdir(here)
+    return folder / "run"

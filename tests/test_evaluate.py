@@ -1,0 +1,104 @@
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Command
+from PIL import Image
+
+from castnet.data.pixels import decode
+
+
+@pytest.fixture
+def best(trained: Path) -> Path:
+    return trained / "checkpoints" / "best.ckpt"
+
+
+def folder_of(root: Path) -> list[str]:
+    return ["data=folder", f"data.root={root}", "data.defect_class=def_front"]
+
+
+def test_the_report_repeats_what_training_said_of_the_test_images(
+    run_evaluate: Command, best: Path, trained: Path, castings: Path
+) -> None:
+    ran = run_evaluate(f"ckpt_path={best}", *folder_of(castings))
+    assert ran.code == 0, ran.err
+    assert json.loads((ran.folder / "metrics.json").read_text()) == json.loads((trained / "metrics.json").read_text())
+    assert (ran.folder / "predictions.csv").read_text() == (trained / "predictions.csv").read_text()
+    for word in ("def_front", "ok_front", "escape rate", "overkill rate", "AUROC"):
+        assert word in ran.out
+
+
+def test_predictions_name_every_file_and_add_up_to_the_confusion_matrix(trained: Path, castings: Path) -> None:
+    rows = list(csv.DictReader((trained / "predictions.csv").open()))
+    assert {castings / row["file"] for row in rows} == set((castings / "test").rglob("*.jpeg"))
+    metrics = json.loads((trained / "metrics.json").read_text())
+    names = metrics["class_names"]
+    matrix = [[sum(r["true"] == t and r["predicted"] == p for r in rows) for p in names] for t in names]
+    assert matrix == metrics["confusion_matrix"]
+    for row in rows:
+        assert (float(row["p_defect"]) >= metrics["threshold"]) == (row["predicted"] == "def_front")
+
+
+def test_the_page_stands_alone_and_shows_rates_and_pictures(trained: Path) -> None:
+    page = (trained / "report.html").read_text()
+    assert page.count("data:image/png;base64,") >= 3
+    assert "http" not in page
+    metrics = json.loads((trained / "metrics.json").read_text())
+    escapes = metrics["confusion_matrix"][0][1]
+    assert f"<b>{escapes} of {metrics['classes']['def_front']['support']}</b>" in page
+
+
+def test_a_folder_of_two_classes_without_a_test_part_is_judged_whole(
+    run_evaluate: Command, best: Path, castings: Path, tmp_path: Path
+) -> None:
+    for name in ("def_front", "ok_front"):
+        (tmp_path / "line" / name).mkdir(parents=True)
+        for path in list((castings / "train" / name).iterdir())[:5]:
+            big = Image.fromarray(decode(path)).resize((500, 400)).convert("RGB")
+            big.save(tmp_path / "line" / name / f"{path.stem}.png")
+    ran = run_evaluate(f"ckpt_path={best}", *folder_of(tmp_path / "line"))
+    assert ran.code == 0, ran.err
+    metrics = json.loads((ran.folder / "metrics.json").read_text())
+    assert (metrics["data"]["subset"], np.sum(metrics["confusion_matrix"])) == ("all", 10)
+
+
+@pytest.mark.parametrize("kind", ["missing", "foreign", "text", "other architecture"])
+def test_a_checkpoint_that_is_not_ours_is_refused(
+    run_evaluate: Command, best: Path, castings: Path, tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / "model.ckpt"
+    if kind == "foreign":
+        torch.save({"state_dict": {"layer.weight": torch.zeros(3)}}, path)
+    elif kind == "text":
+        path.write_text("no checkpoint")
+    elif kind == "other architecture":
+        checkpoint = torch.load(best, weights_only=True)
+        checkpoint["state_dict"]["network.layers.0.weight"] = torch.zeros(16, 3, 3, 3)
+        torch.save(checkpoint, path)
+    ran = run_evaluate(f"ckpt_path={path}", *folder_of(castings))
+    assert ran.code == 2
+    assert f"error: ckpt_path={path}: {'no such file' if kind == 'missing' else 'not a checkpoint of castnet'}" in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_other_classes_than_the_checkpoints_are_refused(
+    run_evaluate: Command, best: Path, castings: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(castings / "test", tmp_path / "other")
+    (tmp_path / "other" / "ok_front").rename(tmp_path / "other" / "good")
+    ran = run_evaluate(f"ckpt_path={best}", *folder_of(tmp_path / "other"))
+    assert ran.code == 2
+    assert "has the classes ['def_front', 'good'], the checkpoint knows ['def_front', 'ok_front']" in ran.err
+    ran = run_evaluate(f"ckpt_path={best}", *folder_of(castings), "data.defect_class=ok_front", folder="swapped")
+    assert ran.code == 2
+    assert "data.defect_class=ok_front: the checkpoint was trained to find def_front" in ran.err
+
+
+def test_no_checkpoint_named_is_one_clear_line(run_evaluate: Command) -> None:
+    ran = run_evaluate()
+    assert ran.code == 2
+    assert "error: Missing mandatory value: ckpt_path" in ran.err

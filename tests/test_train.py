@@ -1,0 +1,154 @@
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Command
+from hydra import compose, initialize_config_dir
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from castnet.model.classifier import load_classifier
+
+SEED_FIGURES = ["samples", "architecture", "curves", "confusion_matrix", "sample_predictions"]
+
+
+def events(run: Path) -> EventAccumulator:
+    accumulator = EventAccumulator(str(run))
+    accumulator.Reload()
+    return accumulator
+
+
+def test_a_run_leaves_all_that_scripts_rely_on(trained: Path) -> None:
+    for name in ["checkpoints/best.ckpt", "checkpoints/last.ckpt", ".hydra/config.yaml", "metrics.json", "report.html"]:
+        assert (trained / name).is_file(), name
+    for name in SEED_FIGURES:
+        assert (trained / "figures" / f"{name}.png").stat().st_size > 5000, name
+    metrics = json.loads((trained / "metrics.json").read_text())
+    assert sum(map(sum, metrics["confusion_matrix"])) == 12
+    counts = metrics["data"]["counts"]
+    assert sum(counts["test"].values()) == 12
+    assert metrics["classes"]["def_front"]["support"] == sum(metrics["confusion_matrix"][0])
+
+
+def test_tensorboard_is_shown_training_and_validation_epoch_by_epoch(trained: Path) -> None:
+    shown = events(trained)
+    for metric in ("loss", "accuracy", "auroc", "escape_rate", "overkill_rate", "f1/ok_front", "recall/def_front"):
+        for stage in ("train", "val"):
+            scalars = shown.Scalars(f"{stage}/{metric}")
+            assert len(scalars) == 2, f"{stage}/{metric}"
+            assert all(math.isfinite(scalar.value) for scalar in scalars)
+    assert len(shown.Scalars("lr-Adam")) == 2
+    images = shown.Tags()["images"]
+    for name in ("samples", "architecture", "test/confusion_matrix", "test/sample_predictions", "test/precision_recall"):
+        assert name in images
+    assert len(shown.Images("val/confusion_matrix")) == 2
+    assert len(shown.Images("val/pr_curve")) == 2
+    assert shown.Tags()["graph"]
+    assert "custom_scalars__config__" in shown.Tags()["tensors"]
+
+
+def test_tensorboard_has_hyper_parameters_beside_the_final_metrics(trained: Path) -> None:
+    shown = events(trained)
+    metrics = json.loads((trained / "metrics.json").read_text())
+    assert shown.Scalars("final/accuracy")[-1].value == pytest.approx(metrics["accuracy"])
+    assert "_hparams_/session_start_info" in shown.summary_metadata
+    content = shown.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    for name in (b"lr", b"batch_size", b"max_epochs"):
+        assert name in content
+
+
+def test_the_best_weights_are_those_of_the_lowest_validation_loss(trained: Path) -> None:
+    losses = [scalar.value for scalar in events(trained).Scalars("val/loss")]
+    best = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
+    assert best["epoch"] == losses.index(min(losses))
+
+
+def test_the_same_seed_gives_the_same_metrics_digit_for_digit_and_another_does_not(run_train: Command) -> None:
+    first, again, other = (
+        run_train(f"seed={seed}", "trainer.max_epochs=1", folder=name) for seed, name in [(5, "a"), (5, "b"), (6, "c")]
+    )
+    predictions = [(ran.folder / "predictions.csv").read_text() for ran in (first, again, other)]
+    assert predictions[0] == predictions[1]
+    assert predictions[0] != predictions[2]
+
+
+def test_a_run_says_which_data_it_uses(run_train: Command, castings: Path) -> None:
+    ran = run_train("trainer.max_epochs=1")
+    assert ran.code == 0, ran.err
+    assert f"data: folder castings in {castings}: 87 train, 21 val, 12 test" in ran.out
+    assert "escape rate" in ran.out
+
+
+def test_an_interrupted_run_resumes_where_it_stopped_as_if_nothing_had_been(run_train: Command) -> None:
+    whole = run_train("model.one_cycle_warmup=null", folder="whole")
+    half = run_train("model.one_cycle_warmup=null", "trainer.max_epochs=1", folder="half")
+    last = half.folder / "checkpoints" / "last.ckpt"
+    rest = run_train("model.one_cycle_warmup=null", f"ckpt_path={last}", folder="rest")
+    assert rest.code == 0, rest.err
+    steps = [[scalar.step for scalar in events(ran.folder).Scalars("val/loss")] for ran in (whole, half, rest)]
+    assert steps[1] + steps[2] == steps[0]
+    finished = run_train(f"ckpt_path={last}", "trainer.max_epochs=1", folder="finished")
+    assert finished.code == 2
+    assert "has all 1 epochs; raise trainer.max_epochs" in finished.err
+
+
+def test_a_sweep_leaves_one_comparable_run_for_each_value(run_train: Command) -> None:
+    ran = run_train("-m", "model.lr=1e-3,3e-3", "trainer.max_epochs=1")
+    assert ran.code == 0, ran.err
+    rates = [load_classifier(ran.folder / job / "checkpoints" / "best.ckpt").hparams["lr"] for job in ("0", "1")]
+    assert rates == [1e-3, 3e-3]
+    for job in ("0", "1"):
+        assert events(ran.folder / job).Scalars("final/accuracy")
+
+
+def test_the_seed_experiment_is_the_notebooks_recipe() -> None:
+    with initialize_config_dir(str(Path(__file__).parents[1] / "conf"), version_base="1.3"):
+        cfg = compose("train", ["experiment=seed"])
+    assert (cfg.data.source, cfg.data.resample, cfg.data.oversample) == ("casting", "nearest", 1)
+    assert cfg.data.augment_val
+    assert (cfg.data.augmentation.shift, cfg.data.augmentation.zoom) == (0.1, 0.2)
+    assert (cfg.data.augmentation.rotation, cfg.data.augmentation.flip) == (0, False)
+    assert (cfg.model.lr, cfg.model.one_cycle_warmup, cfg.trainer.max_epochs) == (1e-3, None, 30)
+    assert cfg.callbacks.early_stopping.patience == 3
+    assert "weight_averaging" not in cfg.callbacks
+
+
+def test_early_stopping_ends_a_run_that_no_longer_improves(run_train: Command) -> None:
+    ran = run_train("callbacks=[default,early_stopping]", "model.lr=10", "trainer.max_epochs=30")
+    assert ran.code == 0, ran.err
+    assert len(events(ran.folder).Scalars("val/loss")) < 30
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trainer.max_epoch=3", "Could not override 'trainer.max_epoch'"),
+        ("data=castings", "Could not find 'data/castings'"),
+        ("experiment=sead", "Could not find 'experiment/sead'"),
+        ("trainer.max_epochs=many", "trainer.max_epochs=many: expected"),
+        ("model.lr=fast", "model.lr=fast: expected float"),
+        ("model.lr=0", "model.lr=0: out of range"),
+        ("data.root=nowhere", "data.root=nowhere: no such folder"),
+        ("data.image_size=16", "data.image_size=16: three convolutions need at least 22 pixels"),
+        ("ckpt_path=nowhere.ckpt", "ckpt_path=nowhere.ckpt: no such file"),
+        ("callbacks.checkpoint.monitor=val/lose", "val/lose"),
+    ],
+)
+def test_a_mistake_gets_one_clear_line_and_a_non_zero_exit(run_train: Command, override: str, message: str) -> None:
+    ran = run_train(override)
+    assert ran.code == 2
+    errors = [line for line in ran.err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert "Traceback" not in ran.err
+    assert not (ran.folder / "metrics.json").exists()
+
+
+def test_a_folder_in_use_is_not_written_to(run_train: Command, trained: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
+    for arguments in ([], ["-m"]):
+        ran = run_train(*arguments, f"hydra.run.dir={trained}", f"hydra.sweep.dir={trained}", folder=str(trained))
+        assert ran.code == 2
+        assert f"{trained}: already holds something" in ran.err
+    assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
