@@ -1,12 +1,9 @@
 """Where images come from when their folder is not there yet."""
 
 import shutil
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-from castnet.data.generate import generate
+from castnet.data.generate import generate, require_same
 from castnet.errors import UserError
 
 KAGGLE_HANDLE = "ravirajsinh45/real-life-industrial-dataset-of-casting-product"
@@ -45,7 +42,7 @@ def download_casting(root: Path) -> None:
     )
 
 
-def obtain(source: str, root: Path, generated: dict[str, Any] | None) -> None:
+def obtain(source: str, root: Path, generated: dict[str, int] | None) -> None:
     """Make or fetch a source's images, unless `root` is already there.
 
     Args:
@@ -54,14 +51,16 @@ def obtain(source: str, root: Path, generated: dict[str, Any] | None) -> None:
         generated: `n` and `seed` of the generated castings.
 
     Raises:
-        UserError: an unknown source, or its images cannot be had.
+        UserError: an unknown source, or its images cannot be had, or other castings than asked for were generated.
     """
-    makers: dict[str, Callable[[Path], None]] = {
-        "generated": partial(generate, **(generated or {})),
-        "casting": download_casting,
-        "folder": lambda _: None,
-    }
-    if source not in makers:
-        raise UserError(f"data.source={source}: expected one of {', '.join(makers)}")
-    if not root.exists():
-        makers[source](root)
+    if source == "generated":
+        assert generated is not None
+        if root.exists():
+            require_same(root, **generated)
+        else:
+            generate(root, n=generated["n"], seed=generated["seed"], resume=True)
+    elif source == "casting":
+        if not root.exists():
+            download_casting(root)
+    elif source != "folder":
+        raise UserError(f"data.source={source}: expected one of generated, casting, folder")

@@ -1,0 +1,199 @@
+"""The generated castings: an ImageFolder tree of drawn parts, with its ground truth."""
+
+import csv
+import json
+import multiprocessing
+import os
+import signal
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from io import BytesIO
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from rich.progress import track
+
+from castnet.data.defects import Defect, add_defects
+from castnet.data.drawing import good_part, photograph
+from castnet.errors import UserError
+
+# A change to the drawing must change this: a resumed run would otherwise mix two kinds of castings.
+FORMAT = "castnet-generated-2"
+# Images of the public set's (split, class) folders, whose proportions the generated set has.
+PROPORTIONS = {
+    ("train", "def_front"): 3758,
+    ("train", "ok_front"): 2875,
+    ("test", "def_front"): 453,
+    ("test", "ok_front"): 262,
+}
+SMALLEST = 16  # below it a folder would stay empty
+BATCH = 16
+Row = list[str]
+
+
+def draw(seed: tuple[int, ...], defective: bool) -> tuple[NDArray[np.uint8], list[Defect]]:
+    """Draw one casting.
+
+    Args:
+        seed: the same seed draws the same casting; with and without defects it is the same part in the same light.
+        defective: whether to give it defects.
+
+    Returns:
+        Grey levels, uint8 (300, 300), and what is wrong with the casting. Outside the defects' boxes the picture is,
+        pixel for pixel, that of the good casting.
+    """
+    part, flaws, sensor = (np.random.default_rng((*seed, stream)) for stream in range(3))
+    scene, image = good_part(part)
+    defects = add_defects(image, scene, flaws) if defective else []
+    return photograph(image, scene, sensor), defects
+
+
+def generate(
+    root: Path,
+    n: int = 3000,
+    seed: int = 0,
+    processes: int | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> None:
+    """Draw n castings, every one of another part, as root/{train,test}/{def_front,ok_front}/*.jpeg.
+
+    Beside them lie manifest.csv, with the columns file, part_id, defects (kinds) and boxes (one for each kind,
+    left:top:right:bottom in pixels, the last two exclusive), both lists joined by spaces, and generator.json, which
+    says how they were made. All is written into root.partial, which takes the root's name when it is complete.
+
+    Args:
+        root: folder to make; it must not exist or be empty.
+        n: number of castings, at least 16.
+        seed: the same seed draws the same castings, whatever the number of processes; not negative.
+        processes: how many to draw with; None takes one a core. More than one are spawned, so that a script that
+            calls this needs the usual `if __name__ == "__main__"`.
+        resume: go on where an interrupted run with the same n and seed stopped, if there was one.
+        progress: whether to show a progress bar.
+
+    Raises:
+        UserError: n is too small, the seed is negative, the root is not empty or cannot be written, the disk is full,
+            the run is interrupted, or an interrupted one was left and `resume` is not set or its settings differ.
+    """
+    if n < SMALLEST:
+        raise UserError(f"n={n}: expected at least {SMALLEST} castings, so that every split has both classes")
+    if seed < 0:
+        raise UserError(f"seed={seed}: expected 0 or more")
+    partial = root.absolute().with_name(f"{root.absolute().name}.partial")
+    by_hand = f"`castnet generate {root} --n {n} --seed {seed} --resume` goes on; removing {partial} starts anew"
+    try:
+        if root.exists() and (not root.is_dir() or any(root.iterdir())):
+            raise UserError(
+                f"{root}: exists and is not empty; nothing is overwritten, so name a new folder or remove it"
+            )
+        done = _prepare(partial, n, seed, resume, by_hand)
+        _draw_all(partial, n, seed, done, processes or os.cpu_count() or 1, progress)
+        partial.replace(root)
+    except OSError as error:
+        raise UserError(f"{root}: cannot be written ({error.strerror}); mend that, then {by_hand}") from error
+    except BrokenProcessPool as error:
+        raise UserError(f"{root}: a process was ended from outside, maybe for lack of memory; {by_hand}") from error
+    except KeyboardInterrupt as stop:
+        raise UserError(f"{root}: interrupted; {by_hand}") from stop
+
+
+def counts(n: int) -> dict[tuple[str, str], int]:
+    """How many of n castings each (split, class) folder gets, in the proportions of the public set."""
+    test_share = sum(PROPORTIONS["test", name] for name in ("def_front", "ok_front")) / sum(PROPORTIONS.values())
+    shared = {}
+    for split, size in (("train", n - round(n * test_share)), ("test", round(n * test_share))):
+        defective, good = PROPORTIONS[split, "def_front"], PROPORTIONS[split, "ok_front"]
+        shared[split, "def_front"] = round(size * defective / (defective + good))
+        shared[split, "ok_front"] = size - shared[split, "def_front"]
+    return shared
+
+
+def _prepare(partial: Path, n: int, seed: int, resume: bool, by_hand: str) -> int:
+    """Make the work folder, or take up the one an interrupted run left, and return how many castings are whole."""
+    settings = json.dumps({"format": FORMAT, "n": n, "seed": seed})
+    recorded, manifest = partial / "generator.json", partial / "manifest.csv"
+    if not partial.exists():
+        for split, name in PROPORTIONS:
+            (partial / split / name).mkdir(parents=True)
+        manifest.write_text("file,part_id,defects,boxes\n")
+        recorded.write_text(settings)
+        return 0
+    if not resume:
+        raise UserError(f"{partial}: was left by an interrupted run; {by_hand}")
+    if not recorded.exists() or recorded.read_text() != settings:
+        raise UserError(f"{partial}: was left by a run with other settings than {settings}; remove it to start anew")
+    # A row is written after its image, so whole rows stand for whole images; a torn last row is cut off.
+    lines = size = 0
+    with manifest.open("rb+") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                lines, size = lines + 1, size + len(line)
+        file.truncate(size)
+    return lines - 1
+
+
+def _draw_all(partial: Path, n: int, seed: int, done: int, processes: int, progress: bool) -> None:
+    tasks = islice(_tasks(partial, n, seed), done, None)
+    with (
+        closing(_in_order(tasks, processes)) as rows,
+        (partial / "manifest.csv").open("a", newline="") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        for row in track(rows, f"Drawing {n:,} castings", total=n, completed=done, disable=not progress):
+            writer.writerow(row)
+            file.flush()
+
+
+Task = tuple[Path, int, int, str, str]
+
+
+def _tasks(root: Path, n: int, seed: int) -> Iterator[Task]:
+    index = 0
+    for (split, name), size in counts(n).items():
+        for _ in range(size):
+            yield root, seed, index, split, name
+            index += 1
+
+
+def _in_order(tasks: Iterator[Task], processes: int) -> Iterator[Row]:
+    """Draw castings in parallel and yield their rows in order; only a few batches are under way at any time."""
+    if processes == 1:
+        yield from map(_draw_one, tasks)
+        return
+    # Forking a process in which PyTorch has started threads can hang, so workers start afresh.
+    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
+    waiting: deque[Future[list[Row]]] = deque()
+    try:
+        while batch := list(islice(tasks, BATCH)):
+            # Workers start here and inherit the mask: an interrupt reaches this process alone.
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+            waiting.append(pool.submit(_draw_batch, batch))
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+            if len(waiting) > 3 * processes:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _draw_batch(batch: list[Task]) -> list[Row]:
+    return [_draw_one(task) for task in batch]
+
+
+def _draw_one(task: Task) -> Row:
+    """Draw and save one casting and return its row of the manifest."""
+    root, seed, index, split, name = task
+    pixels, defects = draw((seed, index), defective=name == "def_front")
+    file = f"{split}/{name}/casting_{index:07d}.jpeg"
+    encoded = BytesIO()
+    Image.fromarray(pixels).save(encoded, "JPEG", quality=92)
+    (root / file).write_bytes(encoded.getvalue())
+    boxes = (":".join(map(str, defect.box)) for defect in defects)
+    return [file, f"{index:07d}", " ".join(defect.kind for defect in defects), " ".join(boxes)]

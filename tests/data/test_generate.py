@@ -1,0 +1,141 @@
+import csv
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from castnet.data import generate as module
+from castnet.data.drawing import DEFECTS, draw
+from castnet.data.generate import generate
+from castnet.data.sources import obtain
+from castnet.errors import UserError
+
+N = 24
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def test_the_tree_has_the_real_proportions_and_every_part_once(castings: Path) -> None:
+    counts = {
+        (split, name): len(list((castings / split / name).glob("*.jpeg")))
+        for split in ("train", "test")
+        for name in ("def_front", "ok_front")
+    }
+    assert counts == {
+        ("train", "def_front"): 61,
+        ("train", "ok_front"): 47,
+        ("test", "def_front"): 8,
+        ("test", "ok_front"): 4,
+    }
+    rows = list(csv.DictReader((castings / "manifest.csv").open()))
+    assert len({row["part_id"] for row in rows}) == 120
+    assert {castings / row["file"] for row in rows} == set(castings.rglob("*.jpeg"))
+    with Image.open(castings / rows[0]["file"]) as image:
+        assert (image.size, image.mode) == ((300, 300), "L")
+
+
+def test_the_manifest_names_defects_and_boxes_of_defective_castings_alone(castings: Path) -> None:
+    for row in csv.DictReader((castings / "manifest.csv").open()):
+        kinds, boxes = row["defects"].split(), row["boxes"].split()
+        assert len(kinds) == len(boxes)
+        assert bool(kinds) == ("def_front" in row["file"])
+        assert set(kinds) <= set(DEFECTS)
+        for box in boxes:
+            left, top, right, bottom = map(int, box.split(":"))
+            assert 0 <= left < right <= 300
+            assert 0 <= top < bottom <= 300
+
+
+@pytest.mark.parametrize("part", range(8))
+def test_a_defect_changes_the_casting_inside_its_boxes_alone(part: int) -> None:
+    flawed, defects = draw((0, part), defective=True)
+    whole, none = draw((0, part), defective=False)
+    assert not none
+    changed = np.abs(np.asarray(flawed, dtype=int) - np.asarray(whole, dtype=int)) > 8
+    assert changed.any()
+    for defect in defects:
+        left, top, right, bottom = defect.box
+        changed[top:bottom, left:right] = False
+    assert not changed.any()
+
+
+def test_the_seed_decides_every_byte_whatever_the_number_of_processes(tmp_path: Path) -> None:
+    for name, seed, processes in (("a", 1, 1), ("b", 1, 2), ("c", 2, 1)):
+        generate(tmp_path / name, n=N, seed=seed, processes=processes, progress=False)
+    a, b, c = (contents(tmp_path / name) for name in "abc")
+    assert a == b
+    assert a.keys() == c.keys()
+    assert all(a[file] != c[file] for file in a if file.endswith(".jpeg"))
+
+
+def test_an_interrupted_run_leaves_nothing_that_passes_for_whole_and_can_go_on(tmp_path: Path) -> None:
+    root, partial = tmp_path / "castings", tmp_path / "castings.partial"
+    command = [sys.executable, "-m", "castnet.cli", "generate", str(root), "--n", "400", "--seed", "1"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        deadline = time.monotonic() + 60
+        while len(list(partial.rglob("*.jpeg"))) < 20 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    message = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert len(message) == 1
+    assert "interrupted; `castnet generate" in message[0]
+    assert "--resume` goes on" in message[0]
+    assert not root.exists()
+    with pytest.raises(UserError, match="was left by an interrupted run"):
+        generate(root, n=400, seed=1, progress=False)
+    with pytest.raises(UserError, match=r"run with other settings than .*'seed': 2"):
+        generate(root, n=400, seed=2, resume=True, progress=False)
+
+
+def test_a_resumed_run_ends_as_if_it_had_not_been_interrupted(tmp_path: Path) -> None:
+    generate(tmp_path / "whole", n=N, seed=1, processes=1, progress=False)
+    generate(tmp_path / "torn", n=N, seed=1, processes=1, progress=False)
+    partial = (tmp_path / "torn").rename(tmp_path / "torn.partial")
+    rows = (partial / "manifest.csv").read_text().splitlines(keepends=True)
+    (partial / "manifest.csv").write_text("".join(rows[:10]) + rows[10][:7])  # torn in the middle of a row
+    (partial / "train/def_front/casting_0000009.jpeg").write_bytes(b"half an image")
+    (partial / "test/ok_front" / f"casting_{N - 1:07d}.jpeg").unlink()
+    generate(tmp_path / "torn", n=N, seed=1, processes=1, resume=True, progress=False)
+    assert contents(tmp_path / "torn") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("n", [0, -3, 15])
+def test_too_few_castings_are_refused(tmp_path: Path, n: int) -> None:
+    with pytest.raises(UserError, match=rf"n={n}: expected at least 16 castings"):
+        generate(tmp_path / "castings", n=n, progress=False)
+
+
+def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="exists and is not empty; nothing is overwritten"):
+        generate(tmp_path, n=N, progress=False)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_a_disk_that_cannot_be_written_is_one_clear_message(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a file where a folder should be")
+    with pytest.raises(UserError, match=r"cannot be written \(Not a directory\)"):
+        generate(tmp_path / "file" / "castings", n=N, progress=False)
+
+
+def test_castings_made_before_are_used_again_but_never_instead_of_others(castings: Path) -> None:
+    before = contents(castings)
+    obtain("generated", castings, {"n": 120, "seed": 1})
+    assert contents(castings) == before
+    with pytest.raises(UserError, match=r"holds .*'n': 120.*asked for .*'n': 200"):
+        obtain("generated", castings, {"n": 200, "seed": 1})
+
+
+def test_missing_castings_are_made(tmp_path: Path) -> None:
+    obtain("generated", tmp_path / "castings", {"n": N, "seed": 1})
+    assert (tmp_path / "castings" / "manifest.csv").exists()
+    assert module.counts(N)["test", "ok_front"] == len(list((tmp_path / "castings/test/ok_front").iterdir()))
