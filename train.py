@@ -39,13 +39,13 @@ def train(cfg: DictConfig) -> float:
     trainer.fit(classifier, datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
 
     best = trainer.checkpoint_callback
-    if not best.best_model_path:
+    if not Path(best.best_model_path).is_relative_to(best.dirpath):
         raise UserError(f"ckpt_path={cfg.ckpt_path}: has all {cfg.trainer.max_epochs} epochs; raise trainer.max_epochs")
     trainer.test(load_classifier(Path(best.best_model_path)), datamodule, verbose=False)
     return float(best.best_model_score)
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+@hydra.main(version_base="1.3", config_path=str(Path(__file__).parent / "conf"), config_name="train")
 def main(cfg: DictConfig) -> float:
     return entry.guard(train, cfg)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
 from hydra.experimental.callback import Callback
 from hydra.utils import get_class, instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -28,7 +28,7 @@ def guard(function: Callable[..., Result], *args: Any) -> Result:
     try:
         return function(*args)
     except (UserError, HydraException, OmegaConfBaseException, MisconfigurationException) as error:
-        fail(_root_cause(error))
+        fail(error)
 
 
 def build(key: str, config: DictConfig, **given: Any) -> Any:
@@ -40,10 +40,15 @@ def build(key: str, config: DictConfig, **given: Any) -> Any:
         given: further arguments.
 
     Raises:
-        UserError: a value has another type than the constructor expects.
+        UserError: a value has another type than the constructor expects, or is refused by it.
     """
     _check_types(key, config)
-    return instantiate(config, _recursive_=False, _convert_="all", **given)
+    try:
+        return instantiate(config, _recursive_=False, _convert_="all", **given)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from error
+        raise
 
 
 def _check_types(key: str, config: DictConfig) -> None:
@@ -67,21 +72,14 @@ def _fits(value: Any, hint: Any) -> bool:
     return isinstance(value, hint) if hint in (str, bool, NoneType) else True
 
 
-def _root_cause(error: BaseException) -> BaseException:
-    """The UserError that Hydra wrapped when it called a constructor, or else the error itself."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, UserError):
-            return cause
-        cause = cause.__cause__
-    return error
-
-
 class KeepRuns(Callback):
-    """Refuse an output folder that is in use, before Hydra writes into it."""
+    """Refuse an output folder that is in use, before Hydra writes into it; a resumed run goes on in its own folder."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        _refuse_used(Path(config.hydra.run.dir), "hydra.run.dir")
+        folder = Path(config.hydra.run.dir)
+        resumed = config.get("ckpt_path") and config.hydra.job.name == "train"
+        if not (resumed and Path(config.ckpt_path).resolve().is_relative_to(folder.resolve())):
+            _refuse_used(folder, "hydra.run.dir")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         _refuse_used(Path(config.hydra.sweep.dir), "hydra.sweep.dir")

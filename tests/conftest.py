@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
+import evaluate
+import train
+from castnet import entry
 from castnet.data.generate import generate
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-import evaluate  # noqa: E402
-import train  # noqa: E402
-from castnet import entry  # noqa: E402
+torch.set_num_threads(1)  # the tests' batches are too small to share among cores
 
 # Small enough that a run takes seconds.
 SMALL = [
@@ -58,7 +58,8 @@ def real_castings() -> Path:
 def call(main: Callable[[], object], *overrides: str, capture: pytest.CaptureFixture[str], folder: Path) -> Ran:
     """Call train.py's or evaluate.py's main as from the command line."""
     arguments = sys.argv
-    sys.argv = [f"{main.__module__}.py", *overrides, f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}"]
+    flags_first = sorted(overrides, key=lambda override: not override.startswith("-"))
+    sys.argv = [f"{main.__module__}.py", *flags_first, f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}"]
     code = 0
     capture.readouterr()
     try:
@@ -75,7 +76,9 @@ Command = Callable[..., Ran]
 
 
 @pytest.fixture
-def run_train(castings: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+def run_train(
+    castings: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Command:
     """train.py on the generated castings, with small settings; further overrides are its arguments."""
     monkeypatch.chdir(tmp_path)
 

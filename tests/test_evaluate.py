@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Command
 from PIL import Image
 
 from castnet.data.pixels import decode
+from tests.conftest import Command
 
 
 @pytest.fixture
@@ -81,7 +81,9 @@ def test_a_checkpoint_that_is_not_ours_is_refused(
         torch.save(checkpoint, path)
     ran = run_evaluate(f"ckpt_path={path}", *folder_of(castings))
     assert ran.code == 2
-    assert f"error: ckpt_path={path}: {'no such file' if kind == 'missing' else 'not a checkpoint of castnet'}" in ran.err
+    assert (
+        f"error: ckpt_path={path}: {'no such file' if kind == 'missing' else 'not a checkpoint of castnet'}" in ran.err
+    )
     assert "Traceback" not in ran.err
 
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Command
 from hydra import compose, initialize_config_dir
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from castnet.model.classifier import load_classifier
+from tests.conftest import Command
 
 SEED_FIGURES = ["samples", "architecture", "curves", "confusion_matrix", "sample_predictions"]
 
@@ -40,7 +40,13 @@ def test_tensorboard_is_shown_training_and_validation_epoch_by_epoch(trained: Pa
             assert all(math.isfinite(scalar.value) for scalar in scalars)
     assert len(shown.Scalars("lr-Adam")) == 2
     images = shown.Tags()["images"]
-    for name in ("samples", "architecture", "test/confusion_matrix", "test/sample_predictions", "test/precision_recall"):
+    for name in (
+        "samples",
+        "architecture",
+        "test/confusion_matrix",
+        "test/sample_predictions",
+        "test/precision_recall",
+    ):
         assert name in images
     assert len(shown.Images("val/confusion_matrix")) == 2
     assert len(shown.Images("val/pr_curve")) == 2
@@ -81,16 +87,22 @@ def test_a_run_says_which_data_it_uses(run_train: Command, castings: Path) -> No
 
 
 def test_an_interrupted_run_resumes_where_it_stopped_as_if_nothing_had_been(run_train: Command) -> None:
-    whole = run_train("model.one_cycle_warmup=null", folder="whole")
-    half = run_train("model.one_cycle_warmup=null", "trainer.max_epochs=1", folder="half")
+    constant = "model.one_cycle_warmup=null"
+    whole = run_train(constant, folder="whole")
+    half = run_train(constant, "trainer.max_epochs=1", folder="half")
     last = half.folder / "checkpoints" / "last.ckpt"
-    rest = run_train("model.one_cycle_warmup=null", f"ckpt_path={last}", folder="rest")
+    rest = run_train(constant, f"ckpt_path={last}", folder="half")
     assert rest.code == 0, rest.err
-    steps = [[scalar.step for scalar in events(ran.folder).Scalars("val/loss")] for ran in (whole, half, rest)]
-    assert steps[1] + steps[2] == steps[0]
-    finished = run_train(f"ckpt_path={last}", "trainer.max_epochs=1", folder="finished")
-    assert finished.code == 2
-    assert "has all 1 epochs; raise trainer.max_epochs" in finished.err
+    steps = [[scalar.step for scalar in events(ran.folder).Scalars("val/loss")] for ran in (whole, rest)]
+    assert steps[0] == steps[1]
+    weights = [torch.load(ran.folder / "checkpoints" / "last.ckpt", weights_only=True) for ran in (whole, rest)]
+    assert [checkpoint["epoch"] for checkpoint in weights] == [1, 1]
+
+
+def test_a_finished_run_is_not_resumed_into_another_folder(run_train: Command, trained: Path) -> None:
+    ran = run_train(f"ckpt_path={trained}/checkpoints/last.ckpt")
+    assert ran.code == 2
+    assert "has all 2 epochs; raise trainer.max_epochs" in ran.err
 
 
 def test_a_sweep_leaves_one_comparable_run_for_each_value(run_train: Command) -> None:

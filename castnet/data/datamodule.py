@@ -64,8 +64,8 @@ class CastingDataModule(LightningDataModule):
         val_fraction: share of the training images held out for validation.
         test_fraction: share held out for testing where the root has no test/.
         seed: seed of the split.
-        augmentation: `_target_` and arguments of what augments a batch, `castnet.data.augment.Augmentation`; None leaves
-            images as they are.
+        augmentation: `_target_` and arguments of what augments a batch, such as
+            `castnet.data.augment.Augmentation`; None leaves images as they are.
         augment_val: whether validation images are augmented too, as Keras' validation_split does.
         cache_dir: folder for decoded pixels.
         num_workers: processes that fetch batches; 0 is fastest while the pixels are in memory.
@@ -131,11 +131,9 @@ class CastingDataModule(LightningDataModule):
 
     def summary(self) -> dict[str, Any]:
         """Where the images come from and how many of each class each subset has, for reports."""
-        subsets = ("all",) if self.test_subset == "all" else ("train", "val", "test")
         counts = {
             subset: dict(zip(self.folder.classes, np.bincount(labels, minlength=2).tolist(), strict=True))
-            for subset in subsets
-            for labels in [self.folder.labels[self.rows[subset]]]
+            for subset, labels in ((subset, self.folder.labels[rows]) for subset, rows in self.rows.items())
         }
         origin = {key: self.hparams[key] for key in ("source", "root", "protocol", "split", "seed")}
         return origin | {"counts": counts, "subset": self.test_subset}
@@ -147,12 +145,14 @@ class CastingDataModule(LightningDataModule):
         return f"data: {summary['source']} castings in {summary['root']}: {sizes}. {summary['protocol']}"
 
     def _split(self, folder: Folder) -> dict[str, Indices]:
+        if self.test_subset == "all":
+            return {"all": np.arange(len(folder.files))}
         if folder.is_test is None:
             fitted, test = self._hold_out(folder.labels, "test_fraction")
         else:
             fitted, test = np.flatnonzero(~folder.is_test), np.flatnonzero(folder.is_test)
         train, val = self._hold_out(folder.labels[fitted], "val_fraction")
-        return {"train": fitted[train], "val": fitted[val], "test": test, "all": np.arange(len(folder.labels))}
+        return {"train": fitted[train], "val": fitted[val], "test": test}
 
     def _hold_out(self, labels: Indices, fraction_key: str) -> tuple[Indices, Indices]:
         fraction = self.hparams[fraction_key]
@@ -224,15 +224,15 @@ def load_datamodule(ckpt_path: Path, class_names: Sequence[str], **source: Any) 
         known = trained["defect_class"]
         raise UserError(f"data.defect_class={source['defect_class']}: the checkpoint was trained to find {known}")
     datamodule = CastingDataModule(**{**trained, **source})
+    root = Path(source["root"])
+    if not (root / "test").is_dir() and root.resolve() != Path(trained["root"]).resolve():
+        datamodule.test_subset = "all"
     datamodule.prepare_data()
     datamodule.setup()
-    folder = datamodule.folder
-    if folder.classes != list(class_names):
+    if datamodule.folder.classes != list(class_names):
         raise UserError(
-            f"data.root={folder.root}: has the classes {folder.classes}, the checkpoint knows {class_names}"
+            f"data.root={root}: has the classes {datamodule.folder.classes}, the checkpoint knows {class_names}"
         )
-    if folder.is_test is None and folder.root.resolve() != Path(trained["root"]).resolve():
-        datamodule.test_subset = "all"
     return datamodule
 
 
