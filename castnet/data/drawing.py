@@ -236,7 +236,8 @@ def blob(
         Its window into the picture (rows, columns), and how much of every pixel in there it covers, 0 at the border.
     """
     reach = (1 + 1.2 * roughness) * np.sqrt(stretch) * size + soft + 1
-    window = tuple(slice(max(int(at - reach), 0), min(int(at + reach) + 2, SIDE)) for at in (y, x))
+    rows, columns = (slice(max(int(at - reach), 0), min(int(at + reach) + 2, SIDE)) for at in (y, x))
+    window = rows, columns
     dx, dy = COLUMNS[window] - x, ROWS[window] - y
     heading, stretch = rng.uniform(0, np.pi), np.sqrt(rng.uniform(1, stretch))
     along, across = dx * np.cos(heading) + dy * np.sin(heading), dy * np.cos(heading) - dx * np.sin(heading)
@@ -248,7 +249,7 @@ def blob(
 def noise(rng: Generator, rows: int, columns: int, shape: tuple[int, int] = (SIDE, SIDE)) -> Plane:
     """Smooth noise of unit variance that varies about `rows` and `columns` times down and across a picture."""
     coarse = Image.fromarray(rng.standard_normal((rows + 2, columns + 2), dtype=np.float32))
-    fine = np.asarray(coarse.resize(shape[::-1], Image.Resampling.BICUBIC))
+    fine = np.asarray(coarse.resize(shape[::-1], Image.Resampling.BICUBIC), dtype=np.float32)
     return fine / max(float(fine.std()), 0.1)
 
 

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -116,17 +116,17 @@ def counts(n: int) -> dict[tuple[str, str], int]:
 
 def _prepare(partial: Path, n: int, seed: int, resume: bool, by_hand: str) -> int:
     """Make the work folder, or take up the one an interrupted run left, and return how many castings are whole."""
-    settings = json.dumps({"format": FORMAT, "n": n, "seed": seed})
+    settings = {"format": FORMAT, "n": n, "seed": seed}
     recorded, manifest = partial / "generator.json", partial / "manifest.csv"
     if not partial.exists():
         for split, name in PROPORTIONS:
             (partial / split / name).mkdir(parents=True)
         manifest.write_text("file,part_id,defects,boxes\n")
-        recorded.write_text(settings)
+        recorded.write_text(json.dumps(settings))
         return 0
     if not resume:
         raise UserError(f"{partial}: was left by an interrupted run; {by_hand}")
-    if not recorded.exists() or recorded.read_text() != settings:
+    if not recorded.exists() or recorded.read_text() != json.dumps(settings):
         raise UserError(f"{partial}: was left by a run with other settings than {settings}; remove it to start anew")
     # A row is written after its image, so whole rows stand for whole images; a torn last row is cut off.
     lines = size = 0
@@ -161,7 +161,7 @@ def _tasks(root: Path, n: int, seed: int) -> Iterator[Task]:
             index += 1
 
 
-def _in_order(tasks: Iterator[Task], processes: int) -> Iterator[Row]:
+def _in_order(tasks: Iterator[Task], processes: int) -> Generator[Row]:
     """Draw castings in parallel and yield their rows in order; only a few batches are under way at any time."""
     if processes == 1:
         yield from map(_draw_one, tasks)

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from castnet.data import generate as module
-from castnet.data.drawing import DEFECTS, draw
-from castnet.data.generate import generate
+from castnet.data.defects import KINDS
+from castnet.data.generate import draw, generate
 from castnet.data.sources import obtain
 from castnet.errors import UserError
 
@@ -46,7 +46,7 @@ def test_the_manifest_names_defects_and_boxes_of_defective_castings_alone(castin
         kinds, boxes = row["defects"].split(), row["boxes"].split()
         assert len(kinds) == len(boxes)
         assert bool(kinds) == ("def_front" in row["file"])
-        assert set(kinds) <= set(DEFECTS)
+        assert set(kinds) <= set(KINDS)
         for box in boxes:
             left, top, right, bottom = map(int, box.split(":"))
             assert 0 <= left < right <= 300
