@@ -7,7 +7,6 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 
@@ -46,31 +45,30 @@ def decode(source: Path | bytes) -> Grey:
     raise UserError(f"{name}: has pixels of mode {mode}; convert it to 8 bits a channel")
 
 
-@lru_cache(maxsize=32)
-def _coverage(cells: int, pixels: int) -> NDArray[np.float32]:
-    """How much of each pixel lies in each of `cells` equal cells, in units of 1/cells pixel: (cells, pixels)."""
-    cell = np.arange(cells)[:, None] * pixels
-    pixel = np.arange(pixels)[None, :] * cells
-    overlap = np.minimum(cell + pixels, pixel + cells) - np.maximum(cell, pixel)
-    return np.maximum(overlap, 0).astype(np.float32)
+def _cell_sums(image: NDArray[np.int64], cells: int) -> NDArray[np.int64]:
+    """Sums down each of `cells` equal strips of rows, times `cells`, which makes them whole: (cells, width)."""
+    height, width = image.shape
+    above = np.zeros((height + 1, width), dtype=np.int64)
+    np.cumsum(image, axis=0, out=above[1:])
+    row, share = np.divmod(np.arange(cells + 1) * height, cells)  # a strip's edge lies `share` / `cells` into a row
+    cut = image[np.minimum(row, height - 1)] * share[:, None]
+    return np.diff(above[row] * cells + cut, axis=0)
 
 
 def area_average(image: Grey, size: int) -> Grey:
     """Reduce an image to size × size, each cell the mean of the area it covers, rounded half to even.
 
-    The sums are whole numbers, exact in floating point, so the result is the same to the bit on every machine.
+    The sums are whole numbers, so the result is the same to the bit on every machine.
 
     Args:
-        image: uint8 (height, width), below 65,793 pixels a side.
+        image: uint8 (height, width).
         size: side of the result in pixels; the aspect ratio is not kept.
 
     Returns:
         uint8 array (size, size).
     """
-    height, width = image.shape
-    rows = _coverage(size, height) @ image.astype(np.float32)  # at most 255 × 65,792 < 2^24: exact in float32
-    sums = rows.astype(np.float64) @ _coverage(size, width).T.astype(np.float64)
-    return np.rint(sums / (height * width)).astype(np.uint8)
+    sums = _cell_sums(_cell_sums(image.astype(np.int64), size).T, size).T
+    return np.rint(sums / image.size).astype(np.uint8)
 
 
 def nearest(image: Grey, size: int) -> Grey:
