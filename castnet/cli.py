@@ -17,9 +17,16 @@ def _generate(args: argparse.Namespace) -> int:
 def _audit(args: argparse.Namespace) -> int:
     from castnet.data.audit import audit
 
-    found = audit(args.root, args.out)
-    print(found.describe())
-    return 0 if found.disjoint else 1
+    found = audit(args.root, args.out, args.same)
+    print(f"{found.describe()}\nreport: {args.out / 'audit.html'}")
+    return 1 if found.disjoint is False else 0
+
+
+def _resplit(args: argparse.Namespace) -> int:
+    from castnet.data.resplit import resplit
+
+    resplit(args.groups, args.out, args.seed)
+    return 0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,10 +41,21 @@ def parser() -> argparse.ArgumentParser:
     generate.add_argument("--resume", action="store_true", help="go on where an interrupted run stopped")
     generate.set_defaults(run=_generate)
 
-    audit = commands.add_parser("audit", help="find duplicates, parts on both sides of a split, and broken files")
+    audit = commands.add_parser(
+        "audit",
+        help="find copies on both sides of a split, doubtful labels and broken files",
+        epilog="Exit code 1 says that train and test are not disjoint.",
+    )
     audit.add_argument("root", type=Path, help="folder with class folders, or with train/ and test/")
     audit.add_argument("-o", "--out", type=Path, default=Path("audit"), help="folder for the report (default: audit)")
+    audit.add_argument("--same", type=Path, help="table file,same_as of images that a person saw to show one part")
     audit.set_defaults(run=_audit)
+
+    resplit = commands.add_parser("resplit", help="split audited images anew, no group on two sides")
+    resplit.add_argument("groups", type=Path, help="the groups.csv of an audit")
+    resplit.add_argument("out", type=Path, help="table to write, for data.assignment and data.groups")
+    resplit.add_argument("--seed", type=int, default=0, help="the same seed makes the same split")
+    resplit.set_defaults(run=_resplit)
     return main
 
 

@@ -1,0 +1,227 @@
+"""Which photographs show the same casting: found without comparing every pair, proved by laying one over the other.
+
+Castings of one type share almost everything, so the shared is taken away step by step. Unwrapped (see unwrap.py),
+images know neither shift nor scale, and a rotation is a shift along the angle. Every (radius, frequency) is divided by
+its mean strength in this folder. The magnitudes of what is left do not change under rotation or mirroring: they find
+candidates. The phases give the best alignment and the correlation there, which decides.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
+from sklearn.decomposition import PCA
+
+from castnet.data.unwrap import FREQUENCIES, RADII, Floats, Spectrum
+
+Indices = NDArray[np.int64]
+T = TypeVar("T")
+
+SHIFTS = 1024
+NEIGHBOURS = 16
+
+# A coincidence of one flaw or of the blades lies in few bands of radii; copies agree in all of them.
+BANDS, BEST_BANDS_IGNORED = 8, 2
+# Likeness above which two images are copies of one photograph, and the least that every image must have with its
+# group's representative. On the public set different photographs reach 0.36 and copies lie above 0.51; among 2,400
+# generated castings and planted copies (benchmarks/audit.py) it is 0.34 and 0.60.
+SAME, LEAST_IN_GROUP = 0.45, 0.40
+
+
+class Bar(Protocol):
+    """Passes an iterable on while it shows how far it has come."""
+
+    def __call__(self, items: Iterable[T], description: str, total: int) -> Iterable[T]: ...
+
+
+def plain(items: Iterable[T], description: str, total: int) -> Iterable[T]:
+    """A bar that shows nothing."""
+    return items
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two images by index, their likeness, and how `rectify` lays the second over the first."""
+
+    first: int
+    second: int
+    likeness: float
+    angle: float
+    mirrored: bool
+
+
+class Spectra:
+    """Spectra of n images in a temporary file, as half floats: 24 kB an image, none of it held in memory."""
+
+    def __init__(self, n: int) -> None:
+        shape = (n, len(RADII), FREQUENCIES.stop - FREQUENCIES.start, 2)
+        with tempfile.TemporaryFile() as file:  # the mapping outlives the file, which has no name left
+            self._block = np.memmap(file, dtype=np.float16, mode="w+", shape=shape)
+
+    def __len__(self) -> int:
+        return len(self._block)
+
+    def __getitem__(self, index: Indices) -> Spectrum:
+        return self._block[index].astype(np.float32).view(np.complex64)[..., 0]
+
+    def __setitem__(self, index: Indices, spectra: Spectrum) -> None:
+        self._block[index] = spectra[..., None].view(np.float32)
+
+    def copy(self, index: Indices) -> "Spectra":
+        """The spectra of some images, in a block of their own."""
+        some = Spectra(len(index))
+        for block in _blocks(len(index)):
+            some._block[block] = self._block[index[block]]
+        return some
+
+    def sample(self, most: int) -> Indices:
+        """Evenly spread indices of at most `most` spectra."""
+        return np.unique(np.linspace(0, len(self) - 1, min(most, len(self))).astype(np.int64))
+
+    def whiten(self) -> None:
+        """Divide by the mean strength of each radius and frequency, then scale each spectrum to norm 1."""
+        strength = np.sqrt((np.abs(self[self.sample(1000)]) ** 2).mean(0)) + 1e-6
+        # The divisor's second term keeps the noise, which is what is rare everywhere, from counting as detail.
+        weight = 1 / (strength + 3 * strength.mean(1, keepdims=True))
+        for block in _blocks(len(self)):
+            spectra = self[block] * weight
+            self[block] = spectra / (np.sqrt((np.abs(spectra) ** 2).sum((1, 2), keepdims=True)) + 1e-12)
+
+
+def _blocks(n: int, size: int = 256) -> Iterator[Indices]:
+    for start in range(0, n, size):
+        yield np.arange(start, min(start + size, n))
+
+
+def align(a: Spectrum, b: Spectrum) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+    """Compare pairs at their best rotation and mirroring.
+
+    Args:
+        a: spectra, complex64 (n, radii, frequencies).
+        b: the same; each is laid over its a.
+
+    Returns:
+        Likeness (n,) in -1..1: the mean over bands of radii of the correlation there, without the best bands. The angle
+        in radians (n,) and whether b is mirrored (n,): b, so sampled, is most like a.
+    """
+    pad = ((0, 0), (FREQUENCIES.start, 0))
+    turned = np.fft.irfft(np.pad(np.einsum("nrf,nrf->nf", a, b.conj()), pad), n=SHIFTS)
+    mirrored = np.fft.irfft(np.pad(np.einsum("nrf,nrf->nf", a, b), pad), n=SHIFTS)
+    is_mirrored = mirrored.max(1) > turned.max(1)
+    shift = np.where(is_mirrored[:, None], mirrored, turned).argmax(1) * np.float32(2 * np.pi / SHIFTS)
+
+    phase = np.exp(1j * np.arange(FREQUENCIES.start, FREQUENCIES.stop) * shift[:, None]).astype(np.complex64)
+    b = np.where(is_mirrored[:, None, None], b, b.conj())
+
+    def banded(products: Floats) -> Floats:
+        return products.reshape(len(a), BANDS, -1).sum(2)
+
+    product = banded(np.einsum("nrf,nrf,nf->nr", a, b, phase).real)
+    energy = banded((np.abs(a) ** 2).sum(2)) * banded((np.abs(b) ** 2).sum(2))
+    correlations = np.sort(product / np.sqrt(energy + 1e-12), axis=1)
+    likeness = correlations[:, : BANDS - BEST_BANDS_IGNORED].mean(1)
+    return likeness, np.where(is_mirrored, shift, -shift), is_mirrored
+
+
+def likenesses(spectra: Spectra, pairs: Indices, bar: Bar = plain) -> Floats:
+    """Likeness of each pair (m, 2) of images: float32 (m,)."""
+
+    def compare(block: Indices) -> Floats:
+        return align(spectra[pairs[block, 0]], spectra[pairs[block, 1]])[0]
+
+    blocks = list(_blocks(len(pairs), 128))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = list(bar(pool.map(compare, blocks), "comparing", len(blocks)))
+    return np.concatenate(found) if found else np.zeros(0, np.float32)
+
+
+def candidates(spectra: Spectra) -> Indices:
+    """Pairs with similar magnitudes, by a k-d tree over 32 principal components.
+
+    Returns:
+        int64 (m, 2), the smaller index first, each pair once.
+    """
+
+    if len(spectra) < 2:
+        return np.zeros((0, 2), np.int64)
+
+    def descriptors(index: Indices) -> Floats:
+        magnitudes = np.abs(spectra[index])
+        return np.sqrt(magnitudes.reshape(len(index), 8, -1, magnitudes.shape[2]).mean(2)).reshape(len(index), -1)
+
+    sample = spectra.sample(4000)
+    sampled = np.concatenate([descriptors(sample[block]) for block in _blocks(len(sample))])
+    reduction = PCA(min(32, *sampled.shape), svd_solver="randomized", random_state=0).fit(sampled)
+    points = np.concatenate([reduction.transform(descriptors(block)) for block in _blocks(len(spectra))])
+    near = cKDTree(points).query(points, k=min(NEIGHBOURS + 1, len(points)), workers=-1)[1]
+    pairs = np.stack([np.repeat(np.arange(len(near)), near.shape[1]), near.ravel()], axis=1)
+    pairs = np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1)
+    return np.unique(pairs, axis=0)
+
+
+def grouped(spectra: Spectra, pairs: Indices, likeness: Floats) -> Indices:
+    """Connected components of the pairs (m, 2) that are alike, cut where they are mere chains.
+
+    Every member must itself be like its group's representative; those that are not are parted from the others and
+    form groups among themselves.
+
+    Returns:
+        For each image the index of its group's representative, the member with the strongest pairs: int64 (n,).
+    """
+    n = len(spectra)
+    keep = likeness >= SAME
+    pairs, likeness = pairs[keep], likeness[keep]
+    while True:
+        graph = coo_matrix((likeness, (pairs[:, 0], pairs[:, 1])), shape=(n, n)).tocsr()
+        graph = graph + graph.T
+        group = connected_components(graph, directed=False)[1]
+        strength = np.asarray(graph.sum(axis=1)).ravel()
+        order = np.lexsort((-strength, group))
+        representative = order[np.unique(group[order], return_index=True)[1]][group].astype(np.int64)
+        others = np.flatnonzero(representative != np.arange(n))
+        close = np.ones(n, dtype=bool)
+        close[others] = likenesses(spectra, np.stack([others, representative[others]], axis=1)) >= LEAST_IN_GROUP
+        if close.all():
+            return representative
+        keep = close[pairs[:, 0]] == close[pairs[:, 1]]
+        pairs, likeness = pairs[keep], likeness[keep]
+
+
+def find_copies(spectra: Spectra, closest: int, bar: Bar = plain) -> tuple[Indices, list[Pair]]:
+    """Group the images that were made from one photograph.
+
+    Args:
+        spectra: one of each image, not yet whitened; whitened here.
+        closest: how many of the most alike pairs in different groups to return.
+        bar: shows progress.
+
+    Returns:
+        For each image the index of the image that represents its group, int64 (n,), and the closest pairs of
+        representatives.
+    """
+    spectra.whiten()
+    group = np.arange(len(spectra))
+    # A photograph with more copies than NEIGHBOURS may come out in pieces; their representatives then find each other.
+    while True:
+        ones = np.unique(group)
+        some = spectra if len(ones) == len(spectra) else spectra.copy(ones)
+        pairs = candidates(some)
+        likeness = likenesses(some, pairs, bar)
+        merged = grouped(some, pairs, likeness)
+        group = ones[merged[np.searchsorted(ones, group)]]
+        if len(np.unique(merged)) == len(ones):
+            return group, aligned(spectra, ones[pairs[np.argsort(-likeness)[:closest]]])
+
+
+def aligned(spectra: Spectra, pairs: Indices) -> list[Pair]:
+    """Likeness and alignment of pairs (m, 2) of images."""
+    results = zip(pairs.tolist(), *align(spectra[pairs[:, 0]], spectra[pairs[:, 1]]), strict=True)
+    return [Pair(a, b, float(likeness), float(angle), bool(mirrored)) for (a, b), likeness, angle, mirrored in results]

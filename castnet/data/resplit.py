@@ -1,0 +1,76 @@
+"""An honest split of an audited folder: every group lies in train, val or test as a whole."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from castnet.errors import UserError
+
+TRIALS = 200_000
+
+
+def resplit(groups_csv: Path, out_csv: Path, seed: int = 0) -> None:
+    """Split the images anew, so that no group lies in two splits: about 72 % train, 18 % val, 10 % test of each class.
+
+    StratifiedGroupKFold deals the largest groups out first, one to each fold; where few photographs have many copies it
+    would test on a single one. So random draws compete instead, and of those within a tenth of the shares wins the
+    one with the most groups of the class that has fewest there. A group with images of both classes goes to train, for
+    its labels cannot judge anything. The same file and seed give the same split.
+
+    Args:
+        groups_csv: an audit's groups.csv; the class is the folder below train/ and test/, or the first.
+        out_csv: gets the columns file, group and split.
+        seed: of the draws.
+
+    Raises:
+        UserError: groups.csv is missing or malformed, out_csv exists, or a class has too few groups.
+    """
+    if out_csv.exists():
+        raise UserError(f"{out_csv} exists already; choose another file, or remove it")
+    try:
+        with groups_csv.open(newline="", encoding="utf-8") as file:
+            rows = [(row["file"], int(row["group"])) for row in csv.DictReader(file)]
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(
+            f"{groups_csv}: expected the groups.csv of an audit, with columns file,group ({error!r})"
+        ) from error
+    if not rows:
+        raise UserError(f"{groups_csv}: lists no images; expected the groups.csv of an audit")
+    folders = [Path(file).parts for file, _ in rows]
+    classes = np.array([parts[parts[0] in ("train", "test")] for parts in folders])
+    groups = np.array([group for _, group in rows])
+    labels, label = np.unique(classes, return_inverse=True)
+    names, group = np.unique(groups, return_inverse=True)
+    images = np.zeros((len(names), len(labels)), dtype=np.int64)
+    np.add.at(images, (group, label), 1)
+    rng = np.random.default_rng(seed)
+    name_of = np.full(len(names), "train", dtype="<U5")
+    for name, share in (("test", 0.10), ("val", 0.18)):
+        rest = np.flatnonzero((name_of == "train") & (np.count_nonzero(images, axis=1) == 1))
+        name_of[rest[_draw(images[rest], share * images.sum(0), rng)]] = name
+    for name in ("train", "val", "test"):
+        if not images[name_of == name].any(0).all():
+            raise UserError(f"{groups_csv}: a class has too few groups for train, val and test to have one each")
+    split = name_of[group]
+    with out_csv.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["file", "group", "split"])
+        writer.writerows((*row, name) for row, name in zip(rows, split, strict=True))
+
+
+def _draw(images: NDArray[np.int64], quota: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Indices of groups to hold out, given the images of each group and class and how many images of each class."""
+
+    def draw() -> tuple[tuple[float, ...], list[int]]:
+        held, chosen = np.zeros_like(quota), []
+        for group in rng.permutation(len(images)):
+            if (held + images[group] <= 1.1 * quota).all():
+                held += images[group]
+                chosen.append(int(group))
+        least = np.count_nonzero(images[chosen], axis=0).min() if (held >= 0.9 * quota).all() else 0
+        return (least, -np.abs(held / quota - 1).sum()), chosen
+
+    draws = [draw() for _ in range(max(1, min(1000, TRIALS // len(images))))]
+    return np.array(max(draws, key=lambda scored: scored[0])[1], dtype=np.int64)

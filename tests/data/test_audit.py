@@ -1,0 +1,277 @@
+"""The audit finds every kind of copy, merges nothing else, and says what is wrong with a folder."""
+
+import csv
+import json
+import shutil
+from dataclasses import asdict
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks.audit import disguised, plant, precision_recall
+from castnet.cli import main
+from castnet.data.audit import Audit, audit
+from castnet.data.duplicates import Spectra, candidates, grouped, likenesses
+from castnet.data.pixels import decode
+from castnet.data.resplit import resplit
+from castnet.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def planted(castings: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Audit, dict[str, str]]:
+    """Castings with 30 disguised copies in test/ and one of every other flaw: root, out, audit, copies' origins."""
+    root = tmp_path_factory.mktemp("audit") / "castings"
+    shutil.copytree(castings, root)
+    origins = plant(root, 30, seed=0)
+    first, second, third = sorted((root / "train/def_front").glob("*.jpeg"))[:3]
+    shutil.copy(first, root / "test/def_front/identical.jpeg")
+    copy = root / "train/ok_front/relabelled.jpeg"
+    copy.write_bytes(disguised(decode(second), np.random.default_rng(1)))
+    (root / "train/ok_front/torn.jpeg").write_bytes(third.read_bytes()[:2000])
+    (root / "train/ok_front/empty.png").write_bytes(b"")
+    large = Image.fromarray(decode(sorted((root / "train/ok_front").glob("casting_*.jpeg"))[0])).resize((640, 640))
+    large.save(root / "train/ok_front/large.png")
+    Image.new("L", (300, 300), 250).save(root / "train/ok_front/bright.png")
+    return root, root.parent / "out", audit(root, root.parent / "out", progress=False), origins
+
+
+def read_groups(out: Path) -> dict[str, str]:
+    with (out / "groups.csv").open(newline="") as file:
+        return {row["file"]: row["group"] for row in csv.DictReader(file)}
+
+
+def test_disguised_copies_are_found_and_different_parts_stay_apart(planted) -> None:
+    _, out, result, origins = planted
+    extra = {
+        "test/def_front/identical.jpeg": result.identical[0][0],
+        "train/ok_front/relabelled.jpeg": result.two_labels[0]["def_front"][0],
+    }
+    group = read_groups(out)
+    large = next(file for file in group if group[file] == group["train/ok_front/large.png"] and "casting" in file)
+    precision, recall, found = precision_recall(
+        out / "groups.csv", origins | extra | {"train/ok_front/large.png": large}
+    )
+    assert recall == 1
+    # The sources of the identical and the relabelled image may themselves have a planted copy: a triangle of pairs.
+    assert precision > 0.9
+    assert found <= len(origins) + 3 + 3
+
+
+def test_leaks_name_a_copy_in_train(planted) -> None:
+    _, _, result, origins = planted
+    leaks = {leak.test: leak for leak in result.leaks}
+    assert set(origins) <= set(leaks)
+    identical = leaks["test/def_front/identical.jpeg"]
+    assert identical.identical
+    assert identical.train == sorted(result.identical[0])[1]
+    assert result.identical_across == 1
+    assert result.disjoint is False
+    assert result.seen["def_front"]["same file"] == 1
+    assert sum(seen["same group"] for seen in result.seen.values()) == len(leaks) == len(origins) + 1
+
+
+def test_one_photograph_under_two_labels_is_reported(planted) -> None:
+    root, _, result, _ = planted
+    second = sorted((root / "train/def_front").glob("*.jpeg"))[1].relative_to(root).as_posix()
+    assert len(result.two_labels) == 1
+    assert "train/ok_front/relabelled.jpeg" in result.two_labels[0]["ok_front"]
+    assert second in result.two_labels[0]["def_front"]
+
+
+def test_odd_images_are_reported(planted) -> None:
+    _, out, result, _ = planted
+    assert set(result.unreadable) == {"train/ok_front/torn.jpeg", "train/ok_front/empty.png"}
+    assert result.odd_sizes == ["train/ok_front/large.png"]
+    assert result.sizes["640×640"] == 1
+    assert "train/ok_front/bright.png" in result.lighting_outliers
+    assert result.not_located == ["train/ok_front/bright.png"]
+    assert not set(result.unreadable) & set(read_groups(out))
+
+
+def test_counts_and_groups_cover_every_readable_image(planted) -> None:
+    root, out, result, _ = planted
+    files = {path.relative_to(root).as_posix() for path in root.glob("*/*/*")}
+    assert set(read_groups(out)) == files - set(result.unreadable)
+    assert sum(count for split in result.counts.values() for count in split.values()) == len(files) - 2
+    assert len(set(read_groups(out).values())) == result.groups
+
+
+def test_json_is_what_is_returned(planted) -> None:
+    _, out, result, _ = planted
+    assert json.loads((out / "audit.json").read_text(encoding="utf-8")) == asdict(result)
+
+
+def test_page_is_self_contained(planted) -> None:
+    _, out, _, _ = planted
+    page = (out / "audit.html").read_text(encoding="utf-8")
+    assert "torn.jpeg" in page
+    assert page.count("data:image/jpeg;base64,") > 60
+    assert 'src="' not in page.replace('src="data:', "")
+    assert "http" not in page
+
+
+def test_generated_castings_are_disjoint(castings: Path, tmp_path: Path) -> None:
+    result = audit(castings, tmp_path / "out", progress=False)
+    assert result.disjoint is True
+    assert result.groups == 120
+    assert not result.leaks
+    assert not result.two_labels
+
+
+def test_class_folders_alone_have_no_verdict(castings: Path, tmp_path: Path) -> None:
+    result = audit(castings / "test", tmp_path / "out", progress=False)
+    assert result.disjoint is None
+    assert list(result.counts) == ["all"]
+    assert not result.seen
+
+
+def test_what_a_person_saw_to_be_one_part_is_joined(castings: Path, tmp_path: Path) -> None:
+    train, test = (sorted((castings / split / "ok_front").iterdir())[0] for split in ("train", "test"))
+    names = [path.relative_to(castings).as_posix() for path in (test, train)]
+    same = tmp_path / "same.csv"
+    same.write_text("file,same_as\n" + ",".join(names) + "\n")
+    result = audit(castings, tmp_path / "out", same, progress=False)
+    assert result.groups == 119
+    assert result.disjoint is False
+    assert [(leak.test, leak.train) for leak in result.leaks] == [tuple(names)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("file,same_as\ntrain/gone.jpeg,train/gone.jpeg\n", "'train/gone.jpeg' is missing"), ("a,b\n1,2\n", "'file'")],
+)
+def test_pairs_of_unknown_files_are_refused(text: str, message: str, castings: Path, tmp_path: Path) -> None:
+    same = tmp_path / "same.csv"
+    same.write_text(text)
+    with pytest.raises(UserError, match=rf"same\.csv: {message}"):
+        audit(castings, tmp_path / "out", same, progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_exit_code_says_whether_train_and_test_are_disjoint(planted, castings, tmp_path, capsys) -> None:
+    root, _, _, origins = planted
+    assert run_castnet("audit", str(root), "--out", str(tmp_path / "leaky")) == 1
+    assert f"{len(origins) + 1} test images have their group in train" in capsys.readouterr().out
+    assert run_castnet("audit", str(castings), "--out", str(tmp_path / "clean")) == 0
+    assert "Train and test are disjoint" in capsys.readouterr().out
+    assert run_castnet("audit", str(tmp_path / "absent")) == 2
+    assert "absent: no such folder" in capsys.readouterr().err
+
+
+def run_castnet(*arguments: str) -> int:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as exit_info:
+        patch.setattr("sys.argv", ["castnet", *arguments])
+        main()
+    return exit_info.value.code
+
+
+def test_chains_are_cut() -> None:
+    # Spectra that fade from one corner to the next: each is like its neighbours, the corners are not alike.
+    rng = np.random.default_rng(0)
+    corners = rng.normal(size=(4, 64, 86, 2)).astype(np.float32).view(np.complex64)[..., 0]
+    fade = np.linspace(0, np.pi / 2, 9, endpoint=False, dtype=np.float32)[:, None, None]
+    chain = np.concatenate([np.cos(fade) * one + np.sin(fade) * next_ for one, next_ in pairwise(corners)])
+    n = len(chain)
+    spectra = Spectra(n)
+    spectra[np.arange(n)] = chain
+    pairs = np.stack([np.arange(n - 1), np.arange(1, n)], axis=1)
+    likeness = likenesses(spectra, pairs)
+    assert (likeness > 0.9).all()
+    group = grouped(spectra, pairs, likeness)
+    assert 2 <= len(np.unique(group)) <= 4
+    assert group[0] != group[-1]
+    assert (likenesses(spectra, np.stack([np.arange(n), group], axis=1)) >= 0.4).all()
+
+
+def test_candidates_are_few() -> None:
+    rng = np.random.default_rng(0)
+    spectra = Spectra(200)
+    spectra[np.arange(200)] = rng.normal(size=(200, 64, 86, 2)).astype(np.float32).view(np.complex64)[..., 0]
+    pairs = candidates(spectra)
+    assert len(pairs) <= 16 * 200
+    assert (pairs[:, 0] < pairs[:, 1]).all()
+    assert len(np.unique(pairs, axis=0)) == len(pairs)
+
+
+def test_nothing_is_overwritten(castings: Path, tmp_path: Path) -> None:
+    (tmp_path / "groups.csv").write_text("mine")
+    with pytest.raises(UserError, match=r"groups\.csv exists"):
+        audit(castings, tmp_path, progress=False)
+    assert (tmp_path / "groups.csv").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "make", [lambda root: None, lambda root: root.mkdir(), lambda root: (root / "a").mkdir(parents=True)]
+)
+def test_without_images_the_root_is_named(make, tmp_path: Path) -> None:
+    make(tmp_path / "root")
+    with pytest.raises(UserError, match="root: no"):
+        audit(tmp_path / "root", tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_unreadable_images_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "root/ok").mkdir(parents=True)
+    (tmp_path / "root/ok/a.jpg").write_bytes(b"no image")
+    with pytest.raises(UserError, match="none of its 1 images"):
+        audit(tmp_path / "root", tmp_path / "out", progress=False)
+
+
+def test_resplit_keeps_groups_together_and_classes_in_proportion(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = [
+        (f"train/{'ok' if group % 2 else 'def'}/{group}_{i}.png", group)
+        for group in range(100)
+        for i in range(rng.integers(1, 9))
+    ]
+    rows.append(("train/ok/9_relabelled.png", 9 - 1))
+    with (tmp_path / "groups.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("file", "group"), *rows])
+    for name in ("once.csv", "again.csv"):
+        resplit(tmp_path / "groups.csv", tmp_path / name, seed=3)
+    assert (tmp_path / "once.csv").read_bytes() == (tmp_path / "again.csv").read_bytes()
+    with (tmp_path / "once.csv").open(newline="") as file:
+        split = list(csv.DictReader(file))
+    assert [(row["file"], int(row["group"])) for row in split] == rows
+    assert len({(row["group"], row["split"]) for row in split}) == 100
+    assert {row["split"] for row in split if row["group"] == "8"} == {"train"}
+    for label in ("ok", "def"):
+        of_class = [row["split"] for row in split if row["file"].split("/")[1] == label]
+        for name, share in (("train", 0.72), ("val", 0.18), ("test", 0.10)):
+            assert abs(of_class.count(name) / len(of_class) - share) < 0.05
+    with pytest.raises(UserError, match="exists"):
+        resplit(tmp_path / "groups.csv", tmp_path / "once.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name,part\na/x.png,1\n", "columns file,group"),
+        ("", "no images"),
+        ("file,group\na/x.png,one\n", "columns file,group"),
+        ("file,group\n", "no images"),
+        ("file,group\na/x.png,0\nb/y.png,1\n", "too few"),
+    ],
+)
+def test_resplit_names_what_is_wrong(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "groups.csv").write_text(text)
+    with pytest.raises(UserError, match=message):
+        resplit(tmp_path / "groups.csv", tmp_path / "out.csv")
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_identical_pairs_of_the_real_castings(real_castings: Path, tmp_path: Path) -> None:
+    # Only test/ok_front and its namesakes in train: 64 of them are the same files.
+    for file in sorted((real_castings / "test/ok_front").iterdir()):
+        for split in ("train", "test"):
+            (tmp_path / "root" / split / "ok_front").mkdir(parents=True, exist_ok=True)
+            if (real_castings / split / "ok_front" / file.name).exists():
+                (tmp_path / "root" / split / "ok_front" / file.name).symlink_to(
+                    real_castings / split / "ok_front" / file.name
+                )
+    result = audit(tmp_path / "root", tmp_path / "out", progress=False)
+    assert result.identical_across == 64
+    assert result.seen["ok_front"]["same file"] == 64
