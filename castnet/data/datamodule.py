@@ -14,9 +14,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from castnet.data.augment import Augmentation, network_input
 from castnet.data.folder import Folder, read_folder
+from castnet.data.groups import read_groups, read_subsets
 from castnet.data.pixels import RESAMPLE, Grey, pixel_block
 from castnet.data.sources import obtain
-from castnet.data.split import Indices, first_of_class, stratified
+from castnet.data.split import Indices, first_of_class, grouped, stratified
 from castnet.errors import UserError
 
 Batch = tuple[Tensor, Tensor]
@@ -60,7 +61,12 @@ class CastingDataModule(LightningDataModule):
         oversample: images are stored and augmented at this many times `image_size` and averaged down afterwards.
         resample: how images are reduced to the stored size, `area` or `nearest`.
         batch_size: images in a batch.
-        split: how val is held out: `stratified` (at random) or `first_of_class` (as Keras does).
+        assignment: table of which image is train, val or test, see `castnet.data.groups.read_subsets`; None leaves it
+            to the folder and `split`.
+        groups: table of which images show the same part, see `castnet.data.groups.read_groups`, or None.
+        split: how val is held out: `stratified` (at random), `first_of_class` (as Keras does) or `grouped` (no part on
+            both sides).
+        fold: which of the folds `grouped` holds out.
         val_fraction: share of the training images held out for validation.
         test_fraction: share held out for testing where the root has no test/.
         seed: seed of the split.
@@ -83,7 +89,10 @@ class CastingDataModule(LightningDataModule):
         oversample: int,
         resample: str,
         batch_size: int,
+        assignment: str | None,
+        groups: str | None,
         split: str,
+        fold: int,
         val_fraction: float,
         test_fraction: float,
         seed: int,
@@ -93,7 +102,9 @@ class CastingDataModule(LightningDataModule):
         num_workers: int,
     ) -> None:
         super().__init__()
-        _require("split", split, ("stratified", "first_of_class"))
+        _require("split", split, ("stratified", "first_of_class", "grouped"))
+        if split == "grouped" and groups is None:
+            raise UserError("data.split=grouped: needs data.groups, the groups.csv that `castnet audit` writes")
         _require("resample", resample, tuple(RESAMPLE))
         for name, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
             if not 0 < fraction < 1:
@@ -118,6 +129,8 @@ class CastingDataModule(LightningDataModule):
         if self._folder is not None:
             return
         folder = read_folder(Path(self.hparams["root"]), self.hparams["defect_class"])
+        table = self.hparams["groups"]
+        self.groups = None if table is None else read_groups(Path(table), folder.files)
         self.rows = self._split(folder)
         side = self.hparams["image_size"] * self.hparams["oversample"]
         self.block = pixel_block(folder.paths, side, self.hparams["resample"], Path(self.hparams["cache_dir"]))
@@ -135,7 +148,10 @@ class CastingDataModule(LightningDataModule):
             subset: dict(zip(self.folder.classes, np.bincount(labels, minlength=2).tolist(), strict=True))
             for subset, labels in ((subset, self.folder.labels[rows]) for subset, rows in self.rows.items())
         }
-        origin = {key: self.hparams[key] for key in ("source", "root", "protocol", "split", "seed")}
+        origin = {
+            key: self.hparams[key]
+            for key in ("source", "root", "protocol", "assignment", "groups", "split", "fold", "seed")
+        }
         return origin | {"counts": counts, "subset": self.test_subset}
 
     def describe(self) -> str:
@@ -147,23 +163,36 @@ class CastingDataModule(LightningDataModule):
     def _split(self, folder: Folder) -> dict[str, Indices]:
         if self.test_subset == "all":
             return {"all": np.arange(len(folder.files))}
+        if self.hparams["assignment"] is not None:
+            return read_subsets(Path(self.hparams["assignment"]), folder.files)
         if folder.is_test is None:
-            fitted, test = self._hold_out(folder.labels, "test_fraction")
+            fitted, test = self._hold_out(folder, np.arange(len(folder.files)), "test_fraction", fold=0)
         else:
             fitted, test = np.flatnonzero(~folder.is_test), np.flatnonzero(folder.is_test)
-        train, val = self._hold_out(folder.labels[fitted], "val_fraction")
-        return {"train": fitted[train], "val": fitted[val], "test": test}
+        train, val = self._hold_out(folder, fitted, "val_fraction", self.hparams["fold"])
+        return {"train": train, "val": val, "test": test}
 
-    def _hold_out(self, labels: Indices, fraction_key: str) -> tuple[Indices, Indices]:
-        fraction = self.hparams[fraction_key]
-        if self.hparams["split"] == "first_of_class":
-            return first_of_class(labels, fraction)
+    def _hold_out(self, folder: Folder, rows: Indices, fraction_key: str, fold: int) -> tuple[Indices, Indices]:
+        """Divide rows of the folder into the rest and the held out."""
+        labels, fraction, seed = folder.labels[rows], self.hparams[fraction_key], self.hparams["seed"]
         try:
-            return stratified(labels, fraction, self.hparams["seed"])
+            if self.hparams["split"] == "first_of_class":
+                rest, held = first_of_class(labels, fraction)
+            elif self.hparams["split"] == "grouped":
+                assert self.groups is not None
+                rest, held = grouped(labels, self.groups[rows], fraction, seed, fold)
+            else:
+                rest, held = stratified(labels, fraction, seed)
         except ValueError as error:
-            raise UserError(
-                f"data.{fraction_key}={fraction}: too few images to hold out that share ({error})"
-            ) from error
+            raise UserError(f"data.{fraction_key}={fraction}: that share cannot be held out ({error})") from error
+        return rows[rest], rows[held]
+
+    def unseen_parts(self) -> NDArray[np.bool_] | None:
+        """Which test images show a part of which no train or val image does, bool (n,); None without `groups`."""
+        if self.groups is None or self.test_subset == "all":
+            return None
+        seen = self.groups[np.concatenate([self.rows["train"], self.rows["val"]])]
+        return ~np.isin(self.groups[self.rows["test"]], seen)
 
     def loader(self, subset: str, shuffle: bool = False) -> DataLoader[Batch]:
         """Batches of `train`, `val`, `test` or `all` images, in the folder's order unless shuffled."""
@@ -223,9 +252,17 @@ def load_datamodule(ckpt_path: Path, class_names: Sequence[str], **source: Any) 
     if source["defect_class"] != trained["defect_class"]:
         known = trained["defect_class"]
         raise UserError(f"data.defect_class={source['defect_class']}: the checkpoint was trained to find {known}")
-    datamodule = CastingDataModule(**{**trained, **source})
     root = Path(source["root"])
-    if not (root / "test").is_dir() and root.resolve() != Path(trained["root"]).resolve():
+    same_folder = root.resolve() == Path(trained["root"]).resolve()
+    if same_folder and source["assignment"] != trained["assignment"]:
+        raise UserError(
+            f"data.assignment={source['assignment']}: the checkpoint was trained on this folder with "
+            f"data.assignment={trained['assignment']}, so its training images would be among the test images"
+        )
+    if source["groups"] is None and same_folder:
+        source = {**source, "groups": trained["groups"]}
+    datamodule = CastingDataModule(**{**trained, **source})
+    if not same_folder and source["assignment"] is None and not (root / "test").is_dir():
         datamodule.test_subset = "all"
     datamodule.prepare_data()
     datamodule.setup()

@@ -1,9 +1,10 @@
 """Where images come from when their folder is not there yet."""
 
+import json
 import shutil
 from pathlib import Path
 
-from castnet.data.generate import generate, require_same
+from castnet.data.generate import FORMAT, generate
 from castnet.errors import UserError
 
 KAGGLE_HANDLE = "ravirajsinh45/real-life-industrial-dataset-of-casting-product"
@@ -56,7 +57,7 @@ def obtain(source: str, root: Path, generated: dict[str, int] | None) -> None:
     if source == "generated":
         assert generated is not None
         if root.exists():
-            require_same(root, **generated)
+            _require_same(root, generated)
         else:
             generate(root, n=generated["n"], seed=generated["seed"], resume=True)
     elif source == "casting":
@@ -64,3 +65,11 @@ def obtain(source: str, root: Path, generated: dict[str, int] | None) -> None:
             download_casting(root)
     elif source != "folder":
         raise UserError(f"data.source={source}: expected one of generated, casting, folder")
+
+
+def _require_same(root: Path, generated: dict[str, int]) -> None:
+    recorded = root / "generator.json"
+    found = json.loads(recorded.read_text()) if recorded.exists() else "no generated castings"
+    asked = {"format": FORMAT, **generated}
+    if found != asked:
+        raise UserError(f"data.root={root}: holds {found}, asked for {asked}; remove it or name another data.root")

@@ -2,7 +2,7 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
 Indices = NDArray[np.int64]
 
@@ -42,3 +42,27 @@ def first_of_class(labels: Indices, fraction: float) -> tuple[Indices, Indices]:
         members = np.flatnonzero(labels == label)
         held[members[: int(fraction * len(members))]] = True
     return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def grouped(labels: Indices, groups: Indices, fraction: float, seed: int, fold: int) -> tuple[Indices, Indices]:
+    """Hold out one fold of whole groups, with about the class proportions of the whole.
+
+    Args:
+        labels: class indices (n,).
+        groups: group of each image (n,); no group comes to lie on both sides.
+        fraction: share to hold out; its inverse, rounded, is the number of folds.
+        seed: the same seed makes the same folds.
+        fold: which of them to hold out.
+
+    Returns:
+        Sorted indices of the rest and of the held out.
+
+    Raises:
+        ValueError: there are too few images for that many folds, or no such fold.
+    """
+    folds = round(1 / fraction)
+    if not 0 <= fold < folds:
+        raise ValueError(f"there are {folds} folds, 0 to {folds - 1}")
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    rest, held = list(splitter.split(labels, labels, groups))[fold]
+    return rest, held

@@ -97,6 +97,61 @@ def test_the_real_set_has_the_published_counts(real_castings: Path, tmp_path: Pa
     assert datamodule.summary()["counts"]["test"] == {"def_front": 453, "ok_front": 262}
 
 
+def write_table(path: Path, files: list[str], **columns: list[object]) -> Path:
+    rows = zip(files, *columns.values(), strict=True)
+    path.write_text("\n".join(",".join(map(str, row)) for row in [("file", *columns), *rows]) + "\n")
+    return path
+
+
+def test_grouped_folds_keep_every_part_on_one_side_and_validate_each_image_once(castings: Path, tmp_path: Path) -> None:
+    files = configured(castings, tmp_path).folder.files
+    parts = [row // 3 for row in range(len(files))]
+    table = write_table(tmp_path / "groups.csv", files, group=list(parts))
+    validated: list[int] = []
+    for fold in range(5):
+        overrides = ["data.split=grouped", f"data.groups={table}", f"data.fold={fold}"]
+        rows = subsets(configured(castings, tmp_path, *overrides))
+        assert not {parts[row] for row in rows["train"]} & {parts[row] for row in rows["val"]}
+        validated += rows["val"]
+    assert sorted(validated) == [row for row, file in enumerate(files) if file.startswith("train/")]
+
+
+def test_test_images_of_parts_seen_in_training_are_told_apart(castings: Path, tmp_path: Path) -> None:
+    assert configured(castings, tmp_path).unseen_parts() is None
+    files = configured(castings, tmp_path).folder.files
+    test_files = [file for file in files if file.startswith("test/")]
+    twins = {test_files[2]: files[0], test_files[7]: files[50]}
+    table = write_table(tmp_path / "groups.csv", files, group=[twins.get(file, file) for file in files])
+    unseen = configured(castings, tmp_path, f"data.groups={table}").unseen_parts()
+    assert unseen is not None
+    assert np.flatnonzero(~unseen).tolist() == [2, 7]
+
+
+def test_an_assignment_decides_every_images_subset(castings: Path, tmp_path: Path) -> None:
+    files = configured(castings, tmp_path).folder.files
+    names = [("train", "train", "val", "test")[row % 4] for row in range(len(files))]
+    table = write_table(tmp_path / "clean.csv", files[::-1], split=names[::-1])
+    rows = subsets(configured(castings, tmp_path, f"data.assignment={table}"))
+    assert rows == {name: {row for row, of in enumerate(names) if of == name} for name in ("train", "val", "test")}
+
+
+@pytest.mark.parametrize(
+    ("setting", "text", "message"),
+    [
+        ("groups", "file,part\na,1\n", r"data\.groups=\S+: has no column group"),
+        ("groups", "file,group\na,1\n", r"data\.groups=\S+: lacks train/def_front/\S+ \(120 of 120 files missing\)"),
+        ("assignment", None, r"data\.assignment=\S+: no such file"),
+    ],
+)
+def test_a_table_that_does_not_fit_is_refused(
+    castings: Path, tmp_path: Path, setting: str, text: str | None, message: str
+) -> None:
+    if text:
+        (tmp_path / "table.csv").write_text(text)
+    with pytest.raises(UserError, match=message):
+        configured(castings, tmp_path / "cache", f"data.{setting}={tmp_path / 'table.csv'}")
+
+
 def break_folder(root: Path, how: str) -> None:
     if how == "missing":
         shutil.rmtree(root)
@@ -147,8 +202,9 @@ def test_a_folder_that_is_not_as_expected_is_refused_by_name(
     [
         ("data.defect_class=scratch", r"data\.defect_class=scratch: no such class folder.*def_front/, ok_front/"),
         ("data.val_fraction=1.5", r"data\.val_fraction=1\.5: expected a share between 0 and 1"),
-        ("data.val_fraction=0.001", r"data\.val_fraction=0\.001: too few images"),
-        ("data.split=random", r"data\.split=random: expected one of stratified, first_of_class"),
+        ("data.val_fraction=0.001", r"data\.val_fraction=0\.001: that share cannot be held out"),
+        ("data.split=random", r"data\.split=random: expected one of stratified, first_of_class, grouped"),
+        ("data.split=grouped", r"data\.split=grouped: needs data\.groups"),
         ("data.resample=cubic", r"data\.resample=cubic: expected one of area, nearest"),
         ("data.source=web", r"data\.source=web: expected one of generated, casting, folder"),
         ("data.batch_size=0", r"data\.batch_size=0: expected a whole number above 0"),

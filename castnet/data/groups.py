@@ -1,0 +1,57 @@
+"""What is known of the parts: which images show the same one, and which subset each belongs to."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from castnet.data.split import Indices
+from castnet.errors import UserError
+
+SUBSETS = ("train", "val", "test")
+
+
+def read_column(key: str, table: Path, column: str, files: list[str]) -> list[str]:
+    """Read one column of a table of images, in the order of a folder's files.
+
+    Args:
+        key: the setting that names the table, for messages.
+        table: CSV with the columns `file` and `column`, such as an audit's groups.csv.
+        column: the one to read.
+        files: paths relative to the folder, as in the column `file`.
+
+    Returns:
+        One value for each file.
+
+    Raises:
+        UserError: the table is missing, lacks a column or lacks an image.
+    """
+    if not table.is_file():
+        raise UserError(f"data.{key}={table}: no such file; `castnet audit ROOT` writes a groups.csv")
+    with table.open(newline="", encoding="utf-8") as lines:
+        reader = csv.DictReader(lines)
+        if missing := {"file", column} - set(reader.fieldnames or []):
+            raise UserError(f"data.{key}={table}: has no column {' and '.join(sorted(missing))}")
+        values = {row["file"]: row[column] for row in reader}
+    if unlisted := [file for file in files if file not in values]:
+        counts = f"{len(unlisted):,} of {len(files):,} files missing"
+        raise UserError(f"data.{key}={table}: lacks {unlisted[0]} ({counts})")
+    return [values[file] for file in files]
+
+
+def read_groups(table: Path, files: list[str]) -> Indices:
+    """The group of each file as a number, int64 (n,), from a table with the columns file and group."""
+    return np.unique(read_column("groups", table, "group", files), return_inverse=True)[1]
+
+
+def read_subsets(table: Path, files: list[str]) -> dict[str, Indices]:
+    """Rows of the train, val and test files, from a table with the columns file and split.
+
+    Raises:
+        UserError: as `read_column`; or the table names other subsets, or leaves one empty.
+    """
+    names = np.array(read_column("assignment", table, "split", files))
+    found = set(names.tolist())
+    if found != set(SUBSETS):
+        raise UserError(f"data.assignment={table}: expected the subsets train, val and test, found {sorted(found)}")
+    return {name: np.flatnonzero(names == name) for name in SUBSETS}
