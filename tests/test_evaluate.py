@@ -66,6 +66,35 @@ def test_a_folder_of_two_classes_without_a_test_part_is_judged_whole(
     assert (metrics["data"]["subset"], np.sum(metrics["confusion_matrix"])) == ("all", 10)
 
 
+def test_parts_never_seen_in_training_are_judged_by_themselves(
+    run_evaluate: Command, best: Path, castings: Path, tmp_path: Path
+) -> None:
+    files = [path.relative_to(castings).as_posix() for path in sorted(castings.rglob("*.jpeg"))]
+    seen = [file for file in files if file.startswith("test/")][:5]
+    twin = next(file for file in files if file.startswith("train/"))
+    lines = [f"{file},{twin if file in seen else file}" for file in files]
+    (tmp_path / "groups.csv").write_text("\n".join(["file,group", *lines]) + "\n")
+    ran = run_evaluate(f"ckpt_path={best}", *folder_of(castings), f"data.groups={tmp_path / 'groups.csv'}")
+    assert ran.code == 0, ran.err
+    metrics = json.loads((ran.folder / "metrics.json").read_text())
+    whole, unseen = metrics["confusion_matrix"], metrics["slices"]["parts never seen in training"]["confusion_matrix"]
+    assert (np.sum(whole), np.sum(unseen)) == (12, 7)
+    predictions = {row["file"]: row for row in csv.DictReader((ran.folder / "predictions.csv").open())}
+    rows = [row for file, row in predictions.items() if file not in seen]
+    names = metrics["class_names"]
+    assert unseen == [[sum(r["true"] == t and r["predicted"] == p for r in rows) for p in names] for t in names]
+    assert "parts never seen in training" in ran.out
+
+
+def test_a_folder_trained_on_is_not_judged_under_another_assignment(
+    run_evaluate: Command, best: Path, castings: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "clean.csv").write_text("file,split\n")
+    ran = run_evaluate(f"ckpt_path={best}", *folder_of(castings), f"data.assignment={tmp_path / 'clean.csv'}")
+    assert ran.code == 2
+    assert "its training images would be among the test images" in ran.err
+
+
 @pytest.mark.parametrize("kind", ["missing", "foreign", "text", "other architecture"])
 def test_a_checkpoint_that_is_not_ours_is_refused(
     run_evaluate: Command, best: Path, castings: Path, tmp_path: Path, kind: str

@@ -1,3 +1,4 @@
+import csv
 import json
 import math
 from pathlib import Path
@@ -112,6 +113,12 @@ def test_a_sweep_leaves_one_comparable_run_for_each_value(run_train: Command) ->
     assert rates == [1e-3, 3e-3]
     for job in ("0", "1"):
         assert events(ran.folder / job).Scalars("final/accuracy")
+    rows = list(csv.DictReader((ran.folder / "sweep.csv").open()))
+    metrics = [json.loads((ran.folder / job / "metrics.json").read_text()) for job in ("0", "1")]
+    assert [float(row["test accuracy"]) for row in rows] == [entry["accuracy"] for entry in metrics]
+    assert [float(row["val auroc"]) for row in rows] == [entry["validation"]["auroc"] for entry in metrics]
+    assert "model.lr=3e-3" in rows[1]["overrides"] or "model.lr=0.003" in rows[1]["overrides"]
+    assert "mean ± sd" in ran.out
 
 
 def test_the_seed_experiment_is_the_notebooks_recipe() -> None:

@@ -57,6 +57,7 @@ class CastingClassifier(LightningModule):
         self.train_metrics = CastingMetrics(class_names, defect_class, threshold)
         self.val_metrics = CastingMetrics(class_names, defect_class, threshold)
         self.test_metrics = CastingMetrics(class_names, defect_class, threshold)
+        self.validation: dict[str, float] | None = None  # the last validation metrics; checkpoints keep them
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of class 1, float32 (n,), from grey images, float32 (n, 1, image_size, image_size) in [0, 1]."""
@@ -77,11 +78,13 @@ class CastingClassifier(LightningModule):
         self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(labels))
         return loss, p_defect
 
-    def _log_metrics(self, stage: str) -> None:
+    def _log_metrics(self, stage: str) -> dict[str, float]:
         metrics = cast(CastingMetrics, getattr(self, f"{stage}_metrics"))
-        for name, value in metrics.compute().items():
+        values = metrics.compute()
+        for name, value in values.items():
             self.log(f"{stage}/{name}", value, prog_bar=name == "accuracy")
         metrics.reset()
+        return values
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         return self._step(batch, "train")[0]
@@ -96,10 +99,16 @@ class CastingClassifier(LightningModule):
         self._log_metrics("train")
 
     def on_validation_epoch_end(self) -> None:
-        self._log_metrics("val")
+        self.validation = self._log_metrics("val")
 
     def on_test_epoch_end(self) -> None:
         self._log_metrics("test")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["validation"] = self.validation
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.validation = checkpoint["validation"]
 
     def configure_optimizers(self) -> Any:
         optimizer = instantiate(self.hparams["optimizer"], self.network.parameters(), lr=self.hparams["lr"])

@@ -20,12 +20,24 @@ from castnet.report import figures
 from castnet.report.evaluation import Evaluation
 
 SAMPLES_PER_CLASS = 5
+# Settings that do not shape the result and would crowd the HParams tab.
+NOT_COMPARED = {"class_names", "defect_class", "protocol", "generate", "cache_dir", "num_workers"}
 FINAL = ("accuracy", "auroc", "escape_rate", "overkill_rate")
 
 
 def _writer(trainer: Trainer) -> SummaryWriter | None:
     """The TensorBoard writer, if the run logs to TensorBoard."""
     return cast(SummaryWriter, trainer.logger.experiment) if isinstance(trainer.logger, TensorBoardLogger) else None
+
+
+def draw_samples(datamodule: CastingDataModule, augmented: bool) -> Figure:
+    """The first training images of each class as the network sees them, augmented or not."""
+    labels = datamodule.folder.labels[datamodule.rows["train"]]
+    chosen = np.concatenate([np.flatnonzero(labels == label)[:SAMPLES_PER_CLASS] for label in (0, 1)])
+    pixels = torch.from_numpy(datamodule.block[datamodule.rows["train"][chosen]])
+    grey = figures.to_grey_levels(datamodule.input_of(pixels, augmented))
+    classes = datamodule.folder.classes
+    return figures.sample_images(grey, labels[chosen], classes, classes.index(datamodule.hparams["defect_class"]))
 
 
 class TrainingPictures(Callback):
@@ -47,7 +59,7 @@ class TrainingPictures(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         model, datamodule = cast(CastingClassifier, pl_module), cast(CastingDataModule, trainer.datamodule)  # type: ignore[attr-defined]
-        self._show(trainer, "samples", self._draw_samples(model, datamodule))
+        self._show(trainer, "samples", draw_samples(datamodule, augmented=True))
         image_size = model.hparams["image_size"]
         self._show(trainer, "architecture", figures.architecture(model.network, image_size))
         if writer := _writer(trainer):
@@ -78,13 +90,6 @@ class TrainingPictures(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._show(trainer, "curves", figures.curves(self.history))
-
-    def _draw_samples(self, model: CastingClassifier, datamodule: CastingDataModule) -> Figure:
-        labels = datamodule.folder.labels[datamodule.rows["train"]]
-        chosen = np.concatenate([np.flatnonzero(labels == label)[:SAMPLES_PER_CLASS] for label in (0, 1)])
-        pixels = torch.from_numpy(datamodule.block[datamodule.rows["train"][chosen]])
-        grey = figures.to_grey_levels(datamodule.input_of(pixels, augmented=True))
-        return figures.sample_images(grey, labels[chosen], datamodule.folder.classes, model.test_metrics.defect)
 
     def _show(self, trainer: Trainer, name: str, figure: Figure) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -118,6 +123,7 @@ class TestReport(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         datamodule = cast(CastingDataModule, trainer.datamodule)  # type: ignore[attr-defined]
         rows = datamodule.rows[datamodule.test_subset]
+        unseen = datamodule.unseen_parts()
         self.evaluation = Evaluation(
             data=datamodule.summary(),
             class_names=pl_module.hparams["class_names"],
@@ -128,13 +134,16 @@ class TestReport(Callback):
             p_defect=torch.cat(self.p_defect),
             block=datamodule.block,
             rows=rows,
+            slices={} if unseen is None else {"parts never seen in training": unseen},
+            validation=cast(CastingClassifier, pl_module).validation,
         )
         drawn = self.evaluation.write(self.folder)
         if writer := _writer(trainer):
             for name, figure in drawn.items():
                 writer.add_figure(f"test/{name}", figure)
             metrics = self.evaluation.metrics()
-            hyper_parameters = {**pl_module.hparams, **datamodule.hparams, "max_epochs": trainer.max_epochs}
+            settings = {**pl_module.hparams, **datamodule.hparams, "max_epochs": trainer.max_epochs}
+            hyper_parameters = {name: value for name, value in settings.items() if name not in NOT_COMPARED}
             cast(TensorBoardLogger, trainer.logger).log_hyperparams(
                 hyper_parameters, {f"final/{name}": metrics[name] for name in FINAL}
             )

@@ -2,7 +2,8 @@
 
 import csv
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from castnet.report import figures, html
 
 SAMPLES = 10  # the notebook shows ten test images with their predictions
 MOST_ERRORS = 40
+SCORES = ("precision", "recall", "f1")
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Evaluation:
         p_defect: P(defect), float32 (n,).
         block: pixels as stored for the network, uint8 (N, side, side).
         rows: where in the block the images are, (n,).
+        slices: images to judge by themselves too, bool (n,) by name.
+        validation: the checkpoint's metrics on its validation images.
     """
 
     data: dict[str, Any]
@@ -47,6 +51,8 @@ class Evaluation:
     p_defect: Tensor
     block: Grey
     rows: Indices
+    slices: dict[str, NDArray[np.bool_]]
+    validation: dict[str, float] | None
 
     @cached_property
     def counted(self) -> CastingMetrics:
@@ -60,53 +66,69 @@ class Evaluation:
         """Predicted class indices (n,)."""
         return self.counted.decide(self.p_defect).numpy()
 
-    def metrics(self) -> dict[str, Any]:
-        """Everything that metrics.json holds."""
-        values = self.counted.compute()
-        support = np.bincount(self.labels.numpy(), minlength=2)
+    def only(self, chosen: NDArray[np.bool_]) -> "Evaluation":
+        """The same judgement of some of the images, chosen by bool (n,)."""
+        return replace(
+            self,
+            files=[file for file, is_chosen in zip(self.files, chosen, strict=True) if is_chosen],
+            labels=self.labels[chosen],
+            p_defect=self.p_defect[chosen],
+            rows=self.rows[chosen],
+            slices={},
+        )
+
+    def numbers(self) -> dict[str, Any]:
+        """Rates and counts of these images; None where a class has no images to take a rate of."""
+        values: dict[str, float | None] = dict(self.counted.compute())
+        support = np.bincount(self.labels.numpy(), minlength=2).tolist()
+        for name, count in zip(self.class_names, support, strict=True):
+            if count == 0:
+                rate = "escape_rate" if name == self.defect_class else "overkill_rate"
+                values |= dict.fromkeys((rate, "auroc", f"recall/{name}", f"f1/{name}"))
         classes = {
-            name: {metric: values[f"{metric}/{name}"] for metric in ("precision", "recall", "f1")}
-            | {"support": int(count)}
+            name: {metric: values[f"{metric}/{name}"] for metric in SCORES} | {"support": count}
             for name, count in zip(self.class_names, support, strict=True)
         }
-        singles = {name: values[name] for name in ("accuracy", "auroc", "escape_rate", "overkill_rate")}
+        return {
+            **{name: values[name] for name in ("accuracy", "auroc", "escape_rate", "overkill_rate")},
+            "confusion_matrix": self.counted.confusion_matrix().tolist(),
+            "classes": classes,
+        }
+
+    def metrics(self) -> dict[str, Any]:
+        """Everything that metrics.json holds; each slice has the numbers that the whole has."""
         return {
             "data": self.data,
             "class_names": self.class_names,
             "defect_class": self.defect_class,
             "threshold": self.threshold,
-            **singles,
-            "confusion_matrix": self.counted.confusion_matrix().tolist(),
-            "classes": classes,
+            **self.numbers(),
+            "slices": {name: self.only(chosen).numbers() for name, chosen in self.slices.items() if chosen.any()},
+            "validation": self.validation,
         }
 
     def table(self) -> Table:
         """The classification report, for a terminal."""
         metrics = self.metrics()
-        counts = ", ".join(f"{entry['support']:,} {name}" for name, entry in metrics["classes"].items())
-        table = Table(title=f"{self.data['source']} castings, {self.data['subset']}: {counts}", title_justify="left")
+        table = Table(title=f"{self.data['source']} castings, {self.data['subset']} images", title_justify="left")
         table.add_column("class")
         for column in ("precision", "recall", "F1", "images"):
             table.add_column(column, justify="right")
         for name, entry in metrics["classes"].items():
-            scores = (f"{entry[metric]:.4f}" for metric in ("precision", "recall", "f1"))
-            table.add_row(name, *scores, f"{entry['support']:,}")
-        table.add_section()
-        (dd, do), (od, oo) = self._by_verdict()
-        table.add_row("accuracy", f"{metrics['accuracy']:.4f}", "", "", f"{len(self.labels):,}")
-        table.add_row("AUROC", f"{metrics['auroc']:.5f}")
-        table.add_row("escape rate", f"{metrics['escape_rate']:.4f}", "", "", f"{do} of {dd + do}")
-        table.add_row("overkill rate", f"{metrics['overkill_rate']:.4f}", "", "", f"{od} of {od + oo}")
+            table.add_row(name, *(f"{entry[metric]:.4f}" for metric in SCORES), f"{entry['support']:,}")
+        for name, numbers in {"": metrics, **metrics["slices"]}.items():
+            table.add_section()
+            if name:
+                table.add_row(f"[bold]{name}[/bold]")
+            escapes, overkill = error_counts(numbers, self.class_names, self.defect_class)
+            images = sum(map(sum, numbers["confusion_matrix"]))
+            table.add_row("accuracy", _shown(numbers["accuracy"]), "", "", f"{images:,}")
+            table.add_row("AUROC", _shown(numbers["auroc"], digits=5))
+            table.add_row("escape rate", _shown(numbers["escape_rate"]), "", "", escapes)
+            table.add_row("overkill rate", _shown(numbers["overkill_rate"]), "", "", overkill)
         table.caption = self.data["protocol"]
         table.caption_justify = "left"
         return table
-
-    def _by_verdict(self) -> list[list[int]]:
-        """The confusion matrix with the defect class first."""
-        counts = self.counted.confusion_matrix().numpy()
-        order = [self.counted.defect, 1 - self.counted.defect]
-        matrix: list[list[int]] = counts[np.ix_(order, order)].tolist()
-        return matrix
 
     def errors(self) -> NDArray[np.int64]:
         """Indices of the misclassified images, escapes first, the surest mistakes first."""
@@ -116,12 +138,15 @@ class Evaluation:
         return wrong[np.lexsort((-np.abs(p_defect[wrong] - self.threshold), overkill))]
 
     def figures(self) -> dict[str, Figure]:
-        """Confusion matrix, precision-recall curve, ten sample predictions and the errors, by file name."""
+        """By file name: confusion matrix, precision-recall curve, rates by threshold, ten predictions, the errors."""
         precision, recall, _ = self.counted.pr_curve()
         samples = np.sort(np.random.default_rng(0).permutation(len(self.files))[:SAMPLES])
         drawn = {
             "confusion_matrix": figures.confusion_matrix(self.counted.confusion_matrix().numpy(), self.class_names),
             "precision_recall": figures.precision_recall(precision.numpy(), recall.numpy()),
+            "threshold": figures.rates_by_threshold(
+                self.p_defect.numpy(), (self.labels == self.counted.defect).numpy(), self.threshold
+            ),
             "sample_predictions": self._draw_predictions(samples),
         }
         errors = self.errors()[:MOST_ERRORS]
@@ -153,3 +178,14 @@ class Evaluation:
         errors = [self.files[row] for row in self.errors()]
         (folder / "report.html").write_text(html.render(metrics, drawn, errors))
         return drawn
+
+
+def error_counts(numbers: Mapping[str, Any], class_names: Sequence[str], defect_class: str) -> tuple[str, str]:
+    """Escapes among the defective and overkill among the good castings, each as "k of n"."""
+    defect = list(class_names).index(defect_class)
+    defective, good = numbers["confusion_matrix"][defect], numbers["confusion_matrix"][1 - defect]
+    return f"{defective[1 - defect]:,} of {sum(defective):,}", f"{good[defect]:,} of {sum(good):,}"
+
+
+def _shown(value: float | None, digits: int = 4) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"

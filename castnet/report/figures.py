@@ -93,6 +93,30 @@ def precision_recall(precision: NDArray[np.floating], recall: NDArray[np.floatin
     return figure
 
 
+def rates_by_threshold(p_defect: NDArray[np.floating], defective: NDArray[np.bool_], threshold: float) -> Figure:
+    """Escape and overkill rate for every threshold, with the one in use.
+
+    Args:
+        p_defect: P(defect) of each casting (n,).
+        defective: whether it is defective (n,).
+        threshold: the one in use.
+    """
+    figure = Figure(figsize=(4.2, 3.8), layout="constrained")
+    axis = figure.subplots()
+    thresholds = np.linspace(0, 1, 501)
+    for name, scores, colour in (
+        ("escape rate", p_defect[defective], BAD),
+        ("overkill rate", p_defect[~defective], TRAIN),
+    ):
+        below = np.searchsorted(np.sort(scores), thresholds) / len(scores)
+        axis.plot(thresholds, below if name == "escape rate" else 1 - below, color=colour, label=name)
+    axis.axvline(threshold, color=QUIET, linestyle="--", linewidth=1, label=f"threshold {threshold:g}")
+    axis.set(xlabel="threshold on P(defect)", ylabel="rate", xlim=(0, 1), ylim=(-0.01, 1.01))
+    axis.legend(frameon=False)
+    _tidy(axis)
+    return figure
+
+
 def curves(history: Mapping[str, Sequence[float]]) -> Figure:
     """Accuracy and loss of training and validation, epoch by epoch.
 

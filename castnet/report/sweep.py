@@ -1,0 +1,58 @@
+"""One table for all runs of a sweep: seeds, folds or settings side by side."""
+
+import csv
+import json
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+COLUMNS = ("accuracy", "auroc", "escape_rate", "overkill_rate")
+
+
+class SweepTable(Callback):
+    """When a sweep ends, gather its runs' metrics.json into sweep.csv and print them with mean and spread."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        folder = Path(config.hydra.sweep.dir)
+        runs = {path.parent.name: path for path in folder.glob("*/metrics.json")}
+        rows = [self._row(folder / name) for name in sorted(runs, key=lambda name: (len(name), name))]
+        if not rows:
+            return
+        with (folder / "sweep.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, rows[0].keys())
+            writer.writeheader()
+            writer.writerows(rows)
+        Console().print(self._table(rows, folder))
+
+    def _row(self, run: Path) -> dict[str, Any]:
+        metrics = json.loads((run / "metrics.json").read_text())
+        overrides = " ".join(OmegaConf.load(run / ".hydra" / "overrides.yaml"))
+        row = {"run": run.name, "overrides": overrides}
+        row |= {f"val {name}": metrics["validation"][name] for name in COLUMNS}
+        row |= {f"test {name}": metrics[name] for name in COLUMNS}
+        for class_name, scores in metrics["classes"].items():
+            row |= {f"test {score} {class_name}": scores[score] for score in ("precision", "recall", "f1")}
+        for slice_name, numbers in metrics["slices"].items():
+            row |= {f"{slice_name}: {name}": numbers[name] for name in COLUMNS}
+        return row
+
+    def _table(self, rows: list[dict[str, Any]], folder: Path) -> Table:
+        """Metrics down, runs across, then mean and standard deviation."""
+        table = Table(title=f"{len(rows)} runs in {folder}", title_justify="left")
+        table.add_column("")
+        for row in rows:
+            table.add_column(row["run"], justify="right")
+        table.add_column("mean ± sd", justify="right")
+        for name in [name for name in rows[0] if name not in ("run", "overrides")]:
+            values = [row[name] for row in rows]
+            whole = len(values) > 1 and None not in values
+            spread = f"{mean(values):.4f} ± {stdev(values):.4f}" if whole else ""
+            table.add_row(name, *("–" if value is None else f"{value:.4f}" for value in values), spread)
+        table.caption = "\n".join(f"{row['run']}: {row['overrides']}" for row in rows)
+        table.caption_justify = "left"
+        return table
