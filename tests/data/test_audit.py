@@ -162,9 +162,10 @@ def test_the_exit_code_says_whether_train_and_test_are_disjoint(planted, casting
 
 
 def run_castnet(*arguments: str) -> int:
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as exit_info:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["castnet", *arguments])
-        main()
+        with pytest.raises(SystemExit) as exit_info:
+            main()
     return exit_info.value.code
 
 
