@@ -31,6 +31,8 @@ class CastingClassifier(LightningModule):
         optimizer: `_target_` and arguments of a torch optimizer, without parameters and learning rate.
         one_cycle_warmup: share of the steps in which the one-cycle schedule (Smith & Topin, arXiv:1708.07120) rises;
             None keeps the learning rate constant.
+        temperature: logits are divided by it before the sigmoid (Guo et al., arXiv:1706.04599); training leaves them as
+            they are, calibration on validation data sets it.
         threshold: a casting is called defective if P(defect) reaches it.
     """
 
@@ -46,10 +48,17 @@ class CastingClassifier(LightningModule):
         lr: float,
         optimizer: dict[str, Any],
         one_cycle_warmup: float | None,
+        temperature: float,
         threshold: float,
     ) -> None:
         super().__init__()
-        for name, value, valid in (("lr", lr, lr > 0), ("std", std, std > 0), ("dropout", dropout, 0 <= dropout < 1)):
+        for name, value, valid in (
+            ("lr", lr, lr > 0),
+            ("std", std, std > 0),
+            ("dropout", dropout, 0 <= dropout < 1),
+            ("temperature", temperature, temperature > 0),
+            ("threshold", threshold, 0 <= threshold <= 1),
+        ):
             if not valid:
                 raise UserError(f"model.{name}={value}: out of range")
         self.save_hyperparameters()
@@ -66,6 +75,7 @@ class CastingClassifier(LightningModule):
 
     def defect_probability(self, logits: Tensor) -> Tensor:
         """P(defect), float32 (n,), from logits of class 1, float32 (n,)."""
+        logits = logits / self.hparams["temperature"]
         return torch.sigmoid(logits if self.test_metrics.defect == 1 else -logits)
 
     def _step(self, batch: Batch, stage: str) -> tuple[Tensor, Tensor]:
