@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from castnet.data.augment import Augmentation, network_input
 from castnet.data.folder import Folder, read_folder
-from castnet.data.groups import read_groups, read_subsets
+from castnet.data.groups import read_groups, read_slices, read_subsets
 from castnet.data.pixels import RESAMPLE, Grey, pixel_block
 from castnet.data.sources import obtain
 from castnet.data.split import Indices, first_of_class, grouped, stratified
@@ -64,6 +64,7 @@ class CastingDataModule(LightningDataModule):
         assignment: table of which image is train, val or test, see `castnet.data.groups.read_subsets`; None leaves it
             to the folder and `split`.
         groups: table of which images show the same part, see `castnet.data.groups.read_groups`, or None.
+        slices: images to judge by themselves, see `castnet.data.groups.read_slices`.
         split: how val is held out: `stratified` (at random), `first_of_class` (as Keras does) or `grouped` (no part on
             both sides).
         fold: which of the folds `grouped` holds out.
@@ -91,6 +92,7 @@ class CastingDataModule(LightningDataModule):
         batch_size: int,
         assignment: str | None,
         groups: str | None,
+        slices: dict[str, str],
         split: str,
         fold: int,
         val_fraction: float,
@@ -131,6 +133,7 @@ class CastingDataModule(LightningDataModule):
         folder = read_folder(Path(self.hparams["root"]), self.hparams["defect_class"])
         table = self.hparams["groups"]
         self.groups = None if table is None else read_groups(Path(table), folder.files)
+        self.slices = read_slices(self.hparams["slices"], folder.files)
         self.rows = self._split(folder)
         side = self.hparams["image_size"] * self.hparams["oversample"]
         self.block = pixel_block(folder.paths, side, self.hparams["resample"], Path(self.hparams["cache_dir"]))
@@ -187,12 +190,17 @@ class CastingDataModule(LightningDataModule):
             raise UserError(f"data.{fraction_key}={fraction}: that share cannot be held out ({error})") from error
         return rows[rest], rows[held]
 
-    def unseen_parts(self) -> NDArray[np.bool_] | None:
-        """Which test images show a part of which no train or val image does, bool (n,); None without `groups`."""
-        if self.groups is None or self.test_subset == "all":
-            return None
-        seen = self.groups[np.concatenate([self.rows["train"], self.rows["val"]])]
-        return ~np.isin(self.groups[self.rows["test"]], seen)
+    def test_slices(self) -> dict[str, NDArray[np.bool_]]:
+        """Test images to judge by themselves, bool (n,) by name.
+
+        With `groups`, those whose part neither a train nor a val image shows are among them.
+        """
+        rows = self.rows[self.test_subset]
+        slices = {name: chosen[rows] for name, chosen in self.slices.items()}
+        if self.groups is not None and self.test_subset == "test":
+            seen = self.groups[np.concatenate([self.rows["train"], self.rows["val"]])]
+            slices["parts never seen in training"] = ~np.isin(self.groups[rows], seen)
+        return slices
 
     def loader(self, subset: str, shuffle: bool = False) -> DataLoader[Batch]:
         """Batches of `train`, `val`, `test` or `all` images, in the folder's order unless shuffled."""

@@ -1,9 +1,12 @@
 """What is known of the parts: which images show the same one, and which subset each belongs to."""
 
 import csv
+from collections.abc import Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from castnet.data.split import Indices
 from castnet.errors import UserError
@@ -55,3 +58,27 @@ def read_subsets(table: Path, files: list[str]) -> dict[str, Indices]:
     if found != set(SUBSETS):
         raise UserError(f"data.assignment={table}: expected the subsets train, val and test, found {sorted(found)}")
     return {name: np.flatnonzero(names == name) for name in SUBSETS}
+
+
+def read_slices(slices: Mapping[str, str], files: list[str]) -> dict[str, NDArray[np.bool_]]:
+    """Images to judge by themselves, bool (n,) by name.
+
+    Args:
+        slices: by name, either a pattern of file names, such as `*/new__*`, or TABLE.csv:COLUMN, which makes a slice of
+            every value of that column.
+        files: paths relative to the folder, as in a table's column `file`.
+
+    Raises:
+        UserError: a pattern matches no file, or a table is missing, lacks the column or lacks an image.
+    """
+    found: dict[str, NDArray[np.bool_]] = {}
+    for name, rule in slices.items():
+        table, _, column = rule.rpartition(":")
+        if table.endswith(".csv"):
+            values = np.array(read_column(f"slices.{name}", Path(table), column, files))
+            found |= {f"{name}: {value}": values == value for value in np.unique(values)}
+        else:
+            found[name] = np.array([fnmatch(file, rule) for file in files])
+            if not found[name].any():
+                raise UserError(f"data.slices.{name}={rule}: matches no image; expected a pattern such as */new__*")
+    return found

@@ -117,14 +117,26 @@ def test_grouped_folds_keep_every_part_on_one_side_and_validate_each_image_once(
 
 
 def test_test_images_of_parts_seen_in_training_are_told_apart(castings: Path, tmp_path: Path) -> None:
-    assert configured(castings, tmp_path).unseen_parts() is None
+    assert not configured(castings, tmp_path).test_slices()
     files = configured(castings, tmp_path).folder.files
     test_files = [file for file in files if file.startswith("test/")]
     twins = {test_files[2]: files[0], test_files[7]: files[50]}
     table = write_table(tmp_path / "groups.csv", files, group=[twins.get(file, file) for file in files])
-    unseen = configured(castings, tmp_path, f"data.groups={table}").unseen_parts()
-    assert unseen is not None
+    unseen = configured(castings, tmp_path, f"data.groups={table}").test_slices()["parts never seen in training"]
     assert np.flatnonzero(~unseen).tolist() == [2, 7]
+
+
+def test_slices_are_file_patterns_or_the_values_of_a_tables_column(castings: Path, tmp_path: Path) -> None:
+    files = configured(castings, tmp_path).folder.files
+    test_files = [file for file in files if file.startswith("test/")]
+    table = write_table(tmp_path / "light.csv", files, lamp=["new" if "7.jpeg" in file else "old" for file in files])
+    slices = ["+data.slices.good=*/ok_front/*", f"+data.slices.lamp='{table}:lamp'"]
+    found = configured(castings, tmp_path, *slices).test_slices()
+    assert set(found) == {"good", "lamp: new", "lamp: old"}
+    assert found["good"].tolist() == ["ok_front" in file for file in test_files]
+    assert found["lamp: new"].tolist() == ["7.jpeg" in file for file in test_files]
+    with pytest.raises(UserError, match=r"data\.slices\.none=\*/x_\*: matches no image"):
+        configured(castings, tmp_path, "+data.slices.none=*/x_*")
 
 
 def test_an_assignment_decides_every_images_subset(castings: Path, tmp_path: Path) -> None:
