@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from castnet import entry
 from castnet.errors import UserError
 from castnet.model.classifier import load_classifier
+from castnet.report.threshold import choose_operating_point
 
 
 def train(cfg: DictConfig) -> float:
@@ -23,6 +24,7 @@ def train(cfg: DictConfig) -> float:
     if cfg.ckpt_path:
         load_classifier(Path(cfg.ckpt_path))  # refuses what is no checkpoint of ours before time is spent
 
+    rule = entry.build("report", cfg.report) if "report" in cfg else None
     datamodule = entry.build("data", cfg.data)
     seed_everything(cfg.seed, workers=True)
     trainer = entry.build(
@@ -41,6 +43,8 @@ def train(cfg: DictConfig) -> float:
     best = trainer.checkpoint_callback
     if not Path(best.best_model_path).is_relative_to(best.dirpath):
         raise UserError(f"ckpt_path={cfg.ckpt_path}: has all {cfg.trainer.max_epochs} epochs; raise trainer.max_epochs")
+    if rule:
+        choose_operating_point(Path(best.best_model_path), datamodule, rule)
     trainer.test(load_classifier(Path(best.best_model_path)), datamodule, verbose=False)
     return float(best.best_model_score)
 

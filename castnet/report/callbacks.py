@@ -21,7 +21,7 @@ from castnet.report.evaluation import Evaluation
 
 SAMPLES_PER_CLASS = 5
 # Settings that do not shape the result and would crowd the HParams tab.
-NOT_COMPARED = {"class_names", "defect_class", "protocol", "generate", "cache_dir", "num_workers"}
+NOT_COMPARED = {"class_names", "defect_class", "protocol", "generate", "slices", "cache_dir", "num_workers"}
 FINAL = ("accuracy", "auroc", "escape_rate", "overkill_rate")
 
 
@@ -123,18 +123,18 @@ class TestReport(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         datamodule = cast(CastingDataModule, trainer.datamodule)  # type: ignore[attr-defined]
         rows = datamodule.rows[datamodule.test_subset]
-        unseen = datamodule.unseen_parts()
         self.evaluation = Evaluation(
             data=datamodule.summary(),
             class_names=pl_module.hparams["class_names"],
             defect_class=pl_module.hparams["defect_class"],
             threshold=pl_module.hparams["threshold"],
+            temperature=pl_module.hparams["temperature"],
             files=[datamodule.folder.files[row] for row in rows],
             labels=torch.from_numpy(datamodule.folder.labels[rows]),
             p_defect=torch.cat(self.p_defect),
             block=datamodule.block,
             rows=rows,
-            slices={} if unseen is None else {"parts never seen in training": unseen},
+            slices=datamodule.test_slices(),
             validation=cast(CastingClassifier, pl_module).validation,
         )
         drawn = self.evaluation.write(self.folder)

@@ -13,14 +13,17 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.table import Table
 from torch import Tensor
+from torchmetrics.functional.classification import binary_calibration_error
 
 from castnet.data.pixels import Grey
 from castnet.data.split import Indices
 from castnet.model.metrics import CastingMetrics
 from castnet.report import figures, html
+from castnet.report.threshold import rate_interval
 
 SAMPLES = 10  # the notebook shows ten test images with their predictions
 MOST_ERRORS = 40
+CALIBRATION_BINS = 15  # as in Guo et al., arXiv:1706.04599
 SCORES = ("precision", "recall", "f1")
 
 
@@ -33,6 +36,7 @@ class Evaluation:
         class_names: the two classes, in the order of the labels.
         defect_class: the one of them that is the defect.
         threshold: an image is called defective if P(defect) reaches it.
+        temperature: by which logits were divided for p_defect.
         files: paths relative to the data's root, (n,).
         labels: true class indices, int64 (n,).
         p_defect: P(defect), float32 (n,).
@@ -46,6 +50,7 @@ class Evaluation:
     class_names: list[str]
     defect_class: str
     threshold: float
+    temperature: float
     files: list[str]
     labels: Tensor
     p_defect: Tensor
@@ -91,9 +96,20 @@ class Evaluation:
         }
         return {
             **{name: values[name] for name in ("accuracy", "auroc", "escape_rate", "overkill_rate")},
+            **self._certainty(),
             "confusion_matrix": self.counted.confusion_matrix().tolist(),
             "classes": classes,
         }
+
+    def _certainty(self) -> dict[str, Any]:
+        """Exact 95 % intervals of both rates, None where a class has no images, and the expected calibration error."""
+        counts, defect = self.counted.confusion_matrix().numpy(), self.counted.defect
+        intervals = {}
+        for name, true in (("escape_rate_interval", defect), ("overkill_rate_interval", 1 - defect)):
+            images = int(counts[true].sum())
+            intervals[name] = list(rate_interval(int(counts[true, 1 - true]), images)) if images else None
+        ece = binary_calibration_error(self.p_defect, (self.labels == defect).long(), n_bins=CALIBRATION_BINS)
+        return intervals | {"ece": ece.item()}
 
     def metrics(self) -> dict[str, Any]:
         """Everything that metrics.json holds; each slice has the numbers that the whole has."""
@@ -102,6 +118,7 @@ class Evaluation:
             "class_names": self.class_names,
             "defect_class": self.defect_class,
             "threshold": self.threshold,
+            "temperature": self.temperature,
             **self.numbers(),
             "slices": {name: self.only(chosen).numbers() for name, chosen in self.slices.items() if chosen.any()},
             "validation": self.validation,
@@ -124,9 +141,15 @@ class Evaluation:
             images = sum(map(sum, numbers["confusion_matrix"]))
             table.add_row("accuracy", _shown(numbers["accuracy"]), "", "", f"{images:,}")
             table.add_row("AUROC", _shown(numbers["auroc"], digits=5))
-            table.add_row("escape rate", _shown(numbers["escape_rate"]), "", "", escapes)
-            table.add_row("overkill rate", _shown(numbers["overkill_rate"]), "", "", overkill)
-        table.caption = self.data["protocol"]
+            for rate, count in (("escape_rate", escapes), ("overkill_rate", overkill)):
+                interval = numbers[f"{rate}_interval"]
+                shown = f"{interval[0]:.4f}–{interval[1]:.4f}" if interval else ""
+                table.add_row(rate.replace("_", " "), _shown(numbers[rate]), shown, "", count)
+            table.add_row("ECE", _shown(numbers["ece"]))
+        table.caption = (
+            f"Threshold {self.threshold:.4g}, temperature {self.temperature:.3g}; rates with exact 95 % intervals. "
+            + self.data["protocol"]
+        )
         table.caption_justify = "left"
         return table
 
@@ -138,7 +161,7 @@ class Evaluation:
         return wrong[np.lexsort((-np.abs(p_defect[wrong] - self.threshold), overkill))]
 
     def figures(self) -> dict[str, Figure]:
-        """By file name: confusion matrix, precision-recall curve, rates by threshold, ten predictions, the errors."""
+        """By file name: confusion matrix, precision-recall curve, rates by threshold, reliability, samples, errors."""
         precision, recall, _ = self.counted.pr_curve()
         samples = np.sort(np.random.default_rng(0).permutation(len(self.files))[:SAMPLES])
         drawn = {
@@ -146,6 +169,9 @@ class Evaluation:
             "precision_recall": figures.precision_recall(precision.numpy(), recall.numpy()),
             "threshold": figures.rates_by_threshold(
                 self.p_defect.numpy(), (self.labels == self.counted.defect).numpy(), self.threshold
+            ),
+            "reliability": figures.reliability(
+                self.p_defect.numpy(), (self.labels == self.counted.defect).numpy(), self.temperature
             ),
             "sample_predictions": self._draw_predictions(samples),
         }

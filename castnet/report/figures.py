@@ -117,6 +117,30 @@ def rates_by_threshold(p_defect: NDArray[np.floating], defective: NDArray[np.boo
     return figure
 
 
+def reliability(p_defect: NDArray[np.floating], defective: NDArray[np.bool_], temperature: float) -> Figure:
+    """Share of defective castings among those with about the same P(defect), before and after calibration.
+
+    Args:
+        p_defect: calibrated P(defect) of each casting (n,).
+        defective: whether it is defective (n,).
+        temperature: by which logits were divided for p_defect.
+    """
+    figure = Figure(figsize=(4.2, 3.8), layout="constrained")
+    axis = figure.subplots()
+    axis.plot([0, 1], [0, 1], color=QUIET, linestyle="--", linewidth=1)
+    kept = np.clip(p_defect.astype(np.float64), 1e-9, 1 - 1e-9)
+    uncalibrated = 1 / (1 + (1 / kept - 1) ** temperature)
+    for name, scores, colour, size in (("before", uncalibrated, QUIET, 30), ("after calibration", kept, TRAIN, 16)):
+        bins = np.minimum((10 * scores).astype(int), 9)
+        filled = [bins == b for b in np.unique(bins)]
+        means, shares = [scores[b].mean() for b in filled], [defective[b].mean() for b in filled]
+        axis.scatter(means, shares, color=colour, s=size, label=name)
+    axis.set(xlabel="P(defect)", ylabel="share of defective castings", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axis.legend(frameon=False)
+    _tidy(axis)
+    return figure
+
+
 def curves(history: Mapping[str, Sequence[float]]) -> Figure:
     """Accuracy and loss of training and validation, epoch by epoch.
 

@@ -1,0 +1,118 @@
+"""Where to cut: the operating point, chosen on validation images, and how sure the rates at it are."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.stats import binomtest
+from torch import Tensor
+
+from castnet.data.datamodule import CastingDataModule
+from castnet.errors import UserError
+from castnet.model.classifier import CastingClassifier
+
+CONFIDENCE = 0.95
+# Beyond these a temperature only tells that validation images are too few, or that they are all right or all wrong.
+TEMPERATURES = (0.25, 10.0)
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """Logits are divided by the temperature; a casting is called defective if P(defect) reaches the threshold."""
+
+    temperature: float
+    threshold: float
+
+
+@dataclass(frozen=True)
+class ThresholdRule:
+    """How the threshold follows from calibrated probabilities.
+
+    By default it minimises the expected cost: a casting is rejected if letting it pass would cost more than rejecting
+    it, P(defect) · escape_cost ≥ P(good) · overkill_cost (the Bayes decision, Duda & Hart 1973). The cut follows from
+    the probabilities' calibration, to which every validation image contributes, and not from the single worst one.
+
+    Args:
+        escape_cost: of a defect that passes.
+        overkill_cost: of a good part rejected, in the same unit.
+        max_escape_rate: if given, costs do not matter and the threshold is the highest at which the validation images
+            that pass are expected to hold no larger share of all defects.
+
+    Raises:
+        UserError: a cost is not above 0, or the rate not between 0 and 1.
+    """
+
+    escape_cost: float
+    overkill_cost: float
+    max_escape_rate: float | None
+
+    def __post_init__(self) -> None:
+        for name, cost in (("escape_cost", self.escape_cost), ("overkill_cost", self.overkill_cost)):
+            if cost <= 0:
+                raise UserError(f"report.{name}={cost}: expected a cost above 0")
+        if self.max_escape_rate is not None and not 0 <= self.max_escape_rate < 1:
+            raise UserError(f"report.max_escape_rate={self.max_escape_rate}: expected a rate from 0 to below 1")
+
+    def threshold(self, p_defect: NDArray[np.floating]) -> float:
+        """The threshold for calibrated P(defect) of the validation images, (n,)."""
+        if self.max_escape_rate is None:
+            return self.overkill_cost / (self.escape_cost + self.overkill_cost)
+        ordered = np.sort(p_defect.astype(np.float64))
+        escapes = np.cumsum(ordered) / ordered.sum()
+        passing = int(np.searchsorted(escapes, self.max_escape_rate, side="right"))
+        return float(ordered[min(passing, len(ordered) - 1)])
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The temperature that makes the probabilities most likely (Guo et al., arXiv:1706.04599).
+
+    Args:
+        logits: of class 1, float32 (n,).
+        labels: class indices, int64 (n,).
+    """
+
+    def loss(log_temperature: float) -> float:
+        scaled = logits.double() / np.exp(log_temperature)
+        return F.binary_cross_entropy_with_logits(scaled, labels.double()).item()
+
+    return float(np.exp(minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded").x))
+
+
+def choose_operating_point(ckpt_path: Path, datamodule: CastingDataModule, rule: ThresholdRule) -> OperatingPoint:
+    """Calibrate a checkpoint on its validation images, choose its threshold, and store both in it.
+
+    The checkpoint's validation metrics become those at the operating point.
+
+    Args:
+        ckpt_path: checkpoint to calibrate; it is replaced only when the new one is whole.
+        datamodule: what it was trained on.
+        rule: how the threshold is chosen.
+    """
+    classifier = CastingClassifier.load_from_checkpoint(ckpt_path, map_location="cpu", weights_only=True).eval()
+    with torch.inference_mode():
+        batches = [(classifier(datamodule.input_of(pixels)), labels) for pixels, labels in datamodule.loader("val")]
+    logits, labels = (torch.cat(column) for column in zip(*batches, strict=True))
+    temperature = fit_temperature(logits, labels)
+    classifier.hparams["temperature"] = temperature
+    p_defect = classifier.defect_probability(logits)
+    point = OperatingPoint(temperature, rule.threshold(p_defect.numpy()))
+
+    classifier.val_metrics.threshold = point.threshold
+    classifier.val_metrics.update(p_defect, labels)
+    checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=True)
+    checkpoint["hyper_parameters"] |= asdict(point)
+    checkpoint["validation"] = classifier.val_metrics.compute()
+    partial = ckpt_path.with_suffix(".partial")
+    torch.save(checkpoint, partial)
+    partial.replace(ckpt_path)
+    return point
+
+
+def rate_interval(errors: int, images: int) -> tuple[float, float]:
+    """The exact interval of a rate at 95 % confidence (Clopper & Pearson, Biometrika 1934): 0 of 453 is not zero."""
+    interval = binomtest(errors, images).proportion_ci(CONFIDENCE, method="exact")
+    return float(interval.low), float(interval.high)

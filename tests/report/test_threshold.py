@@ -1,0 +1,83 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from castnet.errors import UserError
+from castnet.report.threshold import ThresholdRule, fit_temperature, rate_interval
+from tests.conftest import Command
+
+
+def overconfident(n: int = 20_000, factor: float = 3.0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits `factor` times too large, labels, and the true logits."""
+    generator = torch.Generator().manual_seed(0)
+    true = 2 * torch.randn(n, generator=generator)
+    labels = (torch.rand(n, generator=generator) < torch.sigmoid(true)).long()
+    return factor * true, labels, true
+
+
+def test_the_temperature_undoes_overconfidence() -> None:
+    logits, labels, _ = overconfident()
+    assert fit_temperature(logits, labels) == pytest.approx(3, rel=0.05)
+
+
+@pytest.mark.parametrize(("escape_cost", "overkill_cost"), [(20, 1), (1, 1), (1, 4)])
+def test_the_threshold_has_the_least_cost_of_all(escape_cost: float, overkill_cost: float) -> None:
+    _, labels, true = overconfident()
+    p_defect, defective = torch.sigmoid(true).numpy(), labels.numpy() == 1
+
+    def cost(threshold: float) -> float:
+        rejected = p_defect >= threshold
+        return escape_cost * np.sum(defective & ~rejected) + overkill_cost * np.sum(~defective & rejected)
+
+    chosen = ThresholdRule(escape_cost, overkill_cost, None).threshold(p_defect)
+    assert cost(chosen) < 1.02 * min(cost(threshold) for threshold in np.linspace(0.01, 0.99, 99))
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.1])
+def test_a_highest_escape_rate_is_kept_and_used_up(rate: float) -> None:
+    _, labels, true = overconfident()
+    p_defect, defective = torch.sigmoid(true).numpy(), labels.numpy() == 1
+    threshold = ThresholdRule(1, 1, rate).threshold(p_defect)
+    escapes = np.mean(p_defect[defective] < threshold)
+    assert escapes == pytest.approx(rate, rel=0.15)
+
+
+def test_the_interval_is_clopper_and_pearsons() -> None:
+    # 1 - 0.025 ** (1 / 453): all of 453 pass with probability 2.5 % at that rate.
+    assert rate_interval(0, 453) == (0, pytest.approx(1 - 0.025 ** (1 / 453)))
+    low, high = rate_interval(5, 100)
+    assert (low, high) == (pytest.approx(0.0164, abs=1e-4), pytest.approx(0.1128, abs=1e-4))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [((0, 1, None), r"report\.escape_cost=0"), ((1, 1, 1.5), r"report\.max_escape_rate=1\.5")],
+)
+def test_a_rule_that_makes_no_sense_is_refused(arguments: tuple[float, float, float | None], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        ThresholdRule(*arguments)
+
+
+def test_a_run_stores_its_operating_point_and_judges_by_it(trained: Path) -> None:
+    stored = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
+    metrics = json.loads((trained / "metrics.json").read_text())
+    assert stored["hyper_parameters"]["threshold"] == metrics["threshold"] == pytest.approx(1 / 21)
+    assert stored["hyper_parameters"]["temperature"] == metrics["temperature"] != 1
+    assert stored["validation"] == metrics["validation"]
+    escapes, defective = metrics["confusion_matrix"][0][1], metrics["classes"]["def_front"]["support"]
+    assert metrics["escape_rate_interval"] == list(rate_interval(escapes, defective))
+    assert 0 <= metrics["ece"] <= 1
+
+
+def test_the_costs_move_the_threshold_and_no_rule_leaves_it(run_train: Command) -> None:
+    ran = run_train("report.escape_cost=4", "trainer.max_epochs=1", folder="costs")
+    assert json.loads((ran.folder / "metrics.json").read_text())["threshold"] == pytest.approx(0.2)
+    ran = run_train("~report", "model.threshold=0.3", "trainer.max_epochs=1", folder="none")
+    metrics = json.loads((ran.folder / "metrics.json").read_text())
+    assert (metrics["threshold"], metrics["temperature"]) == (0.3, 1)
+    ran = run_train("report.escape_cost=0", folder="refused")
+    assert ran.code == 2
+    assert "report.escape_cost=0: expected a cost above 0" in ran.err
