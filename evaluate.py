@@ -3,6 +3,7 @@
 python evaluate.py ckpt_path=RUN/checkpoints/best.ckpt                        castings drawn by castnet
 python evaluate.py ckpt_path=… data=casting data.root=FOLDER                  the public set
 python evaluate.py ckpt_path=… data=folder data.root=FOLDER data.defect_class=CLASS
+python evaluate.py ckpt_path=… report.robustness=true                         under blur, noise, other light, …
 """
 
 from pathlib import Path
@@ -10,11 +11,13 @@ from pathlib import Path
 import hydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig
+from rich.console import Console
 
 from castnet import entry
 from castnet.data.datamodule import load_datamodule
 from castnet.model.classifier import load_classifier
 from castnet.report.callbacks import TestReport
+from castnet.report.robustness import robustness, write_robustness
 
 
 def evaluate(cfg: DictConfig) -> None:
@@ -26,6 +29,8 @@ def evaluate(cfg: DictConfig) -> None:
     print(datamodule.describe(), flush=True)
     trainer = entry.build("trainer", cfg.trainer, logger=False, callbacks=[TestReport(cfg.paths.output_dir)])
     trainer.test(classifier, datamodule, verbose=False)
+    if cfg.report.robustness:
+        Console().print(write_robustness(robustness(classifier, datamodule), Path(cfg.paths.output_dir)))
     print(f"report: {cfg.paths.output_dir}/report.html")
 
 

@@ -1,0 +1,136 @@
+"""What a verdict is worth when the camera, the light or the part's place is not as it was."""
+
+import csv
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from rich.progress import track
+from rich.table import Table
+
+from castnet.data.datamodule import CastingDataModule
+from castnet.data.pixels import RESAMPLE, Grey, decode
+from castnet.model.classifier import CastingClassifier
+from castnet.model.metrics import CastingMetrics
+
+CHUNK = 64
+RATES = ("accuracy", "escape_rate", "overkill_rate")
+Spoil = Callable[[Grey, float, np.random.Generator], Grey]
+
+
+def _clipped(image: np.ndarray) -> Grey:
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+
+
+def _warp(image: Grey, scale: float = 1, degrees: float = 0, shift: float = 0, towards: float = 0) -> Grey:
+    height, width = image.shape
+    matrix = np.array(cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, scale), dtype=np.float64)
+    matrix[:, 2] += shift * np.array([width * np.cos(towards), height * np.sin(towards)])
+    return cv2.warpAffine(image, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE).astype(np.uint8)
+
+
+def _dust(image: Grey, specks: float, rng: np.random.Generator) -> Grey:
+    dusty = image.copy()
+    for _ in range(int(specks)):
+        x, y = rng.integers(0, image.shape[1]), rng.integers(0, image.shape[0])
+        radius = max(1, round(rng.uniform(0.003, 0.008) * max(image.shape)))
+        cv2.circle(dusty, (int(x), int(y)), radius, int(rng.integers(40, 220)), -1, cv2.LINE_AA)
+    return dusty
+
+
+def _jpeg(image: Grey, quality: float, rng: np.random.Generator) -> Grey:
+    encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(quality)])[1]
+    return decode(encoded.tobytes())
+
+
+# By name: what is done, its unit, and a weak, a middle and a strong dose. Doses in pixels are for the decoded image.
+CORRUPTIONS: dict[str, tuple[Spoil, str, tuple[float, float, float]]] = {
+    "blur": (
+        lambda image, sigma, rng: cv2.GaussianBlur(image, (0, 0), sigma).astype(np.uint8),
+        "pixels, sigma",
+        (0.5, 1, 2),
+    ),
+    "sensor noise": (
+        lambda image, sigma, rng: _clipped(image + rng.normal(0, sigma, image.shape)),
+        "grey levels, sigma",
+        (4, 8, 16),
+    ),
+    "brighter": (lambda image, factor, rng: _clipped(image * factor), "times", (1.1, 1.2, 1.4)),
+    "darker": (lambda image, factor, rng: _clipped(image * factor), "times", (0.9, 0.8, 0.6)),
+    "less contrast": (
+        lambda image, factor, rng: _clipped(image.mean() + factor * (image - image.mean())),
+        "times",
+        (0.9, 0.8, 0.6),
+    ),
+    "JPEG": (_jpeg, "quality", (60, 30, 10)),
+    "rotation": (lambda image, degrees, rng: _warp(image, degrees=rng.choice([-1, 1]) * degrees), "°", (5, 20, 60)),
+    "smaller": (lambda image, factor, rng: _warp(image, scale=factor), "times", (0.95, 0.9, 0.8)),
+    "larger": (lambda image, factor, rng: _warp(image, scale=factor), "times", (1.03, 1.06, 1.12)),
+    "shift": (
+        lambda image, share, rng: _warp(image, shift=share, towards=rng.uniform(0, 2 * np.pi)),
+        "of the side",
+        (0.02, 0.04, 0.08),
+    ),
+    "dust": (_dust, "specks", (3, 10, 30)),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """Metrics under one corruption; the clean row has no dose."""
+
+    corruption: str
+    unit: str
+    dose: float | None
+    numbers: dict[str, float]
+
+
+def robustness(classifier: CastingClassifier, datamodule: CastingDataModule) -> list[Row]:
+    """Judge the test images clean and under every corruption of `CORRUPTIONS`, the same for every checkpoint.
+
+    Images are spoilt as decoded, before anything else is done to them.
+    """
+    cases: list[tuple[str, str, float | None]] = [("clean", "", None)]
+    cases += [(name, unit, dose) for name, (_, unit, doses) in CORRUPTIONS.items() for dose in doses]
+    hparams = classifier.hparams
+    counted = [CastingMetrics(hparams["class_names"], hparams["defect_class"], hparams["threshold"]) for _ in cases]
+    rows = datamodule.rows[datamodule.test_subset]
+    labels = torch.from_numpy(datamodule.folder.labels[rows])
+    side = datamodule.hparams["image_size"] * datamodule.hparams["oversample"]
+    reduce = RESAMPLE[datamodule.hparams["resample"]]
+    classifier = classifier.eval().cpu()
+    for start in track(range(0, len(rows), CHUNK), "Spoiling images", transient=True):
+        images = [decode(datamodule.folder.paths[row]) for row in rows[start : start + CHUNK]]
+        for (name, _, dose), metrics in zip(cases, counted, strict=True):
+            spoilt = _spoilt(images, name, dose, start)
+            pixels = torch.from_numpy(np.stack([reduce(image, side) for image in spoilt]))
+            with torch.inference_mode():
+                p_defect = classifier.defect_probability(classifier(datamodule.input_of(pixels)))
+            metrics.update(p_defect, labels[start : start + CHUNK])
+    return [Row(*case, metrics.compute()) for case, metrics in zip(cases, counted, strict=True)]
+
+
+def _spoilt(images: list[Grey], name: str, dose: float | None, start: int) -> Iterator[Grey]:
+    if dose is None:
+        yield from images
+        return
+    for offset, image in enumerate(images):
+        yield CORRUPTIONS[name][0](image, dose, np.random.default_rng(start + offset))
+
+
+def write_robustness(found: list[Row], folder: Path) -> Table:
+    """Write robustness.csv and return the same as a table for a terminal."""
+    with (folder / "robustness.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["corruption", "dose", "unit", *RATES])
+        writer.writerows([row.corruption, row.dose, row.unit, *(row.numbers[rate] for rate in RATES)] for row in found)
+    table = Table("corruption", "dose", title="Robustness", title_justify="left")
+    for rate in RATES:
+        table.add_column(rate.replace("_", " "), justify="right")
+    for row in found:
+        dose = "" if row.dose is None else f"{row.dose:g} {row.unit}"
+        table.add_row(row.corruption, dose, *(f"{row.numbers[rate]:.4f}" for rate in RATES))
+    return table

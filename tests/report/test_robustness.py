@@ -1,0 +1,37 @@
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from castnet.data.pixels import decode
+from castnet.report.robustness import CORRUPTIONS
+from tests.conftest import Command
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_a_stronger_dose_changes_an_image_more(name: str, castings: Path) -> None:
+    image = decode(next((castings / "test" / "ok_front").iterdir()))
+    spoil, _, doses = CORRUPTIONS[name]
+    changes = []
+    for dose in doses:
+        spoilt = spoil(image, dose, np.random.default_rng(0))
+        assert (spoilt.shape, spoilt.dtype) == (image.shape, np.uint8)
+        changes.append(np.abs(spoilt.astype(float) - image).mean())
+    assert 0 < changes[0] < changes[1] < changes[2]
+
+
+def test_evaluate_draws_the_table_on_request_clean_row_first(
+    run_evaluate: Command, trained: Path, castings: Path
+) -> None:
+    data = ["data=folder", f"data.root={castings}", "data.defect_class=def_front"]
+    ran = run_evaluate(f"ckpt_path={trained}/checkpoints/best.ckpt", *data, "report.robustness=true")
+    assert ran.code == 0, ran.err
+    rows = list(csv.DictReader((ran.folder / "robustness.csv").open(encoding="utf-8")))
+    assert len(rows) == 1 + 3 * len(CORRUPTIONS)
+    metrics = json.loads((ran.folder / "metrics.json").read_text())
+    assert rows[0]["corruption"] == "clean"
+    for rate in ("accuracy", "escape_rate", "overkill_rate"):
+        assert float(rows[0][rate]) == pytest.approx(metrics[rate])
+    assert "Robustness" in ran.out
