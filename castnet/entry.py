@@ -1,6 +1,8 @@
 """What train.py and evaluate.py share: clear errors, and no output folder used twice."""
 
+import logging
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import NoneType, UnionType
@@ -25,10 +27,21 @@ def guard(function: Callable[..., Result], *args: Any) -> Result:
     """
     # Makes Hydra raise its own errors, which it would otherwise print over several lines.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    _quieten()
     try:
         return function(*args)
     except (UserError, HydraException, OmegaConfBaseException, MisconfigurationException) as error:
         fail(error)
+
+
+def _quieten() -> None:
+    """Drop what no user of castnet can act on."""
+    # Lightning 2.6 calls what PyTorch 2.14 deprecates.
+    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
+    # The AUROC of a slice with one class; reports leave it out.
+    warnings.filterwarnings("ignore", message=r"No (positive|negative) samples in targets")
+    advertisements = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    advertisements.addFilter(lambda record: "Tip: " not in record.getMessage())
 
 
 def build(key: str, config: DictConfig, **given: Any) -> Any:
