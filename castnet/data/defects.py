@@ -22,8 +22,8 @@ from castnet.data.drawing import (
     turn,
 )
 
-# Least change, in pixels turned from black to white, for a defect to count as one: a dark hole five pixels wide.
-FAINTEST = 14.0
+# Least change, in pixels turned from black to white, for a defect to count as one: a dark hole six pixels wide.
+FAINTEST = 24.0
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ def _blow_hole(image: Plane, scene: Scene, rng: Generator) -> None:
 
 def _pinholes(image: Plane, scene: Scene, rng: Generator) -> None:
     x, y = scene.pixel(rng.uniform(0.7, 0.92), rng.uniform(-np.pi, np.pi))
-    for dx, dy in rng.normal(0, 5, (rng.integers(5, 11), 2)):
-        window, cover = blob(x + dx, y + dy, rng.uniform(1.2, 2.2), rng, roughness=0.2, soft=1)
+    for dx, dy in rng.normal(0, 5, (rng.integers(7, 14), 2)):
+        window, cover = blob(x + dx, y + dy, rng.uniform(1.6, 2.8), rng, roughness=0.2, soft=1)
         blend(image[window], rng.uniform(15, 80), cover)
 
 
@@ -115,20 +115,25 @@ def _chipped_edge(image: Plane, scene: Scene, rng: Generator) -> None:
 
 def _scratch(image: Plane, scene: Scene, rng: Generator) -> None:
     x, y = scene.pixel(rng.uniform(0.72, 0.92), rng.uniform(-np.pi, np.pi))
-    heading, bend, length, width = rng.uniform(0, np.pi), rng.normal(0, 0.004), rng.uniform(14, 32), rng.uniform(1.5, 3)
+    heading, bend, length, width = (
+        rng.uniform(0, np.pi),
+        rng.normal(0, 0.004),
+        rng.uniform(20, 40),
+        rng.uniform(2.5, 4.5),
+    )
     dx, dy = COLUMNS - x, ROWS - y
     along, across = dx * np.cos(heading) + dy * np.sin(heading), dy * np.cos(heading) - dx * np.sin(heading)
     cover = np.clip(0.5 + width / 2 - np.abs(across - bend * along**2), 0, 1)
     cover *= np.clip((length - np.abs(along)) / 3, 0, 1)
     cover *= inside(scene.r, 0.99, scene) * (1 - inside(scene.r, 0.66, scene))
-    blend(image, rng.choice([rng.uniform(30, 80), 250]), rng.uniform(0.7, 1) * cover)
+    blend(image, rng.uniform(15, 60), rng.uniform(0.85, 1) * cover)
 
 
 def _inclusion(image: Plane, scene: Scene, rng: Generator) -> None:
     """Grains of mould material in the surface: dull, mottled, with an uneven outline."""
     x, y = scene.pixel(rng.choice([rng.uniform(0.68, 0.96), rng.uniform(0.56, 0.61)]), rng.uniform(-np.pi, np.pi))
-    window, cover = blob(x, y, rng.uniform(2.5, 5.5), rng, roughness=0.6, soft=1.5)
-    mottled = rng.uniform(40, 140) + rng.uniform(20, 60) * noise(rng, 6, 6, cover.shape)
+    window, cover = blob(x, y, rng.uniform(4, 8), rng, roughness=0.6, soft=1.5)
+    mottled = rng.uniform(20, 100) + rng.uniform(20, 60) * noise(rng, 6, 6, cover.shape)
     blend(image[window], np.clip(mottled, 0, 250), cover)
 
 

@@ -201,7 +201,7 @@ def _paint_harmless(image: Plane, scene: Scene, rng: Generator) -> None:
         r = rng.choice([rng.uniform(0.99, 1), rng.uniform(0.6, 0.66), rng.uniform(1.03, 1.3)])
         x, y = scene.pixel(r, rng.uniform(-np.pi, np.pi))
         window, cover = blob(x, y, rng.uniform(0.5, 1.3), rng, roughness=0.5, soft=1)
-        image[window] += rng.uniform(-60, 60) * cover
+        image[window] += rng.uniform(-45, 45) * cover
 
 
 def _turned(scene: Scene, rng: Generator) -> Plane:

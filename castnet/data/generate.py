@@ -24,7 +24,7 @@ from castnet.data.drawing import good_part, photograph
 from castnet.errors import UserError
 
 # A change to the drawing must change this: a resumed run would otherwise mix two kinds of castings.
-FORMAT = "castnet-generated-2"
+FORMAT = "castnet-generated-3"
 # Images of the public set's (split, class) folders, whose proportions the generated set has.
 PROPORTIONS = {
     ("train", "def_front"): 3758,

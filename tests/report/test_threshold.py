@@ -64,7 +64,7 @@ def test_a_rule_that_makes_no_sense_is_refused(arguments: tuple[float, float, fl
 def test_a_run_stores_its_operating_point_and_judges_by_it(trained: Path) -> None:
     stored = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
     metrics = json.loads((trained / "metrics.json").read_text())
-    assert stored["hyper_parameters"]["threshold"] == metrics["threshold"] == pytest.approx(1 / 21)
+    assert stored["hyper_parameters"]["threshold"] == metrics["threshold"] == pytest.approx(1 / 11)
     assert stored["hyper_parameters"]["temperature"] == metrics["temperature"] != 1
     assert stored["validation"] == metrics["validation"]
     escapes, defective = metrics["confusion_matrix"][0][1], metrics["classes"]["def_front"]["support"]

@@ -1,0 +1,47 @@
+"""How far the pixels alone go: a logistic regression on what the network sees, for comparison with the network.
+
+python benchmarks/pixels.py
+python benchmarks/pixels.py data=casting data.root=FOLDER
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from hydra import compose, initialize_config_dir
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegressionCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from castnet import entry
+from castnet.data.datamodule import CastingDataModule
+
+CONF = str(Path(__file__).parents[1] / "conf")
+
+
+def pixels(datamodule: CastingDataModule, subset: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Network inputs, flattened (n, side * side), and labels (n,)."""
+    rows = datamodule.rows[subset]
+    inputs = datamodule.input_of(torch.from_numpy(datamodule.block[rows]))
+    return inputs.flatten(1).numpy(), datamodule.folder.labels[rows]
+
+
+def main() -> None:
+    with initialize_config_dir(CONF, version_base="1.3"):
+        cfg = compose("train", sys.argv[1:])
+    datamodule = entry.build("data", cfg.data)
+    datamodule.prepare_data()
+    datamodule.setup()
+    print(datamodule.describe())
+    regression = LogisticRegressionCV(
+        Cs=(1e-5, 1e-4, 1e-3), l1_ratios=(0,), cv=3, max_iter=200, use_legacy_attributes=False
+    )
+    model = make_pipeline(StandardScaler(), regression).fit(*pixels(datamodule, "train"))
+    for subset in ("val", "test"):
+        print(f"logistic regression, {subset} accuracy {model.score(*pixels(datamodule, subset)):.4f}")
+
+
+if __name__ == "__main__":
+    entry.guard(main)
