@@ -132,8 +132,8 @@ def _scratch(image: Plane, scene: Scene, rng: Generator) -> None:
 def _inclusion(image: Plane, scene: Scene, rng: Generator) -> None:
     """Grains of mould material in the surface: dull, mottled, with an uneven outline."""
     x, y = scene.pixel(rng.choice([rng.uniform(0.68, 0.96), rng.uniform(0.56, 0.61)]), rng.uniform(-np.pi, np.pi))
-    window, cover = blob(x, y, rng.uniform(4, 8), rng, roughness=0.6, soft=1.5)
-    mottled = rng.uniform(20, 100) + rng.uniform(20, 60) * noise(rng, 6, 6, cover.shape)
+    window, cover = blob(x, y, rng.uniform(5, 9), rng, roughness=0.6, soft=1.5)
+    mottled = rng.uniform(15, 80) + rng.uniform(20, 60) * noise(rng, 6, 6, cover.shape)
     blend(image[window], np.clip(mottled, 0, 250), cover)
 
 
