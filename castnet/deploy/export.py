@@ -46,26 +46,29 @@ class Deployed(nn.Module):
         self.classifier, self.stored_size = classifier, stored_size
         self.resample = preprocess.RESAMPLE[resample]
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, images: Tensor, explained: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Judge grey images of one size.
 
         Args:
             images: uint8 (n, height, width).
+            explained: which of them to explain, int64 (k,). ONNX Runtime computes outputs that nobody asked for, so
+                it is this that keeps a verdict without evidence cheap.
 
         Returns:
-            P(defect), float32 (n,); logits of class 1, float32 (n,); evidence, float32 (n, cells, cells), see
+            P(defect), float32 (n,); logits of class 1, float32 (n,); evidence, float32 (k, cells, cells), see
             `CastingClassifier.explain`.
         """
         pixels = self.resample(images, self.stored_size)
-        logits, evidence = self.classifier.explain(network_input(pixels, self.classifier.hparams["image_size"]))
+        inputs = network_input(pixels, self.classifier.hparams["image_size"])
+        logits, evidence = self.classifier.explain(inputs, explained)
         return self.classifier.defect_probability(logits), logits, evidence
 
 
 def export(source: Path, out: Path) -> str:
     """Write a trained classifier as one ONNX file that ONNX Runtime judges images with.
 
-    The file takes `images`, uint8 (n, height, width) of any n, height and width, and gives `p_defect`, `logits` and
-    `evidence` (see `Deployed.forward`). Its metadata entry `castnet` is JSON: see `castnet.deploy.inspector.Card`.
+    Its inputs and outputs are those of `Deployed.forward`, with any number of images of any height and width. Its
+    metadata entry `castnet` is JSON, what `castnet.deploy.inspector.Inspector.card` holds.
 
     Args:
         source: the folder of a training run, whose best weights are taken, or a checkpoint.
@@ -108,10 +111,10 @@ def _to_onnx(module: Deployed) -> onnx.ModelProto:
         warnings.simplefilter("ignore")  # of the exporter's own deprecated calls
         program = torch.onnx.export(
             module,
-            (torch.zeros(2, 300, 310, dtype=torch.uint8),),
-            input_names=["images"],
+            (torch.zeros(2, 300, 310, dtype=torch.uint8), torch.arange(2)),
+            input_names=["images", "explained"],
             output_names=["p_defect", "logits", "evidence"],
-            dynamic_shapes=({axis: Dim.DYNAMIC for axis in range(3)},),
+            dynamic_shapes=({axis: Dim.DYNAMIC for axis in range(3)}, {0: Dim.DYNAMIC}),
             dynamo=True,
             verbose=False,
         )
@@ -164,7 +167,8 @@ def _compare(
         UserError: it is too large, or a verdict differs.
     """
     session = ort.InferenceSession(file, providers=["CPUExecutionProvider"])
-    found = [session.run(["p_defect", "logits"], {"images": image[None]}) for image in images]
+    nothing = np.empty(0, np.int64)
+    found = [session.run(["p_defect", "logits"], {"images": image[None], "explained": nothing}) for image in images]
     p_defect, logits = (torch.from_numpy(np.concatenate(values)) for values in zip(*found, strict=True))
     pixels = torch.from_numpy(np.stack([resample(image, stored_size) for image in images]))
     with torch.no_grad():

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from castnet.model.network import CastingCNN
 
 
-def logits_and_evidence(network: CastingCNN, images: Tensor) -> tuple[Tensor, Tensor]:
+def logits_and_evidence(network: CastingCNN, images: Tensor, explained: Tensor) -> tuple[Tensor, Tensor]:
     """The network's logits and, by HiResCAM (Draelos & Carin, arXiv:2011.08891), what every place adds to them.
 
     Grad-CAM averages the gradient over all places, which misplaces the evidence where a dense layer tells places
@@ -17,17 +17,19 @@ def logits_and_evidence(network: CastingCNN, images: Tensor) -> tuple[Tensor, Te
     Args:
         network: in evaluation mode.
         images: float32 (n, 3, image_size, image_size), as the network's own forward takes them.
+        explained: which of the images to give evidence of, int64 (k,); the others cost nothing.
 
     Returns:
-        Logits of class 1, float32 (n,), and evidence for class 1, float32 (n, cells, cells), in logits; evidence for
+        Logits of class 1, float32 (n,), and evidence for class 1, float32 (k, cells, cells), in logits; evidence for
         class 0 is negative.
     """
     flatten = next(index for index, layer in enumerate(network.layers) if isinstance(layer, nn.Flatten))
     dense, out = (layer for layer in network.layers[flatten:] if isinstance(layer, nn.Linear))
     features = network.layers[:flatten](images)
     hidden = dense(features.flatten(1))
-    gradient = ((hidden > 0) * out.weight) @ dense.weight
-    return out(torch.relu(hidden)).flatten(), (gradient.view(features.shape) * features).sum(1)
+    gradient = ((hidden[explained] > 0) * out.weight) @ dense.weight
+    evidence = gradient.unflatten(1, features.shape[1:]) * features[explained]
+    return out(torch.relu(hidden)).flatten(), evidence.sum(1)
 
 
 def cell_centres(image_size: int) -> list[float]:
