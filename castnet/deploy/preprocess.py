@@ -51,9 +51,15 @@ def _overlaps(length: int, cells: int) -> Tensor:
 
 def nearest(images: Tensor, size: int) -> Tensor:
     """`castnet.data.pixels.nearest` of a batch: uint8 (n, height, width) to float32 (n, size, size)."""
-    middle = 2 * torch.arange(size) + 1
-    rows, columns = (middle * side // (2 * size) for side in images.shape[1:])
+    rows, columns = (_middles(side, size) for side in images.shape[1:])
     return images[:, rows[:, None], columns].float()
+
+
+def _middles(length: int, cells: int) -> Tensor:
+    """The pixel in the middle of each cell of a side, int64 (cells,), summed up step by step as Pillow does it."""
+    steps = torch.ones(cells, dtype=torch.float64)
+    steps[0] = 0.5
+    return torch.cumsum(steps * (torch.full_like(steps, length) / cells), dim=0).long()
 
 
 RESAMPLE: dict[str, Callable[[Tensor, int], Tensor]] = {"area": area_average, "nearest": nearest}
