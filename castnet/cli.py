@@ -49,6 +49,12 @@ def _predict(args: argparse.Namespace) -> int:
     return predict(args.model, args.paths, args.form)
 
 
+def _serve(args: argparse.Namespace) -> int:
+    from castnet.deploy.serve import serve
+
+    return serve(args.model, args.host, args.port)
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line; every sub-command imports only what it needs."""
     main = argparse.ArgumentParser(prog="castnet", description="Visual inspection of castings.")
@@ -96,6 +102,12 @@ def parser() -> argparse.ArgumentParser:
     form.add_argument("--csv", dest="form", action="store_const", const="csv", help="print CSV")
     predict.add_argument("--watch", type=Path, metavar="DIR", help="judge images as they come into a folder")
     predict.set_defaults(run=_predict, form="table")
+
+    serve = commands.add_parser("serve", help="judge images over HTTP")
+    serve.add_argument("model", type=Path, help="what `castnet export` wrote")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    serve.add_argument("--port", type=int, default=8000, help="port to listen on (default: %(default)s)")
+    serve.set_defaults(run=_serve)
     return main
 
 
