@@ -55,6 +55,12 @@ def _serve(args: argparse.Namespace) -> int:
     return serve(args.model, args.host, args.port)
 
 
+def _app(args: argparse.Namespace) -> int:
+    from castnet.deploy.launch import launch
+
+    return launch(args.model, args.host, args.port)
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line; every sub-command imports only what it needs."""
     main = argparse.ArgumentParser(prog="castnet", description="Visual inspection of castings.")
@@ -108,6 +114,12 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     serve.add_argument("--port", type=int, default=8000, help="port to listen on (default: %(default)s)")
     serve.set_defaults(run=_serve)
+
+    app = commands.add_parser("app", help="show the page on which to inspect castings")
+    app.add_argument("model", type=Path, nargs="?", help="what `castnet export` wrote (default: the last run in runs/)")
+    app.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    app.add_argument("--port", type=int, default=8501, help="port to listen on (default: %(default)s)")
+    app.set_defaults(run=_app)
     return main
 
 
