@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from rich.progress import track
 
 from castnet.errors import UserError
@@ -47,6 +47,8 @@ def decode(source: Path | bytes) -> Grey:
             if image.mode in EIGHT_BIT_MODES:
                 return np.asarray(image.convert("L"))
             mode = image.mode
+    except UnidentifiedImageError as error:  # Pillow's own message names an object in memory where there is no file
+        raise UserError(f"{name}: cannot be read as an image (of no known format)") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{name}: cannot be read as an image ({error})") from error
     raise UserError(f"{name}: has pixels of mode {mode}; convert it to 8 bits a channel")
