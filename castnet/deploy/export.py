@@ -24,7 +24,7 @@ from castnet.data.pixels import RESAMPLE, Grey, decode
 from castnet.deploy import preprocess
 from castnet.errors import UserError
 from castnet.model.classifier import CastingClassifier, load_classifier
-from castnet.model.heatmap import cell_centres
+from castnet.model.heatmap import cell_grid
 
 CHECKED = 64  # images that the written file must judge as PyTorch does
 TOLERANCE = 1e-4  # of their logits
@@ -127,7 +127,7 @@ def _card(classifier: CastingClassifier, data: dict[str, Any], ckpt_path: Path) 
     card = {
         **{key: classifier.hparams[key] for key in ("class_names", "defect_class", "threshold", "temperature")},
         "image_size": classifier.hparams["image_size"],
-        "evidence_centres": cell_centres(classifier.hparams["image_size"]),
+        "evidence_grid": cell_grid(classifier.hparams["image_size"]),
         "data": {
             "source": data["source"],
             "root": Path(data["root"]).name,

@@ -101,7 +101,7 @@ class Inspector:
         """
         grey = _grey(source)
         (evidence,) = self._session.run(["evidence"], {"images": grey[None], "explained": FIRST})
-        return overlay(grey, evidence[0], self.card["evidence_centres"])
+        return overlay(grey, evidence[0], self.card["evidence_grid"])
 
     def inspect_many(self, sources: Iterable[Source]) -> Iterator[Verdict | UserError]:
         """Judge images in parallel, on all cores.

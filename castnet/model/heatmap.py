@@ -32,13 +32,14 @@ def logits_and_evidence(network: CastingCNN, images: Tensor, explained: Tensor) 
     return out(torch.relu(hidden)).flatten(), evidence.sum(1)
 
 
-def cell_centres(image_size: int) -> list[float]:
-    """Where the cells of the evidence look, as shares of the image's side from its left or upper edge.
+def cell_grid(image_size: int) -> tuple[float, float]:
+    """Where the cells of the evidence look: the centre of the first one and the step to the next.
 
-    Convolutions without padding keep the outermost cells off the border, so the map must not be stretched over the
-    whole image: the first of six cells at 64 pixels is centred on 11 / 64.
+    Both are shares of the image's side, from its left or upper edge. Convolutions without padding keep the outermost
+    cells off the border, so the map must not be stretched over the whole image: at 64 pixels the first of six cells is
+    centred on 11 / 64 and the last on 51 / 64.
     """
-    side, centre, step = image_size, 0.5, 1
+    centre, step = 0.5, 1
     for _ in range(3):
-        side, centre, step = (side - 2) // 2, centre + 1.5 * step, 2 * step
-    return [(centre + step * cell) / image_size for cell in range(side)]
+        centre, step = centre + 1.5 * step, 2 * step
+    return centre / image_size, step / image_size

@@ -13,24 +13,25 @@ FULL_SCALE = (
 )
 
 
-def overlay(image: Grey, evidence: NDArray[np.float32], centres: list[float]) -> NDArray[np.uint8]:
+def overlay(image: Grey, evidence: NDArray[np.float32], grid: tuple[float, float]) -> NDArray[np.uint8]:
     """Tint an image red where the evidence for a defect lies.
 
     Args:
         image: uint8 (height, width).
         evidence: in logits, positive for a defect (cells, cells).
-        centres: where the cells look, as shares of a side (cells,), see `castnet.model.heatmap.cell_centres`.
+        grid: where the cells look, see `castnet.model.heatmap.cell_grid`.
 
     Returns:
         uint8 (height, width, 3).
     """
     height, width = image.shape
-    heat = _interpolation(height, centres) @ evidence @ _interpolation(width, centres).T
+    heat = _interpolation(height, len(evidence), grid) @ evidence @ _interpolation(width, len(evidence), grid).T
     share = STRONGEST * np.clip(heat / max(heat.max(), FULL_SCALE), 0, 1)[:, :, None]
     return np.rint((1 - share) * image[:, :, None] + share * TINT).astype(np.uint8)
 
 
-def _interpolation(length: int, centres: list[float]) -> NDArray[np.float32]:
-    """What each cell adds to each pixel of a side, linearly between their centres: (length, cells)."""
-    pixels = (np.arange(length) + 0.5) / length
-    return np.stack([np.interp(pixels, centres, cell) for cell in np.eye(len(centres))], axis=1).astype(np.float32)
+def _interpolation(length: int, cells: int, grid: tuple[float, float]) -> NDArray[np.float32]:
+    """What each cell adds to each pixel of a side, falling linearly to the next cell's centre: (length, cells)."""
+    first, step = grid
+    places = ((np.arange(length) + 0.5) / length - first) / step
+    return np.clip(1 - np.abs(places[:, None] - np.arange(cells)), 0, 1).astype(np.float32)

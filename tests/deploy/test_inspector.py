@@ -75,12 +75,11 @@ def test_the_heat_map_has_the_images_size_and_tints_only_where_the_evidence_is()
     grey = np.full((300, 200), 100, np.uint8)
     evidence = np.full((6, 6), -1.0, np.float32)
     evidence[1, 4] = 2.0
-    centres = [(11 + 8 * cell) / 64 for cell in range(6)]
-    painted = overlay(grey, evidence, centres)
+    painted = overlay(grey, evidence, (11 / 64, 8 / 64))
     assert painted.shape == (300, 200, 3)
     redness = painted[:, :, 0].astype(int) - painted[:, :, 1]
     row, column = np.unravel_index(redness.argmax(), redness.shape)
-    assert (row / 300, column / 200) == (pytest.approx(centres[1], abs=0.01), pytest.approx(centres[4], abs=0.01))
+    assert (row / 300, column / 200) == (pytest.approx(19 / 64, abs=0.01), pytest.approx(43 / 64, abs=0.01))
     assert np.array_equal(painted[200:, :100], np.full((100, 100, 3), 100))
 
 
