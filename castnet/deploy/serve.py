@@ -5,10 +5,12 @@ import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from threading import Timer
+from types import FrameType
+from typing import Any, cast
 
 import uvicorn
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, HTTPException, Request, Response
 from starlette.requests import ClientDisconnect
 
 from castnet.deploy.inspector import Inspector, Verdict
@@ -17,6 +19,7 @@ from castnet.errors import UserError
 MAX_BODY = 20_000_000  # bytes of one image file
 MAX_WAITING = 64  # requests taken in and not yet answered; further ones are told to come back
 BODY_SECONDS = 10.0  # for a client to send its image, so that none can hold a place for ever
+DRAIN_SECONDS = 1.0  # from the signal to end, in which every client is told that its connection closes
 SHUTDOWN_SECONDS = 30  # for what was taken in to be answered
 
 IMAGE_BODY = {
@@ -32,6 +35,7 @@ def application(inspector: Inspector) -> FastAPI:
     app = FastAPI(title="castnet", version=inspector.card["castnet"], description=inspector.card["data"]["protocol"])
     pool = ThreadPoolExecutor(os.cpu_count(), "inspect")
     waiting = 0
+    app.state.draining = False
 
     @app.post(
         "/inspect",
@@ -43,7 +47,7 @@ def application(inspector: Inspector) -> FastAPI:
             503: {"description": f"{MAX_WAITING} images are waiting already; try again after a second."},
         },
     )
-    async def inspect(request: Request) -> Verdict:
+    async def inspect(request: Request, response: Response) -> Verdict:
         """Judge one image, which is the body of the request as it is, not a form."""
         nonlocal waiting
         if waiting >= MAX_WAITING:
@@ -52,6 +56,8 @@ def application(inspector: Inspector) -> FastAPI:
             )  # an answer before the end of a request would look like a broken connection
             raise HTTPException(503, f"{MAX_WAITING} images are waiting already", {"Retry-After": "1"})
         waiting += 1
+        if app.state.draining:
+            response.headers["Connection"] = "close"
         try:
             body = await _body(request, keep=True)
             return await asyncio.get_running_loop().run_in_executor(pool, inspector.inspect, body)
@@ -87,6 +93,23 @@ async def _body(request: Request, keep: bool) -> bytes:
     return b"".join(chunks)
 
 
+class _DrainingServer(uvicorn.Server):
+    """Closes no connection that its client is about to use: each learns first, with an answer, that it closes.
+
+    New connections are refused from the signal on, for a client must not come back to a listener that is closing.
+    """
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        app = cast(FastAPI, self.config.app)
+        if app.state.draining:
+            super().handle_exit(sig, frame)
+        else:
+            app.state.draining = True
+            for listener in self.servers:
+                listener.close()
+            Timer(DRAIN_SECONDS, super().handle_exit, (sig, frame)).start()
+
+
 def serve(model: Path, host: str, port: int) -> int:
     """Serve verdicts until terminated; what was taken in by then is still answered.
 
@@ -111,5 +134,5 @@ def serve(model: Path, host: str, port: int) -> int:
     )
     address = f"http://{host}:{listener.getsockname()[1]}"
     print(f"POST {address}/inspect takes an image, {address}/docs says how; Ctrl-C ends it", flush=True)
-    uvicorn.Server(config).run(sockets=[listener])
+    _DrainingServer(config).run(sockets=[listener])
     return 0

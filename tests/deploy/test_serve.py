@@ -5,14 +5,20 @@ import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
+import torch
 
-from castnet.deploy.inspector import Inspector
+from castnet.data.augment import network_input
+from castnet.data.pixels import area_average, decode
+from castnet.deploy.inspector import Inspector, Verdict
+from castnet.deploy.predict import images_below
 from castnet.deploy.serve import MAX_BODY, MAX_WAITING
+from castnet.model.classifier import load_classifier
 from tests.deploy.conftest import castnet, start
 from tests.deploy.test_inspector import bomb
 
@@ -68,7 +74,7 @@ def test_what_is_no_image_or_too_large_is_refused_and_the_next_one_judged(
 def listens(address: str) -> bool:
     try:
         return httpx.get(f"{address}/health", timeout=5).is_success
-    except httpx.ConnectError:
+    except httpx.TransportError:
         return False
 
 
@@ -108,6 +114,19 @@ def test_what_was_taken_in_is_answered_after_sigterm(server: Server) -> None:
     assert "Traceback" not in process.stderr.read()
 
 
+def test_a_client_that_goes_on_after_sigterm_learns_that_its_connection_closes(
+    server: Server, test_images: list[Path]
+) -> None:
+    process, address = server
+    image = test_images[0].read_bytes()
+    with httpx.Client(base_url=address) as client:
+        assert "Connection" not in client.post("/inspect", content=image).headers
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        answer = client.post("/inspect", content=image)
+        assert (answer.status_code, answer.headers["Connection"]) == (200, "close")
+
+
 def test_sixty_four_clients_at_once_get_verdicts_or_503(server: Server, test_images: list[Path]) -> None:
     process, address = server
     images = [file.read_bytes() for file in test_images]
@@ -134,3 +153,22 @@ def test_a_port_that_cannot_be_had_is_one_line(model: Path) -> None:
         assert ran.returncode == 2
         assert f"127.0.0.1:{given}: cannot be listened on" in ran.stderr
         assert ran.stderr.count("\n") == 1
+
+
+def test_http_and_inspector_judge_every_real_test_image_as_pytorch_does(
+    server: Server, inspector: Inspector, model: Path, real_castings: Path
+) -> None:
+    _, address = server
+    files = images_below(real_castings / "test")
+    classifier = load_classifier(model.with_suffix(".ckpt")).eval()
+    pixels = torch.from_numpy(np.stack([area_average(decode(file), 64) for file in files]))
+    with torch.inference_mode():
+        p_defect = classifier.defect_probability(classifier(network_input(pixels, 32)))
+    called_defective = (classifier.test_metrics.decide(p_defect) == classifier.test_metrics.defect).tolist()
+    with httpx.Client(base_url=address) as client:
+        answers = [client.post("/inspect", content=file.read_bytes()).json() for file in files]
+    verdicts = [asdict(verdict) for verdict in inspector.inspect_many(files) if isinstance(verdict, Verdict)]
+    assert len(files) == len(verdicts) == 715
+    for found in (answers, verdicts):
+        assert [entry["p_defect"] for entry in found] == pytest.approx(p_defect.tolist(), abs=1e-5)
+        assert [entry["is_defect"] for entry in found] == called_defective
