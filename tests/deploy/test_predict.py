@@ -162,4 +162,4 @@ def test_one_image_is_judged_soon_after_a_cold_start(model: Path, test_images: l
         begin = time.perf_counter()
         assert castnet("predict", model, test_images[0]).returncode in (0, 1)
         seconds.append(time.perf_counter() - begin)
-    assert min(seconds) < 2, "0.7 s on a machine at rest, see benchmarks/inspect.py"
+    assert min(seconds) < 2, "0.7 s on a machine at rest, see benchmarks/verdict.py"
