@@ -21,7 +21,7 @@ from castnet.errors import UserError
 
 GOOD, BAD = "#1f7a4d", "#b3261e"
 EXAMPLES = 6
-METRICS = {"escape_rate": "escape rate", "overkill_rate": "overkill rate", "accuracy": "accuracy", "auroc": "AUROC"}
+RATES = {"escape_rate": "escape rate", "overkill_rate": "overkill rate", "accuracy": "accuracy"}
 THUMBNAIL = 96  # pixels
 STYLE = """
 <style>
@@ -83,10 +83,14 @@ def show_card(inspector: Inspector) -> None:
     if "counts" in data:
         st.dataframe(pd.DataFrame(data["counts"]).T, width="stretch")
     measured = {"test": card.get("test"), "validation": card["validation"]}
-    columns = {name: [f"{metrics[key]:.2%}" for key in METRICS] for name, metrics in measured.items() if metrics}
+    columns = {
+        name: [*(f"{metrics[key]:.2%}" for key in RATES), f"{metrics['auroc']:.4f}"]
+        for name, metrics in measured.items()
+        if metrics
+    }
     if columns:
         st.subheader("How good it is there")
-        st.table(pd.DataFrame(columns, index=list(METRICS.values())))
+        st.table(pd.DataFrame(columns, index=[*RATES.values(), "AUROC"]))
         st.caption("Escape rate: defective castings that pass. Overkill rate: good castings that are rejected.")
     st.caption(
         f"A casting is called defective from P(defect) = {card['threshold']:g}. Temperature {card['temperature']:g}, "
