@@ -1,10 +1,13 @@
-# Two commands do all the set-up: `make train` and `make test`.
+# Two commands do all the set-up, `make train` and `make test`; `make app` shows the page, with the last run's model.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
 train: $(READY)
 	$(BIN)/python train.py trainer.max_epochs=20
+
+app: $(READY)
+	$(BIN)/castnet app
 
 test: $(READY)
 	$(BIN)/python -m pytest
@@ -26,4 +29,4 @@ lock:
 	$(PYTHON) .ci/lock.py .lock.json > requirements.txt
 	rm .lock.json
 
-.PHONY: train test lint lock
+.PHONY: train app test lint lock

@@ -1,6 +1,7 @@
 """The `castnet` command."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -27,6 +28,37 @@ def _resplit(args: argparse.Namespace) -> int:
 
     resplit(args.groups, args.out, args.seed)
     return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from castnet.deploy.export import export
+
+    print(export(args.source, args.out))
+    return 0
+
+
+def _predict(args: argparse.Namespace) -> int:
+    if bool(args.paths) == bool(args.watch):
+        raise UserError("predict: name images, folders or patterns, or else a folder with --watch")
+    if args.watch:
+        from castnet.deploy.watch import watch
+
+        return watch(args.model, args.watch, args.form)
+    from castnet.deploy.predict import predict
+
+    return predict(args.model, args.paths, args.form)
+
+
+def _serve(args: argparse.Namespace) -> int:
+    from castnet.deploy.serve import serve
+
+    return serve(args.model, args.host, args.port)
+
+
+def _app(args: argparse.Namespace) -> int:
+    from castnet.deploy.launch import launch
+
+    return launch(args.model, args.host, args.port)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,6 +88,38 @@ def parser() -> argparse.ArgumentParser:
     resplit.add_argument("out", type=Path, help="table to write, for data.assignment and data.groups")
     resplit.add_argument("--seed", type=int, default=0, help="the same seed makes the same split")
     resplit.set_defaults(run=_resplit)
+
+    export = commands.add_parser("export", help="write a trained model as one file for the line")
+    export.add_argument("source", type=Path, metavar="RUN_OR_CKPT", help="folder of a training run, or a checkpoint")
+    export.add_argument(
+        "-o", "--out", type=Path, default=Path("model.onnx"), help="file to write (default: model.onnx)"
+    )
+    export.set_defaults(run=_export)
+
+    predict = commands.add_parser(
+        "predict",
+        help="judge images",
+        epilog="Exit code 0: all good, 1: a defect found, 2: trouble, such as an image that cannot be read.",
+    )
+    predict.add_argument("model", type=Path, help="what `castnet export` wrote")
+    predict.add_argument("paths", nargs="*", metavar="PATH", help="images, folders of them, or patterns")
+    form = predict.add_mutually_exclusive_group()
+    form.add_argument("--json", dest="form", action="store_const", const="json", help="print one JSON object a line")
+    form.add_argument("--csv", dest="form", action="store_const", const="csv", help="print CSV")
+    predict.add_argument("--watch", type=Path, metavar="DIR", help="judge images as they come into a folder")
+    predict.set_defaults(run=_predict, form="table")
+
+    serve = commands.add_parser("serve", help="judge images over HTTP")
+    serve.add_argument("model", type=Path, help="what `castnet export` wrote")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    serve.add_argument("--port", type=int, default=8000, help="port to listen on (default: %(default)s)")
+    serve.set_defaults(run=_serve)
+
+    app = commands.add_parser("app", help="show the page on which to inspect castings")
+    app.add_argument("model", type=Path, nargs="?", help="what `castnet export` wrote (default: the last run in runs/)")
+    app.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    app.add_argument("--port", type=int, default=8501, help="port to listen on (default: %(default)s)")
+    app.set_defaults(run=_app)
     return main
 
 
@@ -65,6 +129,9 @@ def main() -> None:
         sys.exit(args.run(args))
     except UserError as error:
         fail(error)
+    except BrokenPipeError:  # whoever reads the output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(2)
 
 
 if __name__ == "__main__":

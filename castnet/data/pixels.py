@@ -5,6 +5,7 @@ The same `decode` and `area_average` prepare an image for training, evaluation a
 
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from rich.progress import track
 
 from castnet.errors import UserError
@@ -22,6 +23,9 @@ Grey = NDArray[np.uint8]
 # A change to decoding or resampling must change this, or blocks made before it would be taken for current.
 FORMAT = "castnet-pixels-1"
 CHUNK = 1024
+# No inspection camera has more; a file of a few kilobytes can claim to, and its pixels would fill the memory.
+MAX_PIXELS = 64_000_000
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # Pillow's own limit lies above this one
 EIGHT_BIT_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
 
 
@@ -32,14 +36,19 @@ def decode(source: Path | bytes) -> Grey:
         uint8 array (height, width); colours are weighted as in ITU-R 601-2 (Pillow's mode L).
 
     Raises:
-        UserError: the file is no image, is truncated, is a decompression bomb or has more than 8 bits a channel.
+        UserError: the file is no image, is truncated, has more than `MAX_PIXELS` (a decompression bomb) or more than 8
+            bits a channel.
     """
     name = source if isinstance(source, Path) else "image"
     try:
         with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise UserError(f"{name}: has {image.width} × {image.height} pixels; at most {MAX_PIXELS:,} are read")
             if image.mode in EIGHT_BIT_MODES:
                 return np.asarray(image.convert("L"))
             mode = image.mode
+    except UnidentifiedImageError as error:  # Pillow's own message names an object in memory where there is no file
+        raise UserError(f"{name}: cannot be read as an image (of no known format)") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{name}: cannot be read as an image ({error})") from error
     raise UserError(f"{name}: has pixels of mode {mode}; convert it to 8 bits a channel")

@@ -10,6 +10,7 @@ from lightning import LightningModule
 from torch import Tensor
 
 from castnet.errors import UserError
+from castnet.model.heatmap import logits_and_evidence
 from castnet.model.metrics import CastingMetrics
 from castnet.model.network import CastingCNN
 
@@ -70,8 +71,24 @@ class CastingClassifier(LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of class 1, float32 (n,), from grey images, float32 (n, 1, image_size, image_size) in [0, 1]."""
-        images = (images - self.hparams["mean"]) / self.hparams["std"]
-        return cast(Tensor, self.network(images.expand(-1, 3, -1, -1)))
+        return cast(Tensor, self.network(self._standardised(images)))
+
+    def _standardised(self, images: Tensor) -> Tensor:
+        return ((images - self.hparams["mean"]) / self.hparams["std"]).expand(-1, 3, -1, -1)
+
+    def explain(self, images: Tensor, explained: Tensor) -> tuple[Tensor, Tensor]:
+        """What forward returns, and what every place of some of the images says for the defect.
+
+        Args:
+            images: float32 (n, 1, image_size, image_size) in [0, 1]; the module must be in evaluation mode.
+            explained: which of them to explain, int64 (k,).
+
+        Returns:
+            Logits of class 1, float32 (n,), and evidence for the defect, float32 (k, cells, cells), in logits; see
+            `castnet.model.heatmap`.
+        """
+        logits, evidence = logits_and_evidence(self.network, self._standardised(images), explained)
+        return logits, evidence if self.test_metrics.defect == 1 else -evidence
 
     def defect_probability(self, logits: Tensor) -> Tensor:
         """P(defect), float32 (n,), from logits of class 1, float32 (n,)."""

@@ -2,6 +2,7 @@
 
 import warnings
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from castnet.data.datamodule import CastingDataModule
 from castnet.model.classifier import CastingClassifier
 from castnet.report import figures
 from castnet.report.evaluation import Evaluation
+from castnet.report.explain import overlays
 
 SAMPLES_PER_CLASS = 5
 # Settings that do not shape the result and would crowd the HParams tab.
@@ -136,6 +138,7 @@ class TestReport(Callback):
             rows=rows,
             slices=datamodule.test_slices(),
             validation=cast(CastingClassifier, pl_module).validation,
+            explain=partial(overlays, cast(CastingClassifier, pl_module), datamodule),
         )
         drawn = self.evaluation.write(self.folder)
         if writer := _writer(trainer):

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +44,7 @@ class Evaluation:
         rows: where in the block the images are, (n,).
         slices: images to judge by themselves too, bool (n,) by name.
         validation: the checkpoint's metrics on its validation images.
+        explain: tints pixels, uint8 (n, side, side), where the evidence for a defect lies: uint8 (n, side, side, 3).
     """
 
     data: dict[str, Any]
@@ -58,6 +59,7 @@ class Evaluation:
     rows: Indices
     slices: dict[str, NDArray[np.bool_]]
     validation: dict[str, float] | None
+    explain: Callable[[Grey], NDArray[np.uint8]]
 
     @cached_property
     def counted(self) -> CastingMetrics:
@@ -161,7 +163,7 @@ class Evaluation:
         return wrong[np.lexsort((-np.abs(p_defect[wrong] - self.threshold), overkill))]
 
     def figures(self) -> dict[str, Figure]:
-        """By file name: confusion matrix, precision-recall curve, rates by threshold, reliability, samples, errors."""
+        """By file name: confusion matrix, PR curve, rates by threshold, reliability, samples, errors, their evidence."""
         precision, recall, _ = self.counted.pr_curve()
         samples = np.sort(np.random.default_rng(0).permutation(len(self.files))[:SAMPLES])
         drawn = {
@@ -173,14 +175,21 @@ class Evaluation:
             "reliability": figures.reliability(
                 self.p_defect.numpy(), (self.labels == self.counted.defect).numpy(), self.temperature
             ),
-            "sample_predictions": self._draw_predictions(samples),
+            "sample_predictions": self._draw_predictions(samples, self._pixels(samples)),
         }
         errors = self.errors()[:MOST_ERRORS]
-        return drawn | ({"errors": self._draw_predictions(errors)} if len(errors) else {})
+        if len(errors):
+            pixels = self._pixels(errors)
+            drawn["errors"] = self._draw_predictions(errors, pixels)
+            drawn["evidence"] = self._draw_predictions(errors, self.explain(pixels))
+        return drawn
 
-    def _draw_predictions(self, rows: NDArray[np.int64]) -> Figure:
+    def _pixels(self, rows: NDArray[np.int64]) -> Grey:
+        return self.block[self.rows[rows]]
+
+    def _draw_predictions(self, rows: NDArray[np.int64], images: NDArray[np.uint8]) -> Figure:
         return figures.predictions(
-            self.block[self.rows[rows]],
+            images,
             self.labels[rows].tolist(),
             self.predicted[rows].tolist(),
             self.p_defect[rows].tolist(),

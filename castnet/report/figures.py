@@ -20,7 +20,7 @@ def image_grid(images: NDArray[np.generic], titles: Sequence[str], colours: Sequ
     """Images in rows, each below its title.
 
     Args:
-        images: (n, side, side), 0 black and 255 white.
+        images: (n, side, side), 0 black and 255 white, or in colour, uint8 (n, side, side, 3).
         titles: one for each image.
         colours: colour of each title.
         columns: images in a row.
@@ -54,7 +54,7 @@ def predictions(
     """Images with true class, predicted class and P(defect); wrong ones have red titles.
 
     Args:
-        images: (n, side, side), 0 to 255.
+        images: (n, side, side), 0 to 255, or in colour, uint8 (n, side, side, 3).
         labels: true class indices (n,).
         predicted: predicted class indices (n,).
         p_defect: probabilities (n,).

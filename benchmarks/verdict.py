@@ -1,0 +1,176 @@
+"""How soon a verdict is there: cold, in process, and over a folder.
+
+    python -m venv KERAS && KERAS/bin/pip install tensorflow-cpu pillow
+    python benchmarks/verdict.py MODEL IMAGES --keras KERAS/bin/python
+
+MODEL is what `castnet export` wrote, IMAGES a folder of JPEG files. The sides of a comparison take turns in one run.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from PIL import Image
+
+from castnet.data.pixels import decode
+from castnet.deploy.inspector import Inspector
+from castnet.deploy.predict import images_below
+from castnet.model.network import CastingCNN
+
+PAGE = Path(__file__).with_name("keras_page.py")
+
+
+def seconds(function: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def load(content: bytes) -> None:
+    Image.open(BytesIO(content)).load()
+
+
+def described(values: Sequence[float]) -> str:
+    return f"p50 {np.percentile(values, 50):8.3f}   p99 {np.percentile(values, 99):8.3f} ms"
+
+
+def cold_start(model: Path, image: Path, keras: str, keras_model: Path, rounds: int) -> None:
+    """From the shell's call to the verdict on one image."""
+
+    def castnet() -> None:
+        subprocess.run([sys.executable, "-m", "castnet.cli", "predict", model, image], capture_output=True)
+
+    def notebook() -> None:
+        subprocess.run(
+            [keras, PAGE, "judge", keras_model], input=f"{image}\n", text=True, capture_output=True, check=True
+        )
+
+    times = [(seconds(castnet), seconds(notebook)) for _ in range(rounds)]
+    ours, theirs = (median(side) for side in zip(*times, strict=True))
+    print(f"cold start, one image (median of {rounds})")
+    print(f"  castnet predict {ours:6.2f} s\n  Keras           {theirs:6.2f} s   ratio {theirs / ours:.1f}")
+
+
+def in_process(
+    inspector: Inspector, forward: ort.InferenceSession, files: Sequence[Path], keras: str, keras_model: Path
+) -> None:
+    """From a JPEG's bytes to the verdict, against the least that it needs and against the notebook's page."""
+    side = inspector.card["image_size"]
+    pixels = np.random.default_rng(0).random((1, 3, side, side), dtype=np.float32)
+    page = subprocess.Popen(
+        [keras, PAGE, "judge", keras_model],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert page.stdin
+    assert page.stdout
+    rows = []
+    for file in files:
+        content = file.read_bytes()
+        page.stdin.write(f"{file}\n")
+        page.stdin.flush()
+        theirs = float(page.stdout.readline().split()[1])
+        rows.append(
+            (
+                1000 * seconds(partial(load, content)),
+                1000 * seconds(partial(forward.run, None, {"images": pixels})),
+                1000 * seconds(partial(inspector.inspect, content)),
+                theirs,
+            )
+        )
+    page.stdin.close()
+    page.wait()
+    decoding, forwarding, verdict, notebook = np.array(rows[len(rows) // 10 :]).T
+    floor = decoding + forwarding
+    print(f"in process, JPEG bytes to verdict ({len(verdict)} images)")
+    for name, values in (
+        ("decode alone", decoding),
+        ("forward alone", forwarding),
+        ("sum of both", floor),
+        ("castnet", verdict),
+        ("Keras page path", notebook),
+    ):
+        print(f"  {name:<16} {described(values)}")
+    for percentile in (50, 99):
+        ours, least, theirs = (np.percentile(values, percentile) for values in (verdict, floor, notebook))
+        print(f"  p{percentile}: {ours / least:.2f} of decode + forward; {theirs / ours:.1f} times faster than Keras")
+
+
+def folder_rate(inspector: Inspector, files: Sequence[Path], count: int, rounds: int) -> None:
+    """Images a second of a folder, against decoding them alone with as many threads."""
+    with tempfile.TemporaryDirectory() as temporary:
+        for index in range(count):
+            shutil.copyfile(files[index % len(files)], Path(temporary) / f"{index:06d}.jpeg")
+        copies = images_below(Path(temporary))
+
+        def decode_all() -> None:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                for _ in pool.map(decode, copies):
+                    pass
+
+        def inspect_all() -> None:
+            for _ in inspector.inspect_many(copies):
+                pass
+
+        times = [(seconds(decode_all), seconds(inspect_all)) for _ in range(rounds)]
+    decoding, inspecting = (median(side) for side in zip(*times, strict=True))
+    print(f"a folder of {count:,} images (median of {rounds})")
+    print(f"  decode  {count / decoding:8,.0f} images/s\n  inspect {count / inspecting:8,.0f} images/s")
+    print(f"  {decoding / inspecting:.2f} of the rate of decoding")
+
+
+def bare_network(image_size: int, path: Path) -> ort.InferenceSession:
+    """The network alone in ONNX Runtime, with as many threads as the inspector has."""
+    program = torch.onnx.export(
+        CastingCNN(image_size, dropout=0.0).eval(),
+        (torch.zeros(1, 3, image_size, image_size),),
+        input_names=["images"],
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None
+    program.save(path)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("images", type=Path)
+    parser.add_argument("--keras", required=True, help="Python of an environment with tensorflow-cpu and pillow")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--images-in-process", type=int, default=500)
+    parser.add_argument("--images-in-folder", type=int, default=10_000)
+    args = parser.parse_args()
+    files = images_below(args.images)
+    inspector = Inspector(args.model)
+    print(f"{os.cpu_count()} CPUs, {len(files):,} images in {args.images.name}")
+    with tempfile.TemporaryDirectory() as folder:
+        keras_model = Path(folder) / "notebook.keras"
+        subprocess.run([args.keras, PAGE, "build", keras_model], check=True, capture_output=True)
+        cold_start(args.model, files[0], args.keras, keras_model, args.rounds)
+        forward = bare_network(inspector.card["image_size"], Path(folder) / "network.onnx")
+        chosen = [files[index % len(files)] for index in range(args.images_in_process)]
+        in_process(inspector, forward, chosen, args.keras, keras_model)
+    folder_rate(inspector, files, args.images_in_folder, 3)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""A checkpoint as one ONNX file: decoded image in, P(defect) out, with all that belongs to it as metadata."""
+
+import json
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.export import Dim
+
+from castnet.data.augment import network_input
+from castnet.data.folder import read_folder
+from castnet.data.generate import draw
+from castnet.data.pixels import RESAMPLE, Grey, decode
+from castnet.deploy import preprocess
+from castnet.errors import UserError
+from castnet.model.classifier import CastingClassifier, load_classifier
+from castnet.model.heatmap import cell_grid
+
+CHECKED = 64  # images that the written file must judge as PyTorch does
+TOLERANCE = 1e-4  # of their logits
+Resample = Callable[[Grey, int], Grey]
+SUMMARY = ("accuracy", "auroc", "escape_rate", "overkill_rate", "confusion_matrix")
+
+
+class Deployed(nn.Module):
+    """From decoded images to P(defect), logits and evidence, in one graph.
+
+    Args:
+        classifier: in evaluation mode.
+        stored_size: side in pixels at which training stored its images.
+        resample: a key of `castnet.deploy.preprocess.RESAMPLE`.
+    """
+
+    def __init__(self, classifier: CastingClassifier, stored_size: int, resample: str) -> None:
+        super().__init__()
+        self.classifier, self.stored_size = classifier, stored_size
+        self.resample = preprocess.RESAMPLE[resample]
+
+    def forward(self, images: Tensor, explained: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Judge grey images of one size.
+
+        Args:
+            images: uint8 (n, height, width).
+            explained: which of them to explain, int64 (k,). ONNX Runtime computes outputs that nobody asked for, so
+                it is this that keeps a verdict without evidence cheap.
+
+        Returns:
+            P(defect), float32 (n,); logits of class 1, float32 (n,); evidence, float32 (k, cells, cells), see
+            `CastingClassifier.explain`.
+        """
+        pixels = self.resample(images, self.stored_size)
+        inputs = network_input(pixels, self.classifier.hparams["image_size"])
+        logits, evidence = self.classifier.explain(inputs, explained)
+        return self.classifier.defect_probability(logits), logits, evidence
+
+
+def export(source: Path, out: Path) -> str:
+    """Write a trained classifier as one ONNX file that ONNX Runtime judges images with.
+
+    Its inputs and outputs are those of `Deployed.forward`, with any number of images of any height and width. Its
+    metadata entry `castnet` is JSON, what `castnet.deploy.inspector.Inspector.card` holds.
+
+    Args:
+        source: the folder of a training run, whose best weights are taken, or a checkpoint.
+        out: file to write; one that is there is replaced, once the new one has been checked.
+
+    Returns:
+        One line that says what was written and how it was checked.
+
+    Raises:
+        UserError: the source is no run or checkpoint of castnet's, the file cannot be written, or ONNX Runtime does not
+            judge as PyTorch does.
+    """
+    ckpt_path = source / "checkpoints" / "best.ckpt" if source.is_dir() else source
+    classifier = load_classifier(ckpt_path).eval()
+    classifier.network.to(memory_format=torch.contiguous_format)
+    data = torch.load(ckpt_path, map_location="cpu", weights_only=True)["datamodule_hyper_parameters"]
+    stored_size = data["image_size"] * data["oversample"]
+    model = _to_onnx(Deployed(classifier, stored_size, data["resample"]))
+    model.metadata_props.add(key="castnet", value=json.dumps(_card(classifier, data, ckpt_path)))
+
+    images, origin = _check_images(data)
+    partial = out.with_name(f"{out.name}.partial")
+    try:
+        onnx.save(model, partial)
+        difference = _compare(partial, classifier, images, RESAMPLE[data["resample"]], stored_size)
+        partial.replace(out)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror}); name a file in a folder that exists") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return (
+        f"{out}: {out.stat().st_size / 1e6:.1f} MB; judges {len(images)} images of {origin} as PyTorch does "
+        f"(logits differ by at most {difference:.0e})"
+    )
+
+
+def _to_onnx(module: Deployed) -> onnx.ModelProto:
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of the exporter's own deprecated calls
+        program = torch.onnx.export(
+            module,
+            (torch.zeros(2, 300, 310, dtype=torch.uint8), torch.arange(2)),
+            input_names=["images", "explained"],
+            output_names=["p_defect", "logits", "evidence"],
+            dynamic_shapes=({axis: Dim.DYNAMIC for axis in range(3)}, {0: Dim.DYNAMIC}),
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    return program.model_proto
+
+
+def _card(classifier: CastingClassifier, data: dict[str, Any], ckpt_path: Path) -> dict[str, Any]:
+    """All that a person may ask of the model."""
+    card = {
+        **{key: classifier.hparams[key] for key in ("class_names", "defect_class", "threshold", "temperature")},
+        "image_size": classifier.hparams["image_size"],
+        "evidence_grid": cell_grid(classifier.hparams["image_size"]),
+        "data": {
+            "source": data["source"],
+            "root": Path(data["root"]).name,
+            **{key: data[key] for key in ("protocol", "split", "assignment", "seed", "generate")},
+        },
+        "validation": classifier.validation,
+        "castnet": version("castnet"),
+        "exported": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    measured = ckpt_path.parents[1] / "metrics.json"
+    if ckpt_path.name == "best.ckpt" and measured.exists():  # a run judges its best weights
+        metrics = json.loads(measured.read_text())
+        card["data"]["counts"] = metrics["data"]["counts"]
+        card["test"] = {key: metrics[key] for key in SUMMARY}
+    return card
+
+
+def _check_images(data: dict[str, Any]) -> tuple[list[Grey], str]:
+    """Images to compare the two on, and where they come from: those trained on if they are here, or drawn ones."""
+    root = Path(data["root"])
+    if root.is_dir():
+        paths = read_folder(root, data["defect_class"]).paths
+        images, origin = [decode(path) for path in paths[:: max(1, len(paths) // CHECKED)][:CHECKED]], str(root)
+    else:
+        images, origin = [draw((0, index), defective=index % 2 == 0)[0] for index in range(CHECKED)], "drawn castings"
+    # Other sizes than the camera's, among them one that shares no divisor with the network's and one that is smaller.
+    odd = [np.asarray(Image.fromarray(images[0]).resize(size)) for size in ((411, 517), (1280, 960), (45, 31))]
+    return [*images, *odd], origin
+
+
+def _compare(
+    file: Path, classifier: CastingClassifier, images: Sequence[Grey], resample: Resample, stored_size: int
+) -> float:
+    """The largest difference between the logits of PyTorch, by training's own preprocessing, and of the file.
+
+    Raises:
+        UserError: it is too large, or a verdict differs.
+    """
+    session = ort.InferenceSession(file, providers=["CPUExecutionProvider"])
+    nothing = np.empty(0, np.int64)
+    found = [session.run(["p_defect", "logits"], {"images": image[None], "explained": nothing}) for image in images]
+    p_defect, logits = (torch.from_numpy(np.concatenate(values)) for values in zip(*found, strict=True))
+    pixels = torch.from_numpy(np.stack([resample(image, stored_size) for image in images]))
+    with torch.no_grad():
+        expected = classifier(network_input(pixels, classifier.hparams["image_size"]))
+    difference = (logits - expected).abs().max().item()
+    decide = classifier.test_metrics.decide
+    changed = (decide(p_defect) != decide(classifier.defect_probability(expected))).sum().item()
+    if difference > TOLERANCE or changed:
+        raise UserError(
+            f"{file.stem}: not written, because ONNX Runtime does not judge as PyTorch does: logits differ by up to "
+            f"{difference:.1e} (expected at most {TOLERANCE:g}), {changed} of {len(images)} verdicts change"
+        )
+    return difference

@@ -1,0 +1,103 @@
+"""Images inspected as a camera drops them into a folder: what `castnet predict --watch` does."""
+
+import fcntl
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+from castnet.deploy.inspector import Inspector
+from castnet.deploy.predict import GOOD, code, images_below, printer
+from castnet.errors import UserError
+
+STATE = ".castnet-inspected"
+POLL = 0.5  # seconds; a file that has not changed for as long may be complete
+PATIENCE = 10.0  # seconds that a file which cannot be read is given, for its writer may have paused
+
+Version = tuple[int, int]  # size in bytes, time of modification in nanoseconds
+
+
+def watch(model: Path, folder: Path, form: str) -> int:
+    """Print a verdict for every image that is in a folder or comes into it, until interrupted or terminated.
+
+    Which images were inspected stands in the folder's `.castnet-inspected`, so that each is inspected once, also after
+    a restart; one that is overwritten counts as new. An entry is written after its verdict: if the machine fails
+    between the two, the image is inspected again rather than never. A file that is still being written is waited for,
+    and one that cannot be read 10 s after its last change is reported as such.
+
+    Args:
+        model: what `castnet export` wrote.
+        folder: searched in depth.
+        form: `table`, `json` or `csv`, see `castnet.deploy.predict.predict`.
+
+    Returns:
+        Exit code, as of `castnet.deploy.predict.predict`.
+
+    Raises:
+        UserError: no such model or folder, or another process watches the folder.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; make it, or name the one that the camera writes into")
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(f"{folder}: another `castnet predict --watch` is at work there; end that one first") from error
+    inspector = Inspector(model)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    show, exit_code = printer(form), GOOD
+    done = _read_state(folder)
+    waiting: dict[Path, tuple[Version, float]] = {}  # what is not inspected yet, and since when it is as it is
+    with (folder / STATE).open("a") as state:
+        while not stop.wait(POLL):
+            now, before = time.monotonic(), waiting
+            waiting = {
+                file: before[file] if file in before and before[file][0] == version else (version, now)
+                for file, version in _versions(folder).items()
+                if done.get(file) != version
+            }
+            unchanged = [file for file, (_, since) in waiting.items() if since < now]
+            for file, result in zip(unchanged, inspector.inspect_many(unchanged), strict=True):
+                version, since = waiting[file]
+                if isinstance(result, UserError) and now - since < PATIENCE:
+                    continue
+                show(file, result)
+                state.write(_entry(folder, file, version))
+                state.flush()
+                done[file], exit_code = version, max(exit_code, code(result))
+                if stop.is_set():
+                    break
+    os.close(lock)
+    return exit_code
+
+
+def _versions(folder: Path) -> dict[Path, Version]:
+    versions = {}
+    for file in images_below(folder):
+        try:
+            stat = file.stat()
+        except FileNotFoundError:
+            continue  # taken away since it was listed
+        versions[file] = (stat.st_size, stat.st_mtime_ns)
+    return versions
+
+
+def _entry(folder: Path, file: Path, version: Version) -> str:
+    return json.dumps([str(file.relative_to(folder)), *version]) + "\n"
+
+
+def _read_state(folder: Path) -> dict[Path, Version]:
+    """The images inspected before; those that are gone are struck off the list."""
+    state = folder / STATE
+    lines = state.read_text().splitlines(keepends=True) if state.exists() else []
+    # A line without an end was being written when the machine failed.
+    entries = (json.loads(line) for line in lines if line.endswith("\n"))
+    done = {folder / name: (size, modified) for name, size, modified in entries if (folder / name).exists()}
+    partial = folder / f"{STATE}.partial"
+    partial.write_text("".join(_entry(folder, file, version) for file, version in done.items()))
+    partial.replace(state)
+    return done

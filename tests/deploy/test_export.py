@@ -1,0 +1,156 @@
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+
+from castnet.data.augment import network_input
+from castnet.data.pixels import area_average, decode, nearest
+from castnet.deploy import export as exporting
+from castnet.deploy import preprocess
+from castnet.deploy.export import export
+from castnet.deploy.inspector import Inspector
+from castnet.errors import UserError
+from castnet.model.classifier import load_classifier
+from castnet.model.heatmap import cell_grid
+from castnet.model.network import CastingCNN
+from tests.deploy.conftest import castnet
+
+SHAPES = [(300, 300), (517, 411), (960, 1280), (31, 45), (64, 128), (1, 1)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("size", [128, 90])
+def test_the_graphs_averages_are_trainings_to_the_bit(shape: tuple[int, int], size: int) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, *shape), dtype=np.uint8)
+    expected = np.stack([area_average(image, size) for image in images])
+    assert np.array_equal(preprocess.area_average(torch.from_numpy(images), size).numpy(), expected)
+    expected = np.stack([nearest(image, size) for image in images])
+    assert np.array_equal(preprocess.nearest(torch.from_numpy(images), size).numpy(), expected)
+
+
+def test_the_file_judges_every_test_image_as_training_did(trained: Path, exported: Path, castings: Path) -> None:
+    rows = list(csv.DictReader((trained / "predictions.csv").open()))
+    assert len(rows) == 12
+    inspector = Inspector(exported)
+    for row in rows:
+        verdict = inspector.inspect(castings / row["file"])
+        assert verdict.p_defect == pytest.approx(float(row["p_defect"]), abs=1e-5)
+        assert verdict.class_name == row["predicted"]
+
+
+def test_a_batch_is_judged_as_its_images_are(model: Path, test_images: list[Path]) -> None:
+    session = ort.InferenceSession(model)
+    images = np.stack([decode(file) for file in test_images])
+    everyone = np.arange(len(images))
+    together = session.run(None, {"images": images, "explained": everyone})
+    for index, image in enumerate(images):
+        alone = session.run(None, {"images": image[None], "explained": np.zeros(1, np.int64)})
+        for whole, one in zip(together, alone, strict=True):
+            np.testing.assert_allclose(whole[index], one[0], atol=1e-5)
+
+
+def test_the_file_says_where_it_comes_from_and_how_good_it_is(trained: Path, castings: Path, exported: Path) -> None:
+    card = Inspector(exported).card
+    metrics = json.loads((trained / "metrics.json").read_text())
+    assert card["class_names"] == ["def_front", "ok_front"]
+    assert (card["defect_class"], card["threshold"], card["temperature"]) == ("def_front", 0.5, 1)
+    assert (card["data"]["source"], card["data"]["root"]) == ("folder", castings.name)
+    assert str(castings.parent) not in json.dumps(card), "the model leaves the house, the folders' names stay"
+    assert card["data"]["counts"] == metrics["data"]["counts"]
+    assert card["test"]["escape_rate"] == metrics["escape_rate"]
+    assert card["validation"] == metrics["validation"]
+
+
+def test_threshold_and_temperature_go_into_the_file(trained: Path, tmp_path: Path, test_images: list[Path]) -> None:
+    checkpoint = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
+    checkpoint["hyper_parameters"] |= {"threshold": 0.25, "temperature": 3.0}
+    torch.save(checkpoint, tmp_path / "calibrated.ckpt")
+    export(tmp_path / "calibrated.ckpt", tmp_path / "calibrated.onnx")
+    classifier = load_classifier(tmp_path / "calibrated.ckpt").eval()
+    inspector = Inspector(tmp_path / "calibrated.onnx")
+    pixels = torch.from_numpy(np.stack([area_average(decode(file), 64) for file in test_images]))
+    with torch.no_grad():
+        p_defect = classifier.defect_probability(classifier(network_input(pixels, 32)))
+    for file, expected in zip(test_images, p_defect.tolist(), strict=True):
+        verdict = inspector.inspect(file)
+        assert verdict.p_defect == pytest.approx(expected, abs=1e-5)
+        assert verdict.is_defect == (expected >= 0.25)
+    assert "test" not in inspector.card, "the run's test metrics are those of other settings"
+
+
+def test_the_evidence_is_the_gradient_times_the_features(trained: Path, model: Path, test_images: list[Path]) -> None:
+    image = decode(test_images[0])
+    classifier = load_classifier(trained / "checkpoints" / "best.ckpt").eval()
+    layers = classifier.network.layers
+    x = network_input(torch.from_numpy(area_average(image, 64)[None]), 32)
+    features = layers[:9](((x - 0.5) / 0.25).expand(-1, 3, -1, -1)).detach().requires_grad_()
+    (-layers[9:](features)).sum().backward()  # class 0 is the defect
+    expected = (features * features.grad).sum(1)[0].detach()
+    session = ort.InferenceSession(model)
+    found, none = (
+        session.run(["evidence"], {"images": image[None], "explained": np.arange(count)})[0] for count in (1, 0)
+    )
+    np.testing.assert_allclose(found[0], expected, atol=1e-5)
+    assert np.abs(found).max() > 1e-3
+    assert len(none) == 0
+
+
+@pytest.mark.parametrize("size", [22, 32, 64, 90])
+def test_a_cell_of_the_evidence_is_centred_on_the_pixels_it_sees(size: int) -> None:
+    images = torch.rand(1, 3, size, size, requires_grad=True)
+    network = CastingCNN(size, dropout=0.0)
+    linear = torch.nn.Sequential(
+        *(torch.nn.AvgPool2d(2) if i % 3 == 1 else network.layers[i] for i in (0, 1, 3, 4, 6, 7))
+    )
+    for parameter in linear.parameters():
+        torch.nn.init.ones_(parameter)
+    features = linear(images)
+    first, step = cell_grid(size)
+    for cell in range(features.shape[-1]):
+        (gradient,) = torch.autograd.grad(features[0, 0, cell, 0], images, retain_graph=True)
+        weight = gradient[0, 0].sum(1)
+        assert ((torch.arange(size) + 0.5) * weight).sum() / weight.sum() / size == pytest.approx(first + cell * step)
+
+
+def test_a_file_that_judges_otherwise_is_not_written(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A preprocessing that is a grey level off stands for any way in which the graph may part from training.
+    monkeypatch.setitem(preprocess.RESAMPLE, "area", lambda images, size: preprocess.area_average(images, size) + 1)
+    out = tmp_path / "model.onnx"
+    out.write_bytes(b"the model in use")
+    with pytest.raises(UserError, match=r"model.onnx: not written, because ONNX Runtime does not judge as PyTorch"):
+        exporting.export(trained, out)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+    assert out.read_bytes() == b"the model in use"
+
+
+def test_the_command_exports_a_run_whose_images_are_gone(trained: Path, tmp_path: Path) -> None:
+    checkpoint = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
+    checkpoint["datamodule_hyper_parameters"]["root"] = str(tmp_path / "gone")
+    torch.save(checkpoint, tmp_path / "elsewhere.ckpt")
+    ran = castnet("export", tmp_path / "elsewhere.ckpt", "-o", tmp_path / "model.onnx")
+    assert ran.returncode == 0, ran.stderr
+    assert "drawn castings as PyTorch does" in ran.stdout
+    assert Inspector(tmp_path / "model.onnx").threshold == 0.5
+
+
+@pytest.mark.parametrize(
+    ("source", "out", "message"),
+    [
+        ("nowhere", "model.onnx", "nowhere: no such file"),
+        (".", "model.onnx", "best.ckpt: no such file"),
+        ("run", "nowhere/model.onnx", "nowhere/model.onnx: cannot be written"),
+    ],
+)
+def test_a_wrong_path_is_one_line(
+    trained: Path, tmp_path: Path, source: str, out: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = castnet("export", trained if source == "run" else tmp_path / source, "-o", tmp_path / out)
+    assert ran.returncode == 2
+    assert message in ran.stderr
+    assert ran.stderr.count("\n") == 1

@@ -1,0 +1,165 @@
+import csv
+import json
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+from queue import Empty, Queue
+
+import pytest
+
+from castnet.deploy.inspector import Inspector
+from tests.deploy.conftest import castnet, start
+
+
+@pytest.fixture
+def sorted_out(inspector: Inspector, castings: Path) -> dict[bool, list[Path]]:
+    """Castings that the model calls defective (True) and good (False)."""
+    files = sorted(castings.rglob("*.jpeg"))
+    called: dict[bool, list[Path]] = {True: [], False: []}
+    for file, verdict in zip(files, inspector.inspect_many(files), strict=True):
+        called[verdict.is_defect].append(file)
+    assert called[True]
+    assert called[False]
+    return called
+
+
+def test_the_exit_code_tells_good_from_defective_from_trouble(
+    model: Path, sorted_out: dict[bool, list[Path]], tmp_path: Path
+) -> None:
+    good, defective = sorted_out[False][0], sorted_out[True][0]
+    assert castnet("predict", model, good).returncode == 0
+    assert castnet("predict", model, good, defective).returncode == 1
+    torn = tmp_path / "torn.jpeg"
+    torn.write_bytes(good.read_bytes()[:3000])
+    ran = castnet("predict", model, torn, good, defective)
+    assert ran.returncode == 2
+    assert f"not read    {torn}" in ran.stdout
+    assert f"{defective}\n3 images: 1 good, 1 defective, 1 not read (threshold 0." in ran.stdout
+
+
+def test_json_csv_and_the_inspector_agree(model: Path, castings: Path, inspector: Inspector) -> None:
+    test = castings / "test"
+    lines = [json.loads(line) for line in castnet("predict", model, test, "--json").stdout.splitlines()]
+    rows = list(csv.DictReader(castnet("predict", model, f"{test}/*/*.jpeg", "--csv").stdout.splitlines()))
+    assert sorted(line["file"] for line in lines) == sorted(row["file"] for row in rows)
+    assert len(lines) == 12
+    for line, row in zip(lines, rows, strict=True):
+        verdict = inspector.inspect(line["file"])
+        assert (line["class"], line["p_defect"]) == (verdict.class_name, verdict.p_defect)
+        assert (row["file"], row["class"], float(row["p_defect"])) == (line["file"], line["class"], line["p_defect"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere/*.png"], "nowhere/*.png: no images there"),
+        ([], "name images, folders or patterns"),
+        (["--watch", "nowhere"], "nowhere: no such folder"),
+    ],
+)
+def test_a_wrong_argument_is_one_line(model: Path, arguments: list[str], message: str) -> None:
+    ran = castnet("predict", model, *arguments)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert message in ran.stderr
+    assert ran.stderr.count("\n") == 1
+
+
+class Watch:
+    """`castnet predict --watch` at work, with the lines it prints."""
+
+    def __init__(self, model: Path, folder: Path) -> None:
+        self.process = start("predict", model, "--json", "--watch", folder)
+        self.lines: Queue[dict[str, object]] = Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self.lines.put(json.loads(line))
+
+    def next(self) -> dict[str, object]:
+        return self.lines.get(timeout=20)
+
+    def is_silent(self) -> bool:
+        try:
+            self.lines.get(timeout=1.5)
+        except Empty:
+            return True
+        return False
+
+    def end(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=20)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "camera"
+    folder.mkdir()
+    return folder
+
+
+def test_a_watched_folder_gives_each_image_once_also_after_a_restart(
+    model: Path, folder: Path, sorted_out: dict[bool, list[Path]]
+) -> None:
+    good, defective, late = sorted_out[False][0], sorted_out[True][0], sorted_out[True][1]
+    shutil.copy(good, folder)
+    watch = Watch(model, folder)
+    assert watch.next()["file"] == str(folder / good.name)
+    second = castnet("predict", model, "--watch", folder)
+    assert (second.returncode, "another `castnet predict --watch`" in second.stderr) == (2, True)
+    shutil.copy(defective, folder)
+    assert watch.next()["is_defect"] is True
+    assert watch.is_silent()
+    assert watch.end() == 1
+    # As a machine that fails in the middle of a write leaves it.
+    state = folder / ".castnet-inspected"
+    state.write_text(state.read_text() + '["late')
+    shutil.copy(late, folder)
+    watch = Watch(model, folder)
+    assert watch.next()["file"] == str(folder / late.name)
+    assert watch.is_silent()
+    watch.process.send_signal(signal.SIGKILL)
+    watch.process.wait()
+    shutil.copy(sorted_out[False][1], folder / good.name)  # the camera has started to number anew
+    watch = Watch(model, folder)
+    assert watch.next()["file"] == str(folder / good.name)
+    assert watch.is_silent()
+    assert watch.end() == 0
+
+
+def test_a_file_still_being_written_is_waited_for(
+    model: Path, folder: Path, sorted_out: dict[bool, list[Path]], inspector: Inspector
+) -> None:
+    watch = Watch(model, folder)
+    content, path = sorted_out[True][0].read_bytes(), folder / "slow.jpeg"
+    with path.open("wb") as file:
+        for position in range(0, len(content), len(content) // 3):
+            file.write(content[position : position + len(content) // 3])
+            file.flush()
+            time.sleep(1.2)  # longer than it takes to be called unchanged
+            assert position + len(content) // 3 >= len(content) or watch.lines.empty()
+    assert watch.next()["p_defect"] == inspector.inspect(content).p_defect
+    assert watch.is_silent()
+    watch.end()
+
+
+def test_a_long_list_may_be_cut_off_by_its_reader(model: Path, castings: Path) -> None:
+    process = start("predict", model, *[castings] * 20, "--csv")
+    assert process.stdout
+    assert process.stdout.readline().startswith("file,")
+    process.stdout.close()
+    assert process.stderr
+    assert "Traceback" not in process.stderr.read()
+    assert process.wait(timeout=30) == 2
+
+
+def test_one_image_is_judged_soon_after_a_cold_start(model: Path, test_images: list[Path]) -> None:
+    seconds = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        assert castnet("predict", model, test_images[0]).returncode in (0, 1)
+        seconds.append(time.perf_counter() - begin)
+    assert min(seconds) < 2, "0.7 s on a machine at rest, see benchmarks/verdict.py"

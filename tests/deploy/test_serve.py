@@ -1,0 +1,174 @@
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import torch
+
+from castnet.data.augment import network_input
+from castnet.data.pixels import area_average, decode
+from castnet.deploy.inspector import Inspector, Verdict
+from castnet.deploy.predict import images_below
+from castnet.deploy.serve import MAX_BODY, MAX_WAITING
+from castnet.model.classifier import load_classifier
+from tests.deploy.conftest import castnet, start
+from tests.deploy.test_inspector import bomb
+
+Server = tuple["subprocess.Popen[str]", str]
+
+
+@pytest.fixture
+def server(model: Path) -> Iterator[Server]:
+    """A running server and its address."""
+    process = start("serve", model, "--port", 0)
+    assert process.stdout
+    address = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())
+    assert address
+    yield process, address[0]
+    process.kill()
+    process.wait()
+
+
+def test_the_answer_is_the_inspectors(server: Server, inspector: Inspector, test_images: list[Path]) -> None:
+    _, address = server
+    with httpx.Client(base_url=address) as client:
+        for file in test_images:
+            answer = client.post("/inspect", content=file.read_bytes())
+            verdict = inspector.inspect(file)
+            assert answer.status_code == 200
+            assert answer.json()["class_name"] == verdict.class_name
+            assert answer.json()["p_defect"] == pytest.approx(verdict.p_defect, abs=1e-6)
+        health = client.get("/health").json()
+        assert (health["status"], health["waiting"], health["threshold"]) == ("ok", 0, inspector.threshold)
+        assert client.get("/docs").status_code == 200
+        body = client.get("/openapi.json").json()["paths"]["/inspect"]["post"]["requestBody"]
+        assert "image/jpeg" in body["content"]
+
+
+def test_what_is_no_image_or_too_large_is_refused_and_the_next_one_judged(
+    server: Server, test_images: list[Path], tmp_path: Path
+) -> None:
+    _, address = server
+    image = test_images[0].read_bytes()
+    with httpx.Client(base_url=address) as client:
+        for body, status, reason in (
+            (b"", 422, "cannot be read as an image"),
+            (b"text", 422, "cannot be read as an image"),
+            (image[:2000], 422, "truncated"),
+            (bomb(tmp_path / "bomb.png").read_bytes(), 422, "10000 × 10000 pixels"),
+            (np.random.default_rng(0).bytes(MAX_BODY + 1), 413, "more than 20,000,000 bytes"),
+        ):
+            answer = client.post("/inspect", content=body)
+            assert (answer.status_code, reason in answer.json()["detail"]) == (status, True), answer.text
+        assert client.post("/inspect", content=image).status_code == 200
+
+
+def listens(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/health", timeout=5).is_success
+    except httpx.TransportError:
+        return False
+
+
+def hold(address: str, count: int) -> list[socket.socket]:
+    """Begin requests that do not send their images yet."""
+    host, port = address.removeprefix("http://").split(":")
+    connections = [socket.create_connection((host, int(port))) for _ in range(count)]
+    for connection in connections:
+        connection.sendall(b"POST /inspect HTTP/1.1\r\nHost: line\r\nContent-Length: 5\r\n\r\n")
+    while httpx.get(f"{address}/health").json()["waiting"] < count:
+        time.sleep(0.01)
+    return connections
+
+
+def test_one_request_too_many_is_told_to_come_back(server: Server, test_images: list[Path]) -> None:
+    _, address = server
+    connections = hold(address, MAX_WAITING)
+    answer = httpx.post(f"{address}/inspect", content=test_images[0].read_bytes())
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+    for connection in connections:
+        connection.sendall(b"image")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 422")
+    assert httpx.post(f"{address}/inspect", content=test_images[0].read_bytes()).status_code == 200
+
+
+def test_what_was_taken_in_is_answered_after_sigterm(server: Server) -> None:
+    process, address = server
+    connections = hold(address, 8)
+    process.send_signal(signal.SIGTERM)
+    while listens(address):
+        time.sleep(0.01)
+    for connection in connections:
+        connection.sendall(b"image")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 422")
+    assert process.wait(timeout=10) in (0, -signal.SIGTERM)
+    assert process.stderr
+    assert "Traceback" not in process.stderr.read()
+
+
+def test_a_client_that_goes_on_after_sigterm_learns_that_its_connection_closes(
+    server: Server, test_images: list[Path]
+) -> None:
+    process, address = server
+    image = test_images[0].read_bytes()
+    with httpx.Client(base_url=address) as client:
+        assert "Connection" not in client.post("/inspect", content=image).headers
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        answer = client.post("/inspect", content=image)
+        assert (answer.status_code, answer.headers["Connection"]) == (200, "close")
+
+
+def test_sixty_four_clients_at_once_get_verdicts_or_503(server: Server, test_images: list[Path]) -> None:
+    process, address = server
+    images = [file.read_bytes() for file in test_images]
+
+    def client(number: int) -> list[int]:
+        with httpx.Client(base_url=address, timeout=30) as connection:
+            return [
+                connection.post("/inspect", content=images[(number + turn) % len(images)]).status_code
+                for turn in range(5)
+            ]
+
+    with ThreadPoolExecutor(64) as pool:
+        statuses = [status for answers in pool.map(client, range(64)) for status in answers]
+    assert set(statuses) <= {200, 503}
+    assert statuses.count(200) > 0
+    assert process.poll() is None
+
+
+def test_a_port_that_cannot_be_had_is_one_line(model: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        runs = {given: castnet("serve", model, "--port", given) for given in (port, 100_000)}
+    for given, ran in runs.items():
+        assert ran.returncode == 2
+        assert f"127.0.0.1:{given}: cannot be listened on" in ran.stderr
+        assert ran.stderr.count("\n") == 1
+
+
+def test_http_and_inspector_judge_every_real_test_image_as_pytorch_does(
+    server: Server, inspector: Inspector, model: Path, real_castings: Path
+) -> None:
+    _, address = server
+    files = images_below(real_castings / "test")
+    classifier = load_classifier(model.with_suffix(".ckpt")).eval()
+    pixels = torch.from_numpy(np.stack([area_average(decode(file), 64) for file in files]))
+    with torch.inference_mode():
+        p_defect = classifier.defect_probability(classifier(network_input(pixels, 32)))
+    called_defective = (classifier.test_metrics.decide(p_defect) == classifier.test_metrics.defect).tolist()
+    with httpx.Client(base_url=address) as client:
+        answers = [client.post("/inspect", content=file.read_bytes()).json() for file in files]
+    verdicts = [asdict(verdict) for verdict in inspector.inspect_many(files) if isinstance(verdict, Verdict)]
+    assert len(files) == len(verdicts) == 715
+    for found in (answers, verdicts):
+        assert [entry["p_defect"] for entry in found] == pytest.approx(p_defect.tolist(), abs=1e-5)
+        assert [entry["is_defect"] for entry in found] == called_defective
