@@ -163,7 +163,7 @@ class Evaluation:
         return wrong[np.lexsort((-np.abs(p_defect[wrong] - self.threshold), overkill))]
 
     def figures(self) -> dict[str, Figure]:
-        """By file name: confusion matrix, PR curve, rates by threshold, reliability, samples, errors, their evidence."""
+        """By file name: confusion matrix, PR curve, rates by threshold, reliability, samples, errors, evidence."""
         precision, recall, _ = self.counted.pr_curve()
         samples = np.sort(np.random.default_rng(0).permutation(len(self.files))[:SAMPLES])
         drawn = {
