@@ -93,7 +93,7 @@ def show_card(inspector: Inspector) -> None:
         st.table(pd.DataFrame(columns, index=[*RATES.values(), "AUROC"]))
         st.caption("Escape rate: defective castings that pass. Overkill rate: good castings that are rejected.")
     st.caption(
-        f"A casting is called defective from P(defect) = {card['threshold']:g}. Temperature {card['temperature']:g}, "
+        f"A casting is called defective from P(defect) = {card['threshold']:.3g}. Temperature {card['temperature']:.3g}, "
         f"{card['image_size']} × {card['image_size']} pixels. Exported {card['exported'][:10]} by castnet "
         f"{card['castnet']}."
     )
@@ -119,7 +119,7 @@ judged in {verdict.latency_ms:.1f} ms</div>
      aria-valuenow="{verdict.p_defect:.4f}">
   <div class="fill" style="width: {p}%; background: {colour}"></div>
   <div class="cut" style="left: {cut}%"></div>
-  <div class="label" style="left: {min(max(cut, 8), 92)}%">threshold {verdict.threshold:g}</div>
+  <div class="label" style="left: {min(max(cut, 8), 92)}%">threshold {verdict.threshold:.3g}</div>
   <div class="end" style="left: 0">0</div><div class="end" style="right: 0">1</div>
 </div>""",
         unsafe_allow_html=True,
@@ -159,7 +159,7 @@ def show_many(inspector: Inspector, castings: Sequence[Casting]) -> None:
             "p_defect": st.column_config.ProgressColumn("P(defect)", format="%.4f", min_value=0, max_value=1),
         },
     )
-    st.caption(f"Threshold {inspector.threshold:g}. A click on a heading sorts, a tick on the left opens a casting.")
+    st.caption(f"Threshold {inspector.threshold:.3g}. A click on a heading sorts, a tick on the left opens a casting.")
     for index in event.selection.rows:
         show_one(inspector, castings[index])
 

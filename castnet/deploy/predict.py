@@ -55,7 +55,7 @@ def predict(model: Path, patterns: Sequence[str], form: str) -> int:
         unread = f", {codes.count(TROUBLE):,} not read" if TROUBLE in codes else ""
         print(
             f"{len(files):,} images: {codes.count(GOOD):,} good, {codes.count(DEFECT):,} defective{unread} "
-            f"(threshold {inspector.threshold:g}, {time.perf_counter() - start:.1f} s)"
+            f"(threshold {inspector.threshold:.3g}, {time.perf_counter() - start:.1f} s)"
         )
     return max(codes)
 

@@ -110,7 +110,7 @@ def rates_by_threshold(p_defect: NDArray[np.floating], defective: NDArray[np.boo
     ):
         below = np.searchsorted(np.sort(scores), thresholds) / len(scores)
         axis.plot(thresholds, below if name == "escape rate" else 1 - below, color=colour, label=name)
-    axis.axvline(threshold, color=QUIET, linestyle="--", linewidth=1, label=f"threshold {threshold:g}")
+    axis.axvline(threshold, color=QUIET, linestyle="--", linewidth=1, label=f"threshold {threshold:.3g}")
     axis.set(xlabel="threshold on P(defect)", ylabel="rate", xlim=(0, 1), ylim=(-0.01, 1.01))
     axis.legend(frameon=False)
     _tidy(axis)

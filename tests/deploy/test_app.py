@@ -63,7 +63,7 @@ def test_an_uploaded_casting_gets_the_inspectors_verdict_and_a_heat_map(
     expect(page.get_by_test_id("verdict")).to_have_text("Defective" if verdict.is_defect else "Good", timeout=30_000)
     meter = page.get_by_role("meter")
     assert float(meter.get_attribute("aria-valuenow") or "nan") == pytest.approx(verdict.p_defect, abs=1e-4)
-    expect(meter).to_contain_text(f"threshold {verdict.threshold:g}")
+    expect(meter).to_contain_text(f"threshold {verdict.threshold:.3g}")
     expect(page.get_by_alt_text("heat map of the evidence for a defect")).to_be_visible()
 
 
