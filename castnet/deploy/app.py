@@ -93,7 +93,7 @@ def show_card(inspector: Inspector) -> None:
         st.table(pd.DataFrame(columns, index=[*RATES.values(), "AUROC"]))
         st.caption("Escape rate: defective castings that pass. Overkill rate: good castings that are rejected.")
     st.caption(
-        f"A casting is called defective from P(defect) = {card['threshold']:.3g}. Temperature {card['temperature']:.3g}, "
+        f"Called defective from P(defect) = {card['threshold']:.3g}. Temperature {card['temperature']:.3g}, "
         f"{card['image_size']} × {card['image_size']} pixels. Exported {card['exported'][:10]} by castnet "
         f"{card['castnet']}."
     )
