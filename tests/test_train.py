@@ -83,7 +83,7 @@ def test_the_same_seed_gives_the_same_metrics_digit_for_digit_and_another_does_n
 def test_a_run_says_which_data_it_uses(run_train: Command, castings: Path) -> None:
     ran = run_train("trainer.max_epochs=1")
     assert ran.code == 0, ran.err
-    assert f"data: folder castings in {castings}: 87 train, 21 val, 12 test" in ran.out
+    assert f"data=folder in {castings}: 87 train, 21 val, 12 test" in ran.out
     assert "escape rate" in ran.out
 
 

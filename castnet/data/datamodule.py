@@ -161,7 +161,7 @@ class CastingDataModule(LightningDataModule):
         """One line for people: which data this is and how many images each subset has."""
         summary = self.summary()
         sizes = ", ".join(f"{sum(counts.values()):,} {subset}" for subset, counts in summary["counts"].items())
-        return f"data: {summary['source']} castings in {summary['root']}: {sizes}. {summary['protocol']}"
+        return f"data={summary['source']} in {summary['root']}: {sizes}. {summary['protocol']}"
 
     def _split(self, folder: Folder) -> dict[str, Indices]:
         if self.test_subset == "all":
