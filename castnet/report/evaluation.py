@@ -129,7 +129,8 @@ class Evaluation:
     def table(self) -> Table:
         """The classification report, for a terminal."""
         metrics = self.metrics()
-        table = Table(title=f"{self.data['subset'].capitalize()} images, data={self.data['source']}", title_justify="left")
+        title = f"{self.data['subset'].capitalize()} images, data={self.data['source']}"
+        table = Table(title=title, title_justify="left")
         table.add_column("class")
         for column in ("precision", "recall", "F1", "images"):
             table.add_column(column, justify="right")
