@@ -16,12 +16,10 @@ from rich.progress import track
 
 from castnet.data.audit_page import PAIRS_SHOWN, page
 from castnet.data.duplicates import Indices, Spectra, find_copies
-from castnet.data.pixels import decode
+from castnet.data.pixels import SUFFIXES, decode
 from castnet.data.unwrap import unwrapped_spectrum
 from castnet.errors import UserError
 
-# What torchvision's ImageFolder reads.
-SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 OUTPUTS = ("audit.html", "audit.json", "groups.csv")
 # Modified z-score beyond which a value is an outlier (Iglewicz & Hoaglin, How to Detect and Handle Outliers, 1993).
 OUTLIER = 3.5

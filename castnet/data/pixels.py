@@ -23,6 +23,8 @@ Grey = NDArray[np.uint8]
 # A change to decoding or resampling must change this, or blocks made before it would be taken for current.
 FORMAT = "castnet-pixels-1"
 CHUNK = 1024
+# What torchvision's ImageFolder takes for an image.
+SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
 # No inspection camera has more; a file of a few kilobytes can claim to, and its pixels would fill the memory.
 MAX_PIXELS = 64_000_000
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # Pillow's own limit lies above this one

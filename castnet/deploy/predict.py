@@ -12,10 +12,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
+from castnet.data.pixels import SUFFIXES
 from castnet.deploy.inspector import Inspector, Verdict
 from castnet.errors import UserError
 
-SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 GOOD, DEFECT, TROUBLE = 0, 1, 2  # exit codes
 FIELDS = ("file", "class", "is_defect", "p_defect", "threshold", "latency_ms", "error")
 

@@ -69,6 +69,11 @@ class Evaluation:
         return counted
 
     @property
+    def defective(self) -> Tensor:
+        """Whether each image is of a defective casting, bool (n,)."""
+        return self.labels == self.counted.defect
+
+    @property
     def predicted(self) -> NDArray[np.int64]:
         """Predicted class indices (n,)."""
         return self.counted.decide(self.p_defect).numpy()
@@ -110,7 +115,7 @@ class Evaluation:
         for name, true in (("escape_rate_interval", defect), ("overkill_rate_interval", 1 - defect)):
             images = int(counts[true].sum())
             intervals[name] = list(rate_interval(int(counts[true, 1 - true]), images)) if images else None
-        ece = binary_calibration_error(self.p_defect, (self.labels == defect).long(), n_bins=CALIBRATION_BINS)
+        ece = binary_calibration_error(self.p_defect, self.defective.long(), n_bins=CALIBRATION_BINS)
         return intervals | {"ece": ece.item()}
 
     def metrics(self) -> dict[str, Any]:
@@ -170,12 +175,8 @@ class Evaluation:
         drawn = {
             "confusion_matrix": figures.confusion_matrix(self.counted.confusion_matrix().numpy(), self.class_names),
             "precision_recall": figures.precision_recall(precision.numpy(), recall.numpy()),
-            "threshold": figures.rates_by_threshold(
-                self.p_defect.numpy(), (self.labels == self.counted.defect).numpy(), self.threshold
-            ),
-            "reliability": figures.reliability(
-                self.p_defect.numpy(), (self.labels == self.counted.defect).numpy(), self.temperature
-            ),
+            "threshold": figures.rates_by_threshold(self.p_defect.numpy(), self.defective.numpy(), self.threshold),
+            "reliability": figures.reliability(self.p_defect.numpy(), self.defective.numpy(), self.temperature),
             "sample_predictions": self._draw_predictions(samples, self._pixels(samples)),
         }
         errors = self.errors()[:MOST_ERRORS]

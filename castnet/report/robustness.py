@@ -99,7 +99,7 @@ def robustness(classifier: CastingClassifier, datamodule: CastingDataModule) -> 
     counted = [CastingMetrics(hparams["class_names"], hparams["defect_class"], hparams["threshold"]) for _ in cases]
     rows = datamodule.rows[datamodule.test_subset]
     labels = torch.from_numpy(datamodule.folder.labels[rows])
-    side = datamodule.hparams["image_size"] * datamodule.hparams["oversample"]
+    side = datamodule.block.shape[-1]
     reduce = RESAMPLE[datamodule.hparams["resample"]]
     classifier = classifier.eval().cpu()
     for start in track(range(0, len(rows), CHUNK), "Spoiling images", transient=True):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from castnet.data.datamodule import CastingDataModule
 from castnet.errors import UserError
-from castnet.model.classifier import CastingClassifier
+from castnet.model.classifier import load_classifier
 
 CONFIDENCE = 0.95
 # Beyond these a temperature only tells that validation images are too few, or that they are all right or all wrong.
@@ -92,7 +92,7 @@ def choose_operating_point(ckpt_path: Path, datamodule: CastingDataModule, rule:
         datamodule: what it was trained on.
         rule: how the threshold is chosen.
     """
-    classifier = CastingClassifier.load_from_checkpoint(ckpt_path, map_location="cpu", weights_only=True).eval()
+    classifier = load_classifier(ckpt_path).eval()
     with torch.inference_mode():
         batches = [(classifier(datamodule.input_of(pixels)), labels) for pixels, labels in datamodule.loader("val")]
     logits, labels = (torch.cat(column) for column in zip(*batches, strict=True))
