@@ -87,6 +87,12 @@ def test_a_run_says_which_data_it_uses(run_train: Command, castings: Path) -> No
     assert "escape rate" in ran.out
 
 
+def test_a_run_in_mixed_precision_is_judged_like_any_other(run_train: Command) -> None:
+    ran = run_train("+trainer.precision=bf16-mixed", "trainer.max_epochs=1")
+    assert ran.code == 0, ran.err
+    assert 0 <= json.loads((ran.folder / "metrics.json").read_text())["auroc"] <= 1
+
+
 def test_an_interrupted_run_resumes_where_it_stopped_as_if_nothing_had_been(run_train: Command) -> None:
     constant = "model.one_cycle_warmup=null"
     whole = run_train(constant, folder="whole")

@@ -71,7 +71,7 @@ class CastingClassifier(LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of class 1, float32 (n,), from grey images, float32 (n, 1, image_size, image_size) in [0, 1]."""
-        return cast(Tensor, self.network(self._standardised(images)))
+        return cast(Tensor, self.network(self._standardised(images)).float())
 
     def _standardised(self, images: Tensor) -> Tensor:
         return ((images - self.hparams["mean"]) / self.hparams["std"]).expand(-1, 3, -1, -1)
