@@ -16,8 +16,9 @@ from castnet.errors import UserError
 from castnet.model.classifier import load_classifier
 
 CONFIDENCE = 0.95
-# Beyond these a temperature only tells that validation images are too few, or that they are all right or all wrong.
-TEMPERATURES = (0.25, 10.0)
+# Standard deviation of log(temperature) before any image is seen. Without it, validation images that are all right would
+# sharpen the probabilities without end, and a defect that is only just told from a good part on the line would pass.
+PRIOR = 0.5
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class ThresholdRule:
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The temperature that makes the probabilities most likely (Guo et al., arXiv:1706.04599).
+    """The most probable temperature (Guo et al., arXiv:1706.04599), log-normal around 1 as long as nothing is known.
 
     Args:
         logits: of class 1, float32 (n,).
@@ -77,9 +78,10 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
     def loss(log_temperature: float) -> float:
         scaled = logits.double() / np.exp(log_temperature)
-        return F.binary_cross_entropy_with_logits(scaled, labels.double()).item()
+        surprise = F.binary_cross_entropy_with_logits(scaled, labels.double(), reduction="sum").item()
+        return float(surprise + (log_temperature / PRIOR) ** 2 / 2)
 
-    return float(np.exp(minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded").x))
+    return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
 
 
 def choose_operating_point(ckpt_path: Path, datamodule: CastingDataModule, rule: ThresholdRule) -> OperatingPoint:

@@ -23,6 +23,18 @@ def test_the_temperature_undoes_overconfidence() -> None:
     assert fit_temperature(logits, labels) == pytest.approx(3, rel=0.05)
 
 
+def test_the_temperature_undoes_underconfidence_where_many_images_show_it() -> None:
+    logits, labels, _ = overconfident(factor=0.4)
+    assert fit_temperature(logits, labels) == pytest.approx(0.4, rel=0.05)
+
+
+def test_no_error_among_the_validation_images_is_no_reason_to_trust_the_network_without_end() -> None:
+    labels = torch.arange(1000) % 2
+    logits = (labels - 0.5) * 40
+    logits[:2] *= torch.tensor([0.01, 0.02])  # right, but only just
+    assert 0.5 < fit_temperature(logits, labels) < 1
+
+
 @pytest.mark.parametrize(("escape_cost", "overkill_cost"), [(20, 1), (1, 1), (1, 4)])
 def test_the_threshold_has_the_least_cost_of_all(escape_cost: float, overkill_cost: float) -> None:
     _, labels, true = overconfident()
