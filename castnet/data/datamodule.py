@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from castnet.data.augment import Augmentation, network_input
-from castnet.data.folder import Folder, read_folder
+from castnet.data.folder import Folder, correct_labels, read_folder
 from castnet.data.groups import read_groups, read_slices, read_subsets
 from castnet.data.pixels import RESAMPLE, Grey, pixel_block
 from castnet.data.sources import obtain
@@ -64,6 +64,8 @@ class CastingDataModule(LightningDataModule):
         assignment: table of which image is train, val or test, see `castnet.data.groups.read_subsets`; None leaves it
             to the folder and `split`.
         groups: table of which images show the same part, see `castnet.data.groups.read_groups`, or None.
+        corrections: images that lie in the wrong class folder, by the class they belong to, see
+            `castnet.data.folder.correct_labels`; None leaves all where they are.
         slices: images to judge by themselves, see `castnet.data.groups.read_slices`.
         split: how val is held out: `stratified` (at random), `first_of_class` (as Keras does) or `grouped` (no part on
             both sides).
@@ -92,6 +94,7 @@ class CastingDataModule(LightningDataModule):
         batch_size: int,
         assignment: str | None,
         groups: str | None,
+        corrections: dict[str, list[str]] | None,
         slices: dict[str, str],
         split: str,
         fold: int,
@@ -137,7 +140,9 @@ class CastingDataModule(LightningDataModule):
         self.rows = self._split(folder)
         side = self.hparams["image_size"] * self.hparams["oversample"]
         self.block = pixel_block(folder.paths, side, self.hparams["resample"], Path(self.hparams["cache_dir"]))
-        self._folder = folder
+        # After the split, which stays as it was; and test images keep their class, so that figures compare.
+        self._folder = correct_labels(folder, self.hparams["corrections"] or {}, self.rows[self.test_subset])
+        self.n_corrected = int((self._folder.labels != folder.labels).sum())
 
     @property
     def folder(self) -> Folder:
@@ -155,13 +160,14 @@ class CastingDataModule(LightningDataModule):
             key: self.hparams[key]
             for key in ("source", "root", "protocol", "assignment", "groups", "split", "fold", "seed")
         }
-        return origin | {"counts": counts, "subset": self.test_subset}
+        return origin | {"counts": counts, "corrected": self.n_corrected, "subset": self.test_subset}
 
     def describe(self) -> str:
         """One line for people: which data this is and how many images each subset has."""
         summary = self.summary()
         sizes = ", ".join(f"{sum(counts.values()):,} {subset}" for subset, counts in summary["counts"].items())
-        return f"data={summary['source']} in {summary['root']}: {sizes}. {summary['protocol']}"
+        corrected = f", {self.n_corrected} of them under a corrected label" if self.n_corrected else ""
+        return f"data={summary['source']} in {summary['root']}: {sizes}{corrected}. {summary['protocol']}"
 
     def _split(self, folder: Folder) -> dict[str, Indices]:
         if self.test_subset == "all":

@@ -1,7 +1,7 @@
 """A folder of class folders: which images there are, and of which class."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +67,26 @@ def read_folder(root: Path, defect_class: str) -> Folder:
         labels=np.array([label for _, label in samples], dtype=np.int64),
         is_test=is_test,
     )
+
+
+def correct_labels(folder: Folder, corrections: Mapping[str, Sequence[str]], kept: NDArray[np.int64]) -> Folder:
+    """The folder with images counted to the class they belong to instead of the one whose folder they lie in.
+
+    Args:
+        folder: the images.
+        corrections: paths relative to the root, by class name; those that the folder does not have do not matter.
+        kept: rows of images that stay in the class of their folder all the same.
+
+    Raises:
+        UserError: there is no such class.
+    """
+    labels = folder.labels.copy()
+    for name, files in corrections.items():
+        if name not in folder.classes:
+            raise UserError(f"data.corrections.{name}: no such class in {folder.root}; it has {_quoted(folder.classes)}")
+        labels[np.isin(folder.files, files)] = folder.classes.index(name)
+    labels[kept] = folder.labels[kept]
+    return replace(folder, labels=labels)
 
 
 def _list_classes(folder: Path) -> tuple[list[str], Sequence[tuple[str, int]]]:

@@ -94,7 +94,10 @@ def test_the_real_set_has_the_published_counts(real_castings: Path, tmp_path: Pa
     datamodule = entry.build("data", cfg.data)
     datamodule.setup()
     assert [len(datamodule.rows[name]) for name in ("train", "val", "test")] == [5307, 1326, 715]
-    assert datamodule.summary()["counts"]["test"] == {"def_front": 453, "ok_front": 262}
+    counts = datamodule.summary()["counts"]
+    assert counts["test"] == {"def_front": 453, "ok_front": 262}
+    learnt = {name: counts["train"][name] + counts["val"][name] for name in ("def_front", "ok_front")}
+    assert learnt == {"def_front": 3758 - 16, "ok_front": 2875 + 16}
 
 
 def write_table(path: Path, files: list[str], **columns: list[object]) -> Path:
@@ -124,6 +127,22 @@ def test_test_images_of_parts_seen_in_training_are_told_apart(castings: Path, tm
     table = write_table(tmp_path / "groups.csv", files, group=[twins.get(file, file) for file in files])
     unseen = configured(castings, tmp_path, f"data.groups={table}").test_slices()["parts never seen in training"]
     assert np.flatnonzero(~unseen).tolist() == [2, 7]
+
+
+def test_corrected_labels_are_learnt_and_validated_by_but_not_tested_by(castings: Path, tmp_path: Path) -> None:
+    plain = configured(castings, tmp_path)
+    chosen = [plain.rows[subset][0] for subset in ("train", "val", "test")]
+    other = [plain.folder.classes[1 - label] for label in plain.folder.labels[chosen]]
+    overrides = []
+    for name in set(other):
+        files = [plain.folder.files[row] for row, to in zip(chosen, other, strict=True) if to == name]
+        overrides.append(f"+data.corrections.{name}=[{','.join(files)}]")
+    corrected = configured(castings, tmp_path, *overrides)
+    assert subsets(corrected) == subsets(plain)
+    assert np.flatnonzero(corrected.folder.labels != plain.folder.labels).tolist() == sorted(chosen[:2])
+    assert "2 of them under a corrected label" in corrected.describe()
+    with pytest.raises(UserError, match=r"data\.corrections\.good: no such class .* def_front/, ok_front/"):
+        configured(castings, tmp_path, "+data.corrections.good=[train/def_front/0.jpeg]")
 
 
 def test_slices_are_file_patterns_or_the_values_of_a_tables_column(castings: Path, tmp_path: Path) -> None:
