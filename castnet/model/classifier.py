@@ -74,7 +74,9 @@ class CastingClassifier(LightningModule):
         return cast(Tensor, self.network(self._standardised(images)).float())
 
     def _standardised(self, images: Tensor) -> Tensor:
-        return ((images - self.hparams["mean"]) / self.hparams["std"]).expand(-1, 3, -1, -1)
+        images = ((images - self.hparams["mean"]) / self.hparams["std"]).expand(-1, 3, -1, -1)
+        # Three channels in memory make the first convolution faster than three views of one.
+        return images.contiguous(memory_format=torch.channels_last)
 
     def explain(self, images: Tensor, explained: Tensor) -> tuple[Tensor, Tensor]:
         """What forward returns, and what every place of some of the images says for the defect.
