@@ -1,0 +1,64 @@
+"""What different rules for the threshold cost on the test images, for the checkpoints of several seeds.
+
+    python benchmarks/rules.py SWEEP/*/checkpoints/best.ckpt
+
+Every rule sees the calibrated probabilities of the validation images alone. Printed are the defective castings that
+pass and the good ones rejected.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from castnet import entry
+from castnet.data.datamodule import CastingDataModule
+from castnet.model.classifier import load_classifier
+from castnet.report.threshold import ThresholdRule
+
+Probabilities, Defective = NDArray[np.float64], NDArray[np.bool_]
+RULES: dict[str, Callable[[Probabilities, Defective], float]] = {
+    "0.5": lambda p, defective: 0.5,
+    "the worst validation defect is caught": lambda p, defective: float(p[defective].min()),
+    "no more than 1 defect in 1,000 expected to pass": lambda p, _: ThresholdRule(1, 1, 0.001).threshold(p),
+    "an escape costs 10 good parts": lambda p, _: ThresholdRule(10, 1, None).threshold(p),
+    "an escape costs 50 good parts": lambda p, _: ThresholdRule(50, 1, None).threshold(p),
+}
+
+
+def judged(ckpt_path: Path) -> dict[str, tuple[Probabilities, Defective]]:
+    """Calibrated P(defect) and whether a casting is defective, by subset."""
+    datamodule = CastingDataModule.load_from_checkpoint(ckpt_path, weights_only=True)
+    datamodule.setup()
+    classifier = load_classifier(ckpt_path).eval()
+    found = {}
+    for subset in ("val", "test"):
+        with torch.inference_mode():
+            batches = [classifier(datamodule.input_of(pixels)) for pixels, _ in datamodule.loader(subset)]
+        p_defect = classifier.defect_probability(torch.cat(batches).double()).numpy()
+        defect = datamodule.folder.classes.index(datamodule.hparams["defect_class"])
+        found[subset] = p_defect, datamodule.folder.labels[datamodule.rows[subset]] == defect
+    return found
+
+
+def main() -> None:
+    checkpoints = [judged(Path(argument)) for argument in sys.argv[1:]]
+    table = Table("rule: defects that pass / good castings rejected", *(f"run {i}" for i in range(len(checkpoints))))
+    for name, rule in RULES.items():
+        cells = []
+        for found in checkpoints:
+            threshold = rule(*found["val"])
+            p_defect, defective = found["test"]
+            rejected = p_defect >= threshold
+            cells.append(f"{np.sum(defective & ~rejected)} / {np.sum(~defective & rejected)}")
+        table.add_row(name, *cells)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    entry.guard(main)
