@@ -21,7 +21,8 @@ from castnet.data.datamodule import CastingDataModule
 from castnet.model.classifier import load_classifier
 from castnet.report.threshold import ThresholdRule
 
-Probabilities, Defective = NDArray[np.float64], NDArray[np.bool_]
+Probabilities = NDArray[np.float64]
+Defective = NDArray[np.bool_]
 RULES: dict[str, Callable[[Probabilities, Defective], float]] = {
     "0.5": lambda p, defective: 0.5,
     "the worst validation defect is caught": lambda p, defective: float(p[defective].min()),

@@ -83,7 +83,9 @@ def correct_labels(folder: Folder, corrections: Mapping[str, Sequence[str]], kep
     labels = folder.labels.copy()
     for name, files in corrections.items():
         if name not in folder.classes:
-            raise UserError(f"data.corrections.{name}: no such class in {folder.root}; it has {_quoted(folder.classes)}")
+            raise UserError(
+                f"data.corrections.{name}: no such class in {folder.root}; it has {_quoted(folder.classes)}"
+            )
         labels[np.isin(folder.files, files)] = folder.classes.index(name)
     labels[kept] = folder.labels[kept]
     return replace(folder, labels=labels)

@@ -23,7 +23,16 @@ from castnet.report.explain import overlays
 
 SAMPLES_PER_CLASS = 5
 # Settings that do not shape the result and would crowd the HParams tab.
-NOT_COMPARED = {"class_names", "defect_class", "protocol", "generate", "corrections", "slices", "cache_dir", "num_workers"}
+NOT_COMPARED = {
+    "class_names",
+    "defect_class",
+    "protocol",
+    "generate",
+    "corrections",
+    "slices",
+    "cache_dir",
+    "num_workers",
+}
 FINAL = ("accuracy", "auroc", "escape_rate", "overkill_rate")
 
 

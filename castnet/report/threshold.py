@@ -16,8 +16,8 @@ from castnet.errors import UserError
 from castnet.model.classifier import load_classifier
 
 CONFIDENCE = 0.95
-# Standard deviation of log(temperature) before any image is seen. Without it, validation images that are all right would
-# sharpen the probabilities without end, and a defect that is only just told from a good part on the line would pass.
+# Standard deviation of log(temperature) before any image is seen. Without it, validation images that are all right
+# would sharpen the probabilities without end, and a defect that looks only a little better than those would pass.
 PRIOR = 0.5
 
 
