@@ -1,5 +1,6 @@
 import csv
 import json
+import math
 import shutil
 import signal
 import threading
@@ -135,12 +136,13 @@ def test_a_file_still_being_written_is_waited_for(
 ) -> None:
     watch = Watch(model, folder)
     content, path = sorted_out[True][0].read_bytes(), folder / "slow.jpeg"
+    third = math.ceil(len(content) / 3)
     with path.open("wb") as file:
-        for position in range(0, len(content), len(content) // 3):
-            file.write(content[position : position + len(content) // 3])
+        for position in range(0, len(content), third):
+            assert watch.lines.empty()
+            file.write(content[position : position + third])
             file.flush()
             time.sleep(1.2)  # longer than it takes to be called unchanged
-            assert position + len(content) // 3 >= len(content) or watch.lines.empty()
     assert watch.next()["p_defect"] == inspector.inspect(content).p_defect
     assert watch.is_silent()
     watch.end()
