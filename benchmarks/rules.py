@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -19,12 +18,12 @@ from rich.table import Table
 from castnet import entry
 from castnet.data.datamodule import CastingDataModule
 from castnet.model.classifier import load_classifier
-from castnet.report.threshold import ThresholdRule
+from castnet.report.threshold import ThresholdRule, logits_and_labels
 
 Probabilities = NDArray[np.float64]
 Defective = NDArray[np.bool_]
 RULES: dict[str, Callable[[Probabilities, Defective], float]] = {
-    "0.5": lambda p, defective: 0.5,
+    "0.5": lambda p, _: 0.5,
     "the worst validation defect is caught": lambda p, defective: float(p[defective].min()),
     "no more than 1 defect in 1,000 expected to pass": lambda p, _: ThresholdRule(1, 1, 0.001).threshold(p),
     "an escape costs 10 good parts": lambda p, _: ThresholdRule(10, 1, None).threshold(p),
@@ -34,16 +33,14 @@ RULES: dict[str, Callable[[Probabilities, Defective], float]] = {
 
 def judged(ckpt_path: Path) -> dict[str, tuple[Probabilities, Defective]]:
     """Calibrated P(defect) and whether a casting is defective, by subset."""
+    classifier = load_classifier(ckpt_path)  # first, since it says clearly what is no checkpoint
     datamodule = CastingDataModule.load_from_checkpoint(ckpt_path, weights_only=True)
     datamodule.setup()
-    classifier = load_classifier(ckpt_path).eval()
+    defect = datamodule.folder.classes.index(datamodule.hparams["defect_class"])
     found = {}
     for subset in ("val", "test"):
-        with torch.inference_mode():
-            batches = [classifier(datamodule.input_of(pixels)) for pixels, _ in datamodule.loader(subset)]
-        p_defect = classifier.defect_probability(torch.cat(batches).double()).numpy()
-        defect = datamodule.folder.classes.index(datamodule.hparams["defect_class"])
-        found[subset] = p_defect, datamodule.folder.labels[datamodule.rows[subset]] == defect
+        logits, labels = logits_and_labels(classifier, datamodule, subset)
+        found[subset] = classifier.defect_probability(logits.double()).numpy(), labels.numpy() == defect
     return found
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from castnet.data.datamodule import CastingDataModule
 from castnet.errors import UserError
-from castnet.model.classifier import load_classifier
+from castnet.model.classifier import CastingClassifier, load_classifier
 
 CONFIDENCE = 0.95
 # Standard deviation of log(temperature) before any image is seen. Without it, validation images that are all right
@@ -84,6 +84,17 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
 
 
+def logits_and_labels(
+    classifier: CastingClassifier, datamodule: CastingDataModule, subset: str
+) -> tuple[Tensor, Tensor]:
+    """Logits of class 1, float32 (n,), and class indices, int64 (n,), of the `train`, `val` or `test` images."""
+    classifier.eval()
+    with torch.inference_mode():
+        batches = [(classifier(datamodule.input_of(pixels)), labels) for pixels, labels in datamodule.loader(subset)]
+    logits, labels = (torch.cat(column) for column in zip(*batches, strict=True))
+    return logits, labels
+
+
 def choose_operating_point(ckpt_path: Path, datamodule: CastingDataModule, rule: ThresholdRule) -> OperatingPoint:
     """Calibrate a checkpoint on its validation images, choose its threshold, and store both in it.
 
@@ -94,10 +105,8 @@ def choose_operating_point(ckpt_path: Path, datamodule: CastingDataModule, rule:
         datamodule: what it was trained on.
         rule: how the threshold is chosen.
     """
-    classifier = load_classifier(ckpt_path).eval()
-    with torch.inference_mode():
-        batches = [(classifier(datamodule.input_of(pixels)), labels) for pixels, labels in datamodule.loader("val")]
-    logits, labels = (torch.cat(column) for column in zip(*batches, strict=True))
+    classifier = load_classifier(ckpt_path)
+    logits, labels = logits_and_labels(classifier, datamodule, "val")
     temperature = fit_temperature(logits, labels)
     classifier.hparams["temperature"] = temperature
     p_defect = classifier.defect_probability(logits)
