@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from castnet.data.audit import audit
 from castnet.data.generate import generate
-from castnet.data.pixels import decode
+from castnet.imaging.decode import decode
 
 
 def disguised(image: NDArray[np.uint8], rng: np.random.Generator) -> bytes:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from castnet.data.pixels import decode
+from castnet.imaging.decode import decode
 from tests.conftest import Command
 
 

@@ -16,9 +16,9 @@ from rich.progress import track
 
 from castnet.data.audit_page import PAIRS_SHOWN, page
 from castnet.data.duplicates import Indices, Spectra, find_copies
-from castnet.data.pixels import SUFFIXES, decode
 from castnet.data.unwrap import unwrapped_spectrum
 from castnet.errors import UserError
+from castnet.imaging.decode import SUFFIXES, decode
 
 OUTPUTS = ("audit.html", "audit.json", "groups.csv")
 # Modified z-score beyond which a value is an outlier (Iglewicz & Hoaglin, How to Detect and Handle Outliers, 1993).

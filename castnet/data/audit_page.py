@@ -11,8 +11,8 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader
 
 from castnet.data.duplicates import Indices, Pair, Spectra, aligned
-from castnet.data.pixels import decode
 from castnet.data.unwrap import rectify
+from castnet.imaging.decode import decode
 
 if TYPE_CHECKING:
     from castnet.data.audit import Audit

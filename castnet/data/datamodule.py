@@ -15,10 +15,12 @@ from torch.utils.data import DataLoader, Dataset
 from castnet.data.augment import Augmentation, network_input
 from castnet.data.folder import Folder, correct_labels, read_folder
 from castnet.data.groups import read_groups, read_slices, read_subsets
-from castnet.data.pixels import RESAMPLE, Grey, pixel_block
+from castnet.data.pixels import pixel_block
 from castnet.data.sources import obtain
 from castnet.data.split import Indices, first_of_class, grouped, stratified
 from castnet.errors import UserError
+from castnet.imaging.decode import Grey
+from castnet.imaging.resample import RESAMPLE
 
 Batch = tuple[Tensor, Tensor]
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from castnet.data.pixels import Grey
+from castnet.imaging.decode import Grey
 
 Floats = NDArray[np.float32]
 Spectrum = NDArray[np.complex64]

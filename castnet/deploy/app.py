@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from castnet.data.generate import draw
-from castnet.data.pixels import decode
 from castnet.deploy.inspector import Inspector, Verdict
 from castnet.errors import UserError
+from castnet.imaging.decode import decode
 
 GOOD, BAD = "#1f7a4d", "#b3261e"
 EXAMPLES = 6

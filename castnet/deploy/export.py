@@ -20,9 +20,10 @@ from torch.export import Dim
 from castnet.data.augment import network_input
 from castnet.data.folder import read_folder
 from castnet.data.generate import draw
-from castnet.data.pixels import RESAMPLE, Grey, decode
 from castnet.deploy import preprocess
 from castnet.errors import UserError
+from castnet.imaging.decode import Grey, decode
+from castnet.imaging.resample import RESAMPLE
 from castnet.model.classifier import CastingClassifier, load_classifier
 from castnet.model.heatmap import cell_grid
 

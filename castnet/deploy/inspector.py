@@ -15,9 +15,9 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from PIL import Image
 
-from castnet.data.pixels import Grey, decode
 from castnet.errors import UserError
-from castnet.report.overlay import overlay
+from castnet.imaging.decode import Grey, decode
+from castnet.imaging.overlay import overlay
 
 Source = Path | str | bytes | NDArray[np.uint8]
 

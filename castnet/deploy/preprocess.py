@@ -1,4 +1,4 @@
-"""What `castnet.data.pixels` does to a decoded image, as torch operations that an ONNX graph can hold."""
+"""What `castnet.imaging.resample` does to a decoded image, as torch operations that an ONNX graph can hold."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def area_average(images: Tensor, size: int) -> Tensor:
-    """`castnet.data.pixels.area_average` of a batch, to the bit, as two products with matrices of whole numbers.
+    """`castnet.imaging.resample.area_average` of a batch, to the bit, as two products with matrices of whole numbers.
 
     Where a side of the image shares a divisor with `size`, its matrix repeats itself in blocks along the diagonal, and
     one block does the work: a quarter of the multiplications from 300 pixels to 128, all but none from 640 to 128.
@@ -50,7 +50,7 @@ def _overlaps(length: int, cells: int) -> Tensor:
 
 
 def nearest(images: Tensor, size: int) -> Tensor:
-    """`castnet.data.pixels.nearest` of a batch: uint8 (n, height, width) to float32 (n, size, size)."""
+    """`castnet.imaging.resample.nearest` of a batch: uint8 (n, height, width) to float32 (n, size, size)."""
     rows, columns = (_middles(side, size) for side in images.shape[1:])
     return images[:, rows[:, None], columns].float()
 

@@ -15,8 +15,8 @@ from rich.table import Table
 from torch import Tensor
 from torchmetrics.functional.classification import binary_calibration_error
 
-from castnet.data.pixels import Grey
 from castnet.data.split import Indices
+from castnet.imaging.decode import Grey
 from castnet.model.metrics import CastingMetrics
 from castnet.report import figures, html
 from castnet.report.threshold import rate_interval

@@ -5,10 +5,10 @@ import torch
 from numpy.typing import NDArray
 
 from castnet.data.datamodule import CastingDataModule
-from castnet.data.pixels import Grey
+from castnet.imaging.decode import Grey
+from castnet.imaging.overlay import overlay
 from castnet.model.classifier import CastingClassifier
 from castnet.model.heatmap import cell_grid
-from castnet.report.overlay import overlay
 
 
 def overlays(classifier: CastingClassifier, datamodule: CastingDataModule, pixels: Grey) -> NDArray[np.uint8]:

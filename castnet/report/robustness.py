@@ -12,7 +12,8 @@ from rich.progress import track
 from rich.table import Table
 
 from castnet.data.datamodule import CastingDataModule
-from castnet.data.pixels import RESAMPLE, Grey, decode
+from castnet.imaging.decode import Grey, decode
+from castnet.imaging.resample import RESAMPLE
 from castnet.model.classifier import CastingClassifier
 from castnet.model.metrics import CastingMetrics
 

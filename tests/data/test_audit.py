@@ -15,9 +15,9 @@ from benchmarks.audit import disguised, plant, precision_recall
 from castnet.cli import main
 from castnet.data.audit import Audit, audit
 from castnet.data.duplicates import Spectra, candidates, grouped, likenesses
-from castnet.data.pixels import decode
 from castnet.data.resplit import resplit
 from castnet.errors import UserError
+from castnet.imaging.decode import decode
 
 
 @pytest.fixture(scope="module")

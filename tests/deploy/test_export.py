@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from castnet.data.augment import network_input
-from castnet.data.pixels import area_average, decode, nearest
 from castnet.deploy import export as exporting
 from castnet.deploy import preprocess
 from castnet.deploy.export import export
 from castnet.deploy.inspector import Inspector
 from castnet.errors import UserError
+from castnet.imaging.decode import decode
+from castnet.imaging.resample import area_average, nearest
 from castnet.model.classifier import load_classifier
 from castnet.model.heatmap import cell_grid
 from castnet.model.network import CastingCNN

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from castnet.data.pixels import decode
 from castnet.deploy.inspector import Inspector
 from castnet.errors import UserError
-from castnet.report.overlay import overlay
+from castnet.imaging.decode import decode
+from castnet.imaging.overlay import overlay
 
 
 def bomb(path: Path) -> Path:

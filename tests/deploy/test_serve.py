@@ -14,10 +14,11 @@ import pytest
 import torch
 
 from castnet.data.augment import network_input
-from castnet.data.pixels import area_average, decode
 from castnet.deploy.inspector import Inspector, Verdict
 from castnet.deploy.predict import images_below
 from castnet.deploy.serve import MAX_BODY, MAX_WAITING
+from castnet.imaging.decode import decode
+from castnet.imaging.resample import area_average
 from castnet.model.classifier import load_classifier
 from tests.deploy.conftest import castnet, start
 from tests.deploy.test_inspector import bomb

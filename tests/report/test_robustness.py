@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from castnet.data.pixels import decode
+from castnet.imaging.decode import decode
 from castnet.report.robustness import CORRUPTIONS
 from tests.conftest import Command
 

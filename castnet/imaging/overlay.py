@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ImageColor
 
-from castnet.data.pixels import Grey
+from castnet.imaging.decode import Grey
 
 TINT = np.array(ImageColor.getrgb("#e5352b"), dtype=np.float32)
 STRONGEST = 0.75  # share of the tint where the evidence is strongest

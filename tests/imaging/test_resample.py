@@ -1,0 +1,21 @@
+import numpy as np
+import pytest
+
+from castnet.imaging.resample import area_average, nearest
+
+RANDOM = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(("height", "width", "size"), [(300, 300, 128), (301, 77, 64), (20, 50, 64), (64, 64, 64)])
+def test_area_average_is_the_mean_of_the_area_each_cell_covers(height: int, width: int, size: int) -> None:
+    image = RANDOM.integers(0, 256, (height, width), dtype=np.uint8)
+    # Every pixel repeated `size` times: then a cell covers whole copies and a plain mean is the area's mean.
+    fine = np.repeat(np.repeat(image, size, axis=0), size, axis=1).astype(np.uint32)
+    expected = fine.reshape(size, height, size, width).mean(axis=(1, 3))
+    np.testing.assert_array_equal(area_average(image, size), np.rint(expected).astype(np.uint8))
+
+
+def test_nearest_is_pillows_nearest_neighbour() -> None:
+    image = RANDOM.integers(0, 256, (300, 300), dtype=np.uint8)
+    expected = image[np.ix_(*[((np.arange(64) + 0.5) * 300 / 64).astype(int)] * 2)]
+    np.testing.assert_array_equal(nearest(image, 64), expected)
