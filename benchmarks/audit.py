@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from castnet.data.audit import audit
-from castnet.data.generate import generate
+from castnet.drawn.folder import generate
 from castnet.imaging.decode import decode
 
 

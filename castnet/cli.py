@@ -9,7 +9,7 @@ from castnet.errors import UserError, fail
 
 
 def _generate(args: argparse.Namespace) -> int:
-    from castnet.data.generate import generate
+    from castnet.drawn.folder import generate
 
     generate(args.root, n=args.n, seed=args.seed, resume=args.resume)
     return 0

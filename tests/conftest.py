@@ -12,7 +12,7 @@ import torch
 import evaluate
 import train
 from castnet import entry
-from castnet.data.generate import generate
+from castnet.drawn.folder import generate
 
 ROOT = Path(__file__).parents[1]
 torch.set_num_threads(1)  # the tests' batches are too small to share among cores

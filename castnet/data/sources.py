@@ -4,7 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-from castnet.data.generate import FORMAT, generate
+from castnet.drawn.folder import FORMAT, generate
 from castnet.errors import UserError
 
 KAGGLE_HANDLE = "ravirajsinh45/real-life-industrial-dataset-of-casting-product"

@@ -14,8 +14,8 @@ import streamlit as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from castnet.data.generate import draw
 from castnet.deploy.inspector import Inspector, Verdict
+from castnet.drawn.folder import draw
 from castnet.errors import UserError
 from castnet.imaging.decode import decode
 

@@ -19,8 +19,8 @@ from torch.export import Dim
 
 from castnet.data.augment import network_input
 from castnet.data.folder import read_folder
-from castnet.data.generate import draw
 from castnet.deploy import preprocess
+from castnet.drawn.folder import draw
 from castnet.errors import UserError
 from castnet.imaging.decode import Grey, decode
 from castnet.imaging.resample import RESAMPLE

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import track
 
-from castnet.data.defects import Defect, add_defects
-from castnet.data.drawing import good_part, photograph
+from castnet.drawn.casting import good_part, photograph
+from castnet.drawn.defects import Defect, add_defects
 from castnet.errors import UserError
 
 # A change to the drawing must change this: a resumed run would otherwise mix two kinds of castings.

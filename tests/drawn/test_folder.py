@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from castnet.data import generate as module
-from castnet.data.defects import KINDS
-from castnet.data.generate import draw, generate
 from castnet.data.sources import obtain
+from castnet.drawn import folder as module
+from castnet.drawn.defects import KINDS
+from castnet.drawn.folder import draw, generate
 from castnet.errors import UserError
 
 N = 24

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
-from castnet.data.drawing import (
+from castnet.drawn.casting import (
     BLUR_REACH,
     COLUMNS,
     ROWS,
