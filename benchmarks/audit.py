@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from castnet.data.audit import audit
+from castnet.audit.audit import audit
 from castnet.drawn.folder import generate
 from castnet.imaging.decode import decode
 

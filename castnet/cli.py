@@ -16,7 +16,7 @@ def _generate(args: argparse.Namespace) -> int:
 
 
 def _audit(args: argparse.Namespace) -> int:
-    from castnet.data.audit import audit
+    from castnet.audit.audit import audit
 
     found = audit(args.root, args.out, args.same)
     print(f"{found.describe()}\nreport: {args.out / 'audit.html'}")
@@ -24,7 +24,7 @@ def _audit(args: argparse.Namespace) -> int:
 
 
 def _resplit(args: argparse.Namespace) -> int:
-    from castnet.data.resplit import resplit
+    from castnet.audit.resplit import resplit
 
     resplit(args.groups, args.out, args.seed)
     return 0

@@ -4,25 +4,22 @@ import base64
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from jinja2 import Environment, FileSystemLoader
 
-from castnet.data.duplicates import Indices, Pair, Spectra, aligned
-from castnet.data.unwrap import rectify
+from castnet.audit.duplicates import Indices, Pair, Spectra, aligned
+from castnet.audit.findings import Audit
+from castnet.audit.unwrap import rectify
 from castnet.imaging.decode import decode
-
-if TYPE_CHECKING:
-    from castnet.data.audit import Audit
 
 THUMBNAIL = 170
 PAIRS_SHOWN = 18
 
 
 def page(
-    root: Path, files: Sequence[str], audit: "Audit", group: Indices, closest: Sequence[Pair], spectra: Spectra
+    root: Path, files: Sequence[str], audit: Audit, group: Indices, closest: Sequence[Pair], spectra: Spectra
 ) -> str:
     """An audit as a self-contained HTML page with contact sheets of pairs, the second image laid over the first.
 

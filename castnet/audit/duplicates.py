@@ -20,7 +20,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 from sklearn.decomposition import PCA
 
-from castnet.data.unwrap import FREQUENCIES, RADII, Floats, Spectrum
+from castnet.audit.unwrap import FREQUENCIES, RADII, Floats, Spectrum
 
 Indices = NDArray[np.int64]
 T = TypeVar("T")

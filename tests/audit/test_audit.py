@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 
 from benchmarks.audit import disguised, plant, precision_recall
+from castnet.audit.audit import audit
+from castnet.audit.duplicates import Spectra, candidates, grouped, likenesses
+from castnet.audit.findings import Audit
+from castnet.audit.resplit import resplit
 from castnet.cli import main
-from castnet.data.audit import Audit, audit
-from castnet.data.duplicates import Spectra, candidates, grouped, likenesses
-from castnet.data.resplit import resplit
 from castnet.errors import UserError
 from castnet.imaging.decode import decode
 

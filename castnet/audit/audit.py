@@ -1,0 +1,98 @@
+"""What a folder of castings really holds: copies on both sides of the split, doubtful labels, odd images."""
+
+import csv
+import hashlib
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from rich.progress import track
+
+from castnet.audit.duplicates import Spectra, find_copies
+from castnet.audit.findings import Audit, Reading, conclude
+from castnet.audit.listing import list_folder, read_pairs
+from castnet.audit.page import PAIRS_SHOWN, page
+from castnet.audit.unwrap import unwrapped_spectrum
+from castnet.errors import UserError
+from castnet.imaging.decode import decode
+
+OUTPUTS = ("audit.html", "audit.json", "groups.csv")
+
+
+def audit(root: Path, out: Path, same: Path | None = None, progress: bool = True) -> Audit:
+    """Examine root/{train,test}/CLASS/* or root/CLASS/* and write audit.html, audit.json and groups.csv.
+
+    The page shows thumbnails of the images: mind the terms of a data set before passing it on. groups.csv has the
+    columns file and group: every readable image and the number of its group.
+
+    Args:
+        root: folder of class folders.
+        out: folder for the three files, made if missing.
+        same: table with the columns file and same_as: pairs that a person saw to be one part, photographed twice.
+        progress: show progress bars.
+
+    Raises:
+        UserError: the root is missing or holds no images, `same` is missing or names other files, or `out` already
+            holds an audit.
+    """
+    listing = list_folder(root)
+    known = [] if same is None else read_pairs(same, listing.files)
+    for name in OUTPUTS:
+        if (out / name).exists():
+            raise UserError(f"{out / name} exists already; choose another folder for the audit, or remove it")
+
+    bar = partial(track, disable=not progress)
+    spectra = Spectra(len(listing.files))
+
+    def read(index: int) -> Reading | str:
+        try:
+            data = (root / listing.files[index]).read_bytes()
+            image = decode(data)
+        except (OSError, UserError) as error:
+            return str(error)
+        spectrum, located = unwrapped_spectrum(image)
+        spectra[np.array([index])] = spectrum[None]
+        return Reading(
+            digest=hashlib.sha256(data).hexdigest(),
+            size=f"{image.shape[1]}×{image.shape[0]}",
+            mean=float(image.mean()),
+            contrast=float(image.std()),
+            located=located,
+        )
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        indices = range(len(listing.files))
+        images = list(bar(pool.map(read, indices), "reading", len(indices)))
+    if all(isinstance(image, str) for image in images):
+        raise UserError(f"{root}: none of its {len(images)} images can be read; the first: {images[0]}")
+    group, closest = find_copies(spectra, PAIRS_SHOWN, bar)
+    # Identical files belong together even where there is nothing in them to compare.
+    first: dict[str, int] = {}
+    for index, image in enumerate(images):
+        if isinstance(image, Reading):
+            group[index] = group[first.setdefault(image.digest, index)]
+    for one, other in known:
+        group[group == group[other]] = group[one]
+    closest = [
+        pair
+        for pair in closest
+        if isinstance(images[pair.first], Reading)
+        and isinstance(images[pair.second], Reading)
+        and group[pair.first] != group[pair.second]
+    ]
+    result = conclude(listing, images, group)
+
+    out.mkdir(parents=True, exist_ok=True)
+    readable = [index for index, image in enumerate(images) if isinstance(image, Reading)]
+    with (out / "groups.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["file", "group"])
+        numbers = np.unique(group[readable], return_inverse=True)[1]
+        writer.writerows((listing.files[index], number) for index, number in zip(readable, numbers, strict=True))
+    (out / "audit.json").write_text(json.dumps(asdict(result), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (out / "audit.html").write_text(page(root, listing.files, result, group, closest, spectra), encoding="utf-8")
+    return result

@@ -1,0 +1,65 @@
+"""Which images an audit looks at."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from castnet.errors import UserError
+from castnet.imaging.decode import SUFFIXES
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The images of a folder of class folders.
+
+    Attributes:
+        root: the folder.
+        files: posix paths relative to it.
+        splits: `train`, `test` or, where the root has no such folders, `all`.
+        classes: class folder of each file.
+    """
+
+    root: Path
+    files: list[str]
+    splits: list[str]
+    classes: list[str]
+
+
+def list_folder(root: Path) -> Listing:
+    """The images of root/{train,test}/CLASS/* or root/CLASS/*, searched in depth.
+
+    Raises:
+        UserError: the root is missing or holds no images.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; expected class folders of images there, or train/ and test/")
+    parts = {name: root / name for name in ("train", "test") if (root / name).is_dir()} or {"all": root}
+    found = [
+        (path.relative_to(root).as_posix(), split, path.relative_to(part).parts[0])
+        for split, part in parts.items()
+        for path in sorted(part.glob("*/**/*"))
+        if path.suffix.lower() in SUFFIXES and path.is_file()
+    ]
+    if not found:
+        raise UserError(f"{root}: no images in class folders; expected CLASS/* or train/CLASS/* and test/CLASS/* there")
+    files, splits, classes = (list(column) for column in zip(*found, strict=True))
+    return Listing(root, files, splits, classes)
+
+
+def read_pairs(same: Path, files: Sequence[str]) -> list[tuple[int, int]]:
+    """Indices of pairs of files that a person saw to show one part, from a table with the columns file and same_as.
+
+    Raises:
+        UserError: the table cannot be read or names other files.
+    """
+    index_of = {file: index for index, file in enumerate(files)}
+    try:
+        with same.open(newline="", encoding="utf-8") as lines:
+            return [(index_of[row["file"]], index_of[row["same_as"]]) for row in csv.DictReader(lines)]
+    except OSError as error:
+        raise UserError(f"{same}: cannot be read ({error.strerror})") from error
+    except KeyError as error:
+        raise UserError(
+            f"{same}: {error} is missing; expected the columns file,same_as with files of the audited folder"
+        ) from error
