@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from castnet.deploy.predict import images_below
+from castnet.line.predict import images_below
 
 
 class Client(threading.Thread):

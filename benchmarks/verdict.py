@@ -25,9 +25,9 @@ import onnxruntime as ort
 import torch
 from PIL import Image
 
-from castnet.deploy.inspector import Inspector
-from castnet.deploy.predict import images_below
 from castnet.imaging.decode import decode
+from castnet.line.inspector import Inspector
+from castnet.line.predict import images_below
 from castnet.model.network import CastingCNN
 
 PAGE = Path(__file__).with_name("keras_page.py")

@@ -31,7 +31,7 @@ def _resplit(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from castnet.deploy.export import export
+    from castnet.export.export import export
 
     print(export(args.source, args.out))
     return 0
@@ -41,22 +41,22 @@ def _predict(args: argparse.Namespace) -> int:
     if bool(args.paths) == bool(args.watch):
         raise UserError("predict: name images, folders or patterns, or else a folder with --watch")
     if args.watch:
-        from castnet.deploy.watch import watch
+        from castnet.line.watch import watch
 
         return watch(args.model, args.watch, args.form)
-    from castnet.deploy.predict import predict
+    from castnet.line.predict import predict
 
     return predict(args.model, args.paths, args.form)
 
 
 def _serve(args: argparse.Namespace) -> int:
-    from castnet.deploy.serve import serve
+    from castnet.line.serve import serve
 
     return serve(args.model, args.host, args.port)
 
 
 def _app(args: argparse.Namespace) -> int:
-    from castnet.deploy.launch import launch
+    from castnet.line.launch import launch
 
     return launch(args.model, args.host, args.port)
 

@@ -1,10 +1,12 @@
-"""One tiny generated data set and one trained checkpoint serve all tests."""
+"""One tiny generated data set, one trained checkpoint and one exported model serve all tests."""
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import pytest
 import torch
@@ -13,6 +15,8 @@ import evaluate
 import train
 from castnet import entry
 from castnet.drawn.folder import generate
+from castnet.export.export import export
+from castnet.line.inspector import Inspector
 
 ROOT = Path(__file__).parents[1]
 torch.set_num_threads(1)  # the tests' batches are too small to share among cores
@@ -115,3 +119,48 @@ def trained(castings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         sys.argv = arguments
         os.chdir(here)
     return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The trained checkpoint as it is."""
+    out = tmp_path_factory.mktemp("exported") / "model.onnx"
+    export(trained, out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def model(trained: Path, exported: Path, castings: Path) -> Path:
+    """The same network with a threshold that calls half of the castings defective, however little it has learnt."""
+    files = (castings / "test").rglob("*.jpeg")
+    p_defect = [verdict.p_defect for verdict in map(Inspector(exported).inspect, files)]
+    checkpoint = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
+    checkpoint["hyper_parameters"]["threshold"] = median(p_defect)
+    halving = exported.with_name("halving.ckpt")
+    torch.save(checkpoint, halving)
+    export(halving, exported.with_name("halving.onnx"))
+    return exported.with_name("halving.onnx")
+
+
+@pytest.fixture(scope="session")
+def inspector(model: Path) -> Inspector:
+    return Inspector(model)
+
+
+@pytest.fixture
+def test_images(castings: Path) -> list[Path]:
+    return sorted((castings / "test").rglob("*.jpeg"))
+
+
+def start(*arguments: object, **options: object) -> "subprocess.Popen[str]":
+    """Start the `castnet` command as from a shell."""
+    command = [sys.executable, "-m", "castnet.cli", *map(str, arguments)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, **{**pipes, **options})  # type: ignore[call-overload]
+
+
+def castnet(*arguments: object) -> "subprocess.CompletedProcess[str]":
+    """Run the `castnet` command as from a shell."""
+    process = start(*arguments)
+    out, err = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)

@@ -12,9 +12,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from castnet.deploy.inspector import Inspector, Verdict
 from castnet.errors import UserError
 from castnet.imaging.decode import SUFFIXES
+from castnet.line.inspector import Inspector, Verdict
 
 GOOD, DEFECT, TROUBLE = 0, 1, 2  # exit codes
 FIELDS = ("file", "class", "is_defect", "p_defect", "threshold", "latency_ms", "error")

@@ -8,17 +8,17 @@ import pytest
 import torch
 
 from castnet.data.augment import network_input
-from castnet.deploy import export as exporting
-from castnet.deploy import preprocess
-from castnet.deploy.export import export
-from castnet.deploy.inspector import Inspector
 from castnet.errors import UserError
+from castnet.export import export as exporting
+from castnet.export import resample
+from castnet.export.export import export
 from castnet.imaging.decode import decode
 from castnet.imaging.resample import area_average, nearest
+from castnet.line.inspector import Inspector
 from castnet.model.classifier import load_classifier
 from castnet.model.heatmap import cell_grid
 from castnet.model.network import CastingCNN
-from tests.deploy.conftest import castnet
+from tests.conftest import castnet
 
 SHAPES = [(300, 300), (517, 411), (960, 1280), (31, 45), (64, 128), (1, 1)]
 
@@ -28,9 +28,9 @@ SHAPES = [(300, 300), (517, 411), (960, 1280), (31, 45), (64, 128), (1, 1)]
 def test_the_graphs_averages_are_trainings_to_the_bit(shape: tuple[int, int], size: int) -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, *shape), dtype=np.uint8)
     expected = np.stack([area_average(image, size) for image in images])
-    assert np.array_equal(preprocess.area_average(torch.from_numpy(images), size).numpy(), expected)
+    assert np.array_equal(resample.area_average(torch.from_numpy(images), size).numpy(), expected)
     expected = np.stack([nearest(image, size) for image in images])
-    assert np.array_equal(preprocess.nearest(torch.from_numpy(images), size).numpy(), expected)
+    assert np.array_equal(resample.nearest(torch.from_numpy(images), size).numpy(), expected)
 
 
 def test_the_file_judges_every_test_image_as_training_did(trained: Path, exported: Path, castings: Path) -> None:
@@ -122,7 +122,7 @@ def test_a_file_that_judges_otherwise_is_not_written(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A preprocessing that is a grey level off stands for any way in which the graph may part from training.
-    monkeypatch.setitem(preprocess.RESAMPLE, "area", lambda images, size: preprocess.area_average(images, size) + 1)
+    monkeypatch.setitem(resample.RESAMPLE, "area", lambda images, size: resample.area_average(images, size) + 1)
     out = tmp_path / "model.onnx"
     out.write_bytes(b"the model in use")
     with pytest.raises(UserError, match=r"model.onnx: not written, because ONNX Runtime does not judge as PyTorch"):

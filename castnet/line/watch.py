@@ -8,9 +8,9 @@ import threading
 import time
 from pathlib import Path
 
-from castnet.deploy.inspector import Inspector
-from castnet.deploy.predict import GOOD, code, images_below, printer
 from castnet.errors import UserError
+from castnet.line.inspector import Inspector
+from castnet.line.predict import GOOD, code, images_below, printer
 
 STATE = ".castnet-inspected"
 POLL = 0.5  # seconds; a file that has not changed for as long may be complete
@@ -30,10 +30,10 @@ def watch(model: Path, folder: Path, form: str) -> int:
     Args:
         model: what `castnet export` wrote.
         folder: searched in depth.
-        form: `table`, `json` or `csv`, see `castnet.deploy.predict.predict`.
+        form: `table`, `json` or `csv`, see `castnet.line.predict.predict`.
 
     Returns:
-        Exit code, as of `castnet.deploy.predict.predict`.
+        Exit code, as of `castnet.line.predict.predict`.
 
     Raises:
         UserError: no such model or folder, or another process watches the folder.

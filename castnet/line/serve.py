@@ -13,8 +13,8 @@ import uvicorn
 from fastapi import FastAPI, HTTPException, Request, Response
 from starlette.requests import ClientDisconnect
 
-from castnet.deploy.inspector import Inspector, Verdict
 from castnet.errors import UserError
+from castnet.line.inspector import Inspector, Verdict
 
 MAX_BODY = 20_000_000  # bytes of one image file
 MAX_WAITING = 64  # requests taken in and not yet answered; further ones are told to come back

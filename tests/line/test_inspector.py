@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from castnet.deploy.inspector import Inspector
 from castnet.errors import UserError
 from castnet.imaging.decode import decode
 from castnet.imaging.overlay import overlay
+from castnet.line.inspector import Inspector
 
 
 def bomb(path: Path) -> Path:
@@ -95,7 +95,7 @@ def test_the_heat_map_of_a_casting_is_its_picture_where_nothing_speaks_for_a_def
 def test_no_training_library_is_loaded(model: Path, test_images: list[Path]) -> None:
     program = f"""
 import sys
-from castnet.deploy.inspector import Inspector
+from castnet.line.inspector import Inspector
 inspector = Inspector({str(model)!r})
 inspector.inspect({str(test_images[0])!r}), inspector.heatmap({str(test_images[0])!r})
 print([name for name in ("torch", "torchvision", "lightning", "matplotlib", "scipy", "onnx") if name in sys.modules])

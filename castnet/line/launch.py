@@ -8,7 +8,7 @@ from pathlib import Path
 
 from castnet.errors import UserError
 
-PAGE = Path(__file__).with_name("app.py")
+PAGE = Path(__file__).with_name("page.py")
 RUNS, EXPORTED = Path("runs"), Path(".cache/models")
 UPLOAD_MB = 20  # of one file
 COLOURS = {"primaryColor": "#2f6db5", "textColor": "#1b2a3a", "secondaryBackgroundColor": "#f3f5f8"}
@@ -57,7 +57,7 @@ def _of_last_run() -> Path:
     identity = f"{ckpt_path.resolve()} {ckpt_path.stat().st_mtime_ns}"
     model = EXPORTED / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.onnx"
     if not model.exists():
-        from castnet.deploy.export import export  # brings in torch
+        from castnet.export.export import export  # brings in torch
 
         EXPORTED.mkdir(parents=True, exist_ok=True)
         print(f"exporting {ckpt_path}\n{export(ckpt_path, model)}", flush=True)

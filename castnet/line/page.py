@@ -14,10 +14,10 @@ import streamlit as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from castnet.deploy.inspector import Inspector, Verdict
 from castnet.drawn.folder import draw
 from castnet.errors import UserError
 from castnet.imaging.decode import decode
+from castnet.line.inspector import Inspector, Verdict
 
 GOOD, BAD = "#1f7a4d", "#b3261e"
 EXAMPLES = 6

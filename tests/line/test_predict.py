@@ -10,8 +10,8 @@ from queue import Empty, Queue
 
 import pytest
 
-from castnet.deploy.inspector import Inspector
-from tests.deploy.conftest import castnet, start
+from castnet.line.inspector import Inspector
+from tests.conftest import castnet, start
 
 
 @pytest.fixture

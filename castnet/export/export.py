@@ -19,9 +19,9 @@ from torch.export import Dim
 
 from castnet.data.augment import network_input
 from castnet.data.folder import read_folder
-from castnet.deploy import preprocess
 from castnet.drawn.folder import draw
 from castnet.errors import UserError
+from castnet.export import resample as in_graph
 from castnet.imaging.decode import Grey, decode
 from castnet.imaging.resample import RESAMPLE
 from castnet.model.classifier import CastingClassifier, load_classifier
@@ -39,13 +39,13 @@ class Deployed(nn.Module):
     Args:
         classifier: in evaluation mode.
         stored_size: side in pixels at which training stored its images.
-        resample: a key of `castnet.deploy.preprocess.RESAMPLE`.
+        resample: a key of `castnet.export.resample.RESAMPLE`.
     """
 
     def __init__(self, classifier: CastingClassifier, stored_size: int, resample: str) -> None:
         super().__init__()
         self.classifier, self.stored_size = classifier, stored_size
-        self.resample = preprocess.RESAMPLE[resample]
+        self.resample = in_graph.RESAMPLE[resample]
 
     def forward(self, images: Tensor, explained: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Judge grey images of one size.
@@ -69,7 +69,7 @@ def export(source: Path, out: Path) -> str:
     """Write a trained classifier as one ONNX file that ONNX Runtime judges images with.
 
     Its inputs and outputs are those of `Deployed.forward`, with any number of images of any height and width. Its
-    metadata entry `castnet` is JSON, what `castnet.deploy.inspector.Inspector.card` holds.
+    metadata entry `castnet` is JSON, what `castnet.line.inspector.Inspector.card` holds.
 
     Args:
         source: the folder of a training run, whose best weights are taken, or a checkpoint.

@@ -11,9 +11,9 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from castnet.deploy.inspector import Inspector
-from tests.deploy.conftest import castnet, start
-from tests.deploy.test_inspector import bomb
+from castnet.line.inspector import Inspector
+from tests.conftest import castnet, start
+from tests.line.test_inspector import bomb
 
 CHROMIUM = shutil.which("chromium")
 

@@ -14,14 +14,14 @@ import pytest
 import torch
 
 from castnet.data.augment import network_input
-from castnet.deploy.inspector import Inspector, Verdict
-from castnet.deploy.predict import images_below
-from castnet.deploy.serve import MAX_BODY, MAX_WAITING
 from castnet.imaging.decode import decode
 from castnet.imaging.resample import area_average
+from castnet.line.inspector import Inspector, Verdict
+from castnet.line.predict import images_below
+from castnet.line.serve import MAX_BODY, MAX_WAITING
 from castnet.model.classifier import load_classifier
-from tests.deploy.conftest import castnet, start
-from tests.deploy.test_inspector import bomb
+from tests.conftest import castnet, start
+from tests.line.test_inspector import bomb
 
 Server = tuple["subprocess.Popen[str]", str]
 
