@@ -24,7 +24,7 @@ def train(cfg: DictConfig) -> float:
     if cfg.ckpt_path:
         load_classifier(Path(cfg.ckpt_path))  # refuses what is no checkpoint of ours before time is spent
 
-    rule = entry.build("report", cfg.report) if "report" in cfg else None
+    rule = entry.build("threshold", cfg.threshold) if "threshold" in cfg else None
     datamodule = entry.build("data", cfg.data)
     seed_everything(cfg.seed, workers=True)
     trainer = entry.build(

@@ -58,6 +58,10 @@ def _serve(args: argparse.Namespace) -> int:
 def _app(args: argparse.Namespace) -> int:
     from castnet.line.launch import launch
 
+    if args.model is None:
+        from castnet.export.last_run import model_of_last_run
+
+        args.model = model_of_last_run()
     return launch(args.model, args.host, args.port)
 
 

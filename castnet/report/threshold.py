@@ -54,9 +54,9 @@ class ThresholdRule:
     def __post_init__(self) -> None:
         for name, cost in (("escape_cost", self.escape_cost), ("overkill_cost", self.overkill_cost)):
             if cost <= 0:
-                raise UserError(f"report.{name}={cost}: expected a cost above 0")
+                raise UserError(f"threshold.{name}={cost}: expected a cost above 0")
         if self.max_escape_rate is not None and not 0 <= self.max_escape_rate < 1:
-            raise UserError(f"report.max_escape_rate={self.max_escape_rate}: expected a rate from 0 to below 1")
+            raise UserError(f"threshold.max_escape_rate={self.max_escape_rate}: expected a rate from 0 to below 1")
 
     def threshold(self, p_defect: NDArray[np.floating]) -> float:
         """The threshold for calibrated P(defect) of the validation images, (n,)."""

@@ -85,11 +85,11 @@ def test_a_run_stores_its_operating_point_and_judges_by_it(trained: Path) -> Non
 
 
 def test_the_costs_move_the_threshold_and_no_rule_leaves_it(run_train: Command) -> None:
-    ran = run_train("report.escape_cost=4", "trainer.max_epochs=1", folder="costs")
+    ran = run_train("threshold.escape_cost=4", "trainer.max_epochs=1", folder="costs")
     assert json.loads((ran.folder / "metrics.json").read_text())["threshold"] == pytest.approx(0.2)
-    ran = run_train("~report", "model.threshold=0.3", "trainer.max_epochs=1", folder="none")
+    ran = run_train("~threshold", "model.threshold=0.3", "trainer.max_epochs=1", folder="none")
     metrics = json.loads((ran.folder / "metrics.json").read_text())
     assert (metrics["threshold"], metrics["temperature"]) == (0.3, 1)
-    ran = run_train("report.escape_cost=0", folder="refused")
+    ran = run_train("threshold.escape_cost=0", folder="refused")
     assert ran.code == 2
-    assert "report.escape_cost=0: expected a cost above 0" in ran.err
+    assert "threshold.escape_cost=0: expected a cost above 0" in ran.err
