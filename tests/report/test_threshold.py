@@ -66,7 +66,7 @@ def test_the_interval_is_clopper_and_pearsons() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [((0, 1, None), r"report\.escape_cost=0"), ((1, 1, 1.5), r"report\.max_escape_rate=1\.5")],
+    [((0, 1, None), r"threshold\.escape_cost=0"), ((1, 1, 1.5), r"threshold\.max_escape_rate=1\.5")],
 )
 def test_a_rule_that_makes_no_sense_is_refused(arguments: tuple[float, float, float | None], message: str) -> None:
     with pytest.raises(UserError, match=message):
