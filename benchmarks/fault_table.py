@@ -1,0 +1,171 @@
+"""What the rows of `benchmarks/faults.py` share: the ground they stand on, how they run a command, how they count."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+SMALL = ("data.image_size=32", "trainer.max_epochs=2", "trainer.accelerator=cpu", "+trainer.enable_progress_bar=false")
+TIMEOUT = 120.0  # seconds after which a command counts as hanging
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command left: its exit code (negative: the signal that ended it; None: it hung) and what it printed."""
+
+    code: int | None
+    out: str
+    err: str
+
+
+def run(*command: object, timeout: float = TIMEOUT, **options: object) -> Ran:
+    """Run a command in a process of its own; `options` are those of `subprocess.Popen`."""
+    process = start(*command, **options)
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+        return Ran(None, out, err)
+    return Ran(process.returncode, out, err)
+
+
+def start(*command: object, **options: object) -> "subprocess.Popen[str]":
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "errors": "replace"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(list(map(str, command)), **{"env": environment, **pipes, **options})  # type: ignore[call-overload]
+
+
+def castnet(*arguments: object) -> tuple[object, ...]:
+    """The `castnet` command, for `run` and `start`."""
+    return (sys.executable, "-m", "castnet.cli", *arguments)
+
+
+def script(name: str, *arguments: object) -> tuple[object, ...]:
+    """train.py or evaluate.py, for `run` and `start`."""
+    return (sys.executable, ROOT / name, *arguments)
+
+
+@dataclass
+class Tally:
+    """The counts of one row.
+
+    Attributes:
+        tries: faults made.
+        survived: those after which all was as it should be.
+        lost: work or input that was there before and is gone, or was passed over in silence.
+        let_through: faults that ended as if nothing were wrong: a verdict, a report or an exit code 0 or 1.
+        tracebacks: faults that a user was shown a traceback for.
+        wrongs: what was not as it should be, in words.
+    """
+
+    tries: int = 0
+    survived: int = 0
+    lost: int = 0
+    let_through: int = 0
+    tracebacks: int = 0
+    wrongs: list[str] = field(default_factory=list)
+
+    def add(self, what: str, *, lost: int = 0, let_through: int = 0, traceback: bool = False, wrong: str = "") -> None:
+        """Count one try.
+
+        Args:
+            what: the fault that was made.
+            lost, let_through, traceback: see the attributes.
+            wrong: anything else that was not as it should be, such as a hang; empty where all was.
+        """
+        self.tries += 1
+        self.lost += lost
+        self.let_through += let_through
+        self.tracebacks += traceback
+        if lost or let_through or traceback or wrong:
+            reasons = {"lost": lost, "let through": let_through, "traceback": traceback, wrong: wrong}
+            self.wrongs.append(f"{what}: {', '.join(reason for reason, holds in reasons.items() if holds)}")
+        else:
+            self.survived += 1
+
+    def refused(self, what: str, ran: Ran, says: str = "", codes: Collection[int] = (2,), lost: int = 0) -> None:
+        """Count a command that must end with one of `codes` and, on standard error, with one line that holds `says`."""
+        lines = ran.err.strip().splitlines()
+        wrong = ""
+        if ran.code not in codes:
+            wrong = f"exit code {ran.code}, {ran.err.strip()[-300:]!r}"
+        elif says not in (lines[-1] if lines else ""):
+            wrong = f"says {ran.err.strip()[-300:]!r} instead of {says!r}"
+        let_through = int(ran.code in (0, 1) and ran.code not in codes)
+        self.add(what, lost=lost, let_through=let_through, traceback="Traceback" in ran.err, wrong=wrong)
+
+
+@dataclass
+class Ground:
+    """What the faults are made on, drawn and trained when it is first asked for.
+
+    Attributes:
+        folder: where a row may make what it needs, in a folder of its own.
+        scale: share of the full number of tries.
+    """
+
+    folder: Path
+    scale: float
+
+    def count(self, full: int) -> int:
+        """How many tries to make where `full` are made at full scale."""
+        return max(1, round(full * self.scale))
+
+    def room(self, name: str) -> Path:
+        """A new folder."""
+        room = self.folder / name
+        room.mkdir()
+        return room
+
+    @cached_property
+    def castings(self) -> Path:
+        """108 generated castings to train, 12 to test."""
+        _done(run(*castnet("generate", self.folder / "castings", "--n", 120, "--seed", 1)))
+        return self.folder / "castings"
+
+    @cached_property
+    def training(self) -> tuple[object, ...]:
+        """The command of a small training run, without its folder."""
+        data = ("data=folder", f"data.root={self.castings}", "data.defect_class=def_front")
+        return script("train.py", *data, *SMALL, "~callbacks.progress_bar", f"paths.cache_dir={self.folder}/cache")
+
+    @cached_property
+    def trained(self) -> Path:
+        """The folder of a finished training run."""
+        _done(run(*self.training, f"hydra.run.dir={self.folder}/run", timeout=600))
+        return self.folder / "run"
+
+    @cached_property
+    def model(self) -> Path:
+        """The file that `castnet export` makes of it."""
+        _done(run(*castnet("export", self.trained, "-o", self.folder / "model.onnx"), timeout=600))
+        return self.folder / "model.onnx"
+
+
+def _done(ran: Ran) -> None:
+    if ran.code != 0:
+        raise RuntimeError(f"the ground could not be made: {ran.err}")
+
+
+Row = Callable[[Ground, Tally], None]
+ROWS: dict[str, Row] = {}
+
+
+class Skip(Exception):
+    """A row that this machine does not permit, with the reason."""
+
+
+def row(name: str) -> Callable[[Row], Row]:
+    """Register a function as the row of this name; it raises `Skip` where the machine does not permit its fault."""
+
+    def register(function: Row) -> Row:
+        assert name not in ROWS
+        ROWS[name] = function
+        return function
+
+    return register
