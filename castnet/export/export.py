@@ -30,7 +30,8 @@ from castnet.model.heatmap import cell_grid
 CHECKED = 64  # images that the written file must judge as PyTorch does
 TOLERANCE = 1e-4  # of their logits
 Resample = Callable[[Grey, int], Grey]
-SUMMARY = ("accuracy", "auroc", "escape_rate", "overkill_rate", "confusion_matrix")
+RATES = ("escape_rate", "escape_rate_interval", "overkill_rate", "overkill_rate_interval", "intervals")
+SUMMARY = ("accuracy", "auroc", *RATES, "confusion_matrix")
 
 
 class Deployed(nn.Module):

@@ -92,6 +92,15 @@ def show_card(inspector: Inspector) -> None:
         st.subheader("How good it is there")
         st.table(pd.DataFrame(columns, index=[*RATES.values(), "AUROC"]))
         st.caption("Escape rate: defective castings that pass. Overkill rate: good castings that are rejected.")
+    if test := card.get("test"):
+        ends = {
+            rate: "–".join(f"{end:.2%}" for end in test[f"{rate}_interval"] or ())
+            for rate in ("escape_rate", "overkill_rate")
+        }
+        st.caption(
+            f"On test images the escape rate is within {ends['escape_rate']} and the overkill rate within "
+            f"{ends['overkill_rate']}. {test['intervals']}"
+        )
     st.caption(
         f"Called defective from P(defect) = {card['threshold']:.3g}. Temperature {card['temperature']:.3g}, "
         f"{card['image_size']} × {card['image_size']} pixels. Exported {card['exported'][:10]} by castnet "

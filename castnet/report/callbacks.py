@@ -142,6 +142,7 @@ class TestReport(Callback):
             temperature=pl_module.hparams["temperature"],
             files=[datamodule.folder.files[row] for row in rows],
             labels=torch.from_numpy(datamodule.folder.labels[rows]),
+            parts=None if datamodule.groups is None else datamodule.groups[rows],
             p_defect=torch.cat(self.p_defect),
             block=datamodule.block,
             rows=rows,

@@ -19,7 +19,7 @@ from castnet.data.split import Indices
 from castnet.imaging.decode import Grey
 from castnet.model.metrics import CastingMetrics
 from castnet.report import figures, html
-from castnet.report.threshold import rate_interval
+from castnet.report.interval import counted, rate_interval
 
 SAMPLES = 10  # the notebook shows ten test images with their predictions
 MOST_ERRORS = 40
@@ -39,6 +39,7 @@ class Evaluation:
         temperature: by which logits were divided for p_defect.
         files: paths relative to the data's root, (n,).
         labels: true class indices, int64 (n,).
+        parts: which part each image shows, int64 (n,), or None where that is not known.
         p_defect: P(defect), float32 (n,).
         block: pixels as stored for the network, uint8 (N, side, side).
         rows: where in the block the images are, (n,).
@@ -54,6 +55,7 @@ class Evaluation:
     temperature: float
     files: list[str]
     labels: Tensor
+    parts: Indices | None
     p_defect: Tensor
     block: Grey
     rows: Indices
@@ -84,6 +86,7 @@ class Evaluation:
             self,
             files=[file for file, is_chosen in zip(self.files, chosen, strict=True) if is_chosen],
             labels=self.labels[chosen],
+            parts=None if self.parts is None else self.parts[chosen],
             p_defect=self.p_defect[chosen],
             rows=self.rows[chosen],
             slices={},
@@ -98,8 +101,9 @@ class Evaluation:
                 rate = "escape_rate" if name == self.defect_class else "overkill_rate"
                 values |= dict.fromkeys((rate, "auroc", f"recall/{name}", f"f1/{name}"))
         classes = {
-            name: {metric: values[f"{metric}/{name}"] for metric in SCORES} | {"support": count}
-            for name, count in zip(self.class_names, support, strict=True)
+            name: {metric: values[f"{metric}/{name}"] for metric in SCORES}
+            | {"support": count, "parts": self._count_parts(label)}
+            for label, (name, count) in enumerate(zip(self.class_names, support, strict=True))
         }
         return {
             **{name: values[name] for name in ("accuracy", "auroc", "escape_rate", "overkill_rate")},
@@ -109,14 +113,19 @@ class Evaluation:
         }
 
     def _certainty(self) -> dict[str, Any]:
-        """Exact 95 % intervals of both rates, None where a class has no images, and the expected calibration error."""
-        counts, defect = self.counted.confusion_matrix().numpy(), self.counted.defect
+        """95 % intervals of both rates, None where a class has no images, and the expected calibration error."""
+        wrong, defect = self.predicted != self.labels.numpy(), self.counted.defect
         intervals = {}
         for name, true in (("escape_rate_interval", defect), ("overkill_rate_interval", 1 - defect)):
-            images = int(counts[true].sum())
-            intervals[name] = list(rate_interval(int(counts[true, 1 - true]), images)) if images else None
+            chosen = self.labels.numpy() == true
+            parts = None if self.parts is None else self.parts[chosen]
+            intervals[name] = list(rate_interval(wrong[chosen], parts)) if chosen.any() else None
         ece = binary_calibration_error(self.p_defect, self.defective.long(), n_bins=CALIBRATION_BINS)
         return intervals | {"ece": ece.item()}
+
+    def _count_parts(self, label: int) -> int | None:
+        """How many parts have images of a class; None where parts are not known."""
+        return None if self.parts is None else len(np.unique(self.parts[self.labels.numpy() == label]))
 
     def metrics(self) -> dict[str, Any]:
         """Everything that metrics.json holds; each slice has the numbers that the whole has."""
@@ -127,6 +136,7 @@ class Evaluation:
             "threshold": self.threshold,
             "temperature": self.temperature,
             **self.numbers(),
+            "intervals": counted(self.parts is not None),
             "slices": {name: self.only(chosen).numbers() for name, chosen in self.slices.items() if chosen.any()},
             "validation": self.validation,
         }
@@ -137,10 +147,11 @@ class Evaluation:
         title = f"{self.data['subset'].capitalize()} images, data={self.data['source']}"
         table = Table(title=title, title_justify="left")
         table.add_column("class")
-        for column in ("precision", "recall", "F1", "images"):
+        for column in ("precision", "recall", "F1", "images", *(() if self.parts is None else ("parts",))):
             table.add_column(column, justify="right")
         for name, entry in metrics["classes"].items():
-            table.add_row(name, *(f"{entry[metric]:.4f}" for metric in SCORES), f"{entry['support']:,}")
+            parts = () if entry["parts"] is None else (f"{entry['parts']:,}",)
+            table.add_row(name, *(f"{entry[metric]:.4f}" for metric in SCORES), f"{entry['support']:,}", *parts)
         for name, numbers in {"": metrics, **metrics["slices"]}.items():
             table.add_section()
             if name:
@@ -155,7 +166,7 @@ class Evaluation:
                 table.add_row(rate.replace("_", " "), _shown(numbers[rate]), shown, "", count)
             table.add_row("ECE", _shown(numbers["ece"]))
         table.caption = (
-            f"Threshold {self.threshold:.4g}, temperature {self.temperature:.3g}; rates with exact 95 % intervals. "
+            f"Threshold {self.threshold:.4g}, temperature {self.temperature:.3g}. {metrics['intervals']} "
             + self.data["protocol"]
         )
         table.caption_justify = "left"

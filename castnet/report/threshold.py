@@ -1,4 +1,4 @@
-"""Where to cut: the operating point, chosen on validation images, and how sure the rates at it are."""
+"""Where to cut: the operating point, chosen on validation images."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,14 +8,12 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
-from scipy.stats import binomtest
 from torch import Tensor
 
 from castnet.data.datamodule import CastingDataModule
 from castnet.errors import UserError
 from castnet.model.classifier import CastingClassifier, load_classifier
 
-CONFIDENCE = 0.95
 # Standard deviation of log(temperature) before any image is seen. Without it, validation images that are all right
 # would sharpen the probabilities without end, and a defect that looks only a little better than those would pass.
 PRIOR = 0.5
@@ -121,9 +119,3 @@ def choose_operating_point(ckpt_path: Path, datamodule: CastingDataModule, rule:
     torch.save(checkpoint, partial)
     partial.replace(ckpt_path)
     return point
-
-
-def rate_interval(errors: int, images: int) -> tuple[float, float]:
-    """The exact interval of a rate at 95 % confidence (Clopper & Pearson, Biometrika 1934): 0 of 453 is not zero."""
-    interval = binomtest(errors, images).proportion_ci(CONFIDENCE, method="exact")
-    return float(interval.low), float(interval.high)
