@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from castnet.errors import UserError
+
 
 def network_input(pixels: Tensor, image_size: int) -> Tensor:
     """Scale stored pixels to [0, 1] and average them down to the network's size.
@@ -29,16 +31,19 @@ class Augmentation:
     Args:
         shift: largest shift as a share of the image's side, along each axis.
         zoom: zoom factors are drawn from [1 - zoom, 1 + zoom], for each axis by itself.
-        rotation: largest rotation in degrees, either way.
+        turns: an image is first turned by a random multiple of 360° / turns; 1 leaves it as it lies.
+        rotation: largest rotation in degrees, either way, beside that.
         flip: whether to mirror every second image.
         brightness: largest value added, on the scale where white is 1.
         contrast: the distance from the image's mean is multiplied by a factor in [1 - contrast, 1 + contrast].
     """
 
     def __init__(
-        self, *, shift: float, zoom: float, rotation: float, flip: bool, brightness: float, contrast: float
+        self, *, shift: float, zoom: float, turns: int, rotation: float, flip: bool, brightness: float, contrast: float
     ) -> None:
-        self.shift, self.zoom, self.rotation, self.flip = shift, zoom, rotation, flip
+        if turns < 1:
+            raise UserError(f"data.augmentation.turns={turns}: expected a whole number above 0")
+        self.shift, self.zoom, self.turns, self.rotation, self.flip = shift, zoom, turns, rotation, flip
         self.brightness, self.contrast = brightness, contrast
 
     def __call__(self, pixels: Tensor) -> Tensor:
@@ -65,6 +70,8 @@ class Augmentation:
     def _draw_maps(self, n: int, device: torch.device) -> Tensor:
         """Draw n maps from output to input coordinates, each axis from -1 to 1: (n, 2, 3)."""
         angle = _uniform(n, device) * math.radians(self.rotation)
+        if self.turns > 1:
+            angle = angle + torch.randint(self.turns, (n,), device=device) * (2 * math.pi / self.turns)
         zoom_x, zoom_y = 1 + self.zoom * _uniform(n, device), 1 + self.zoom * _uniform(n, device)
         if self.flip:
             zoom_x = torch.where(torch.rand(n, device=device) < 0.5, -zoom_x, zoom_x)
