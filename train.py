@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from castnet import entry
 from castnet.errors import UserError
-from castnet.model.classifier import load_classifier
+from castnet.model.classifier import finish_checkpoint, load_classifier
 from castnet.report.threshold import choose_operating_point
 
 
@@ -45,6 +45,8 @@ def train(cfg: DictConfig) -> float:
         raise UserError(f"ckpt_path={cfg.ckpt_path}: has all {cfg.trainer.max_epochs} epochs; raise trainer.max_epochs")
     if rule:
         choose_operating_point(Path(best.best_model_path), datamodule, rule)
+    else:
+        finish_checkpoint(Path(best.best_model_path))
     trainer.test(load_classifier(Path(best.best_model_path)), datamodule, verbose=False)
     return float(best.best_model_score)
 

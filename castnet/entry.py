@@ -2,11 +2,15 @@
 
 import logging
 import os
+import signal
+import sys
+import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from types import FrameType, NoneType, UnionType
+from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from hydra.errors import HydraException, InstantiationException
 from hydra.experimental.callback import Callback
@@ -23,15 +27,48 @@ Result = TypeVar("Result")
 def guard(function: Callable[..., Result], *args: Any) -> Result:
     """Call a function; a user's mistake becomes one line on standard error and exit code 2.
 
-    Any other exception keeps its traceback.
+    Any other exception keeps its traceback and becomes exit code 70. A run that is told to stop ends with 128 + the
+    signal's number, as shells and schedulers expect: 130 after SIGINT, 143 after SIGTERM.
     """
     # Makes Hydra raise its own errors, which it would otherwise print over several lines.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     _quieten()
     try:
-        return function(*args)
+        with _obeying_signals():
+            return function(*args)
     except (UserError, HydraException, OmegaConfBaseException, MisconfigurationException) as error:
         fail(error)
+    except _Stopped as stop:
+        print(f"error: stopped by {signal.Signals(stop.number).name}", file=sys.stderr)
+        raise
+    except Exception:
+        traceback.print_exc()
+        sys.exit(os.EX_SOFTWARE)
+
+
+class _Stopped(SystemExit):
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.number = number
+
+
+@contextmanager
+def _obeying_signals() -> Iterator[None]:
+    """Stop at once when told to: Lightning alone would end a stopped run as if it were done.
+
+    Signals that whoever started this process had it ignore, as `nohup` does, stay ignored.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        raise _Stopped(number)
+
+    obeyed = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in obeyed}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _quieten() -> None:

@@ -177,3 +177,12 @@ def test_a_folder_in_use_is_not_written_to(run_train: Command, trained: Path) ->
         assert ran.code == 2
         assert f"{trained}: already holds something" in ran.err
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
+
+
+def test_training_that_diverges_ends_at_once_with_one_line_and_no_figures(run_train: Command) -> None:
+    ran = run_train("model.lr=1e30")
+    assert ran.code == 2
+    errors = [line for line in ran.err.splitlines() if line.startswith("error: ")]
+    assert errors == ["error: epoch 1: train loss is not finite; lower model.lr=1e+30 and train anew"]
+    assert "Traceback" not in ran.err
+    assert not (ran.folder / "metrics.json").exists()

@@ -101,11 +101,19 @@ class CastingClassifier(LightningModule):
         images, labels = batch
         logits = self(images)
         loss = F.binary_cross_entropy_with_logits(logits, labels.float())
+        self._require_finite(f"{stage} loss is", loss)
         metrics = cast(CastingMetrics, getattr(self, f"{stage}_metrics"))
         p_defect = self.defect_probability(logits.detach())
         metrics.update(p_defect, labels)
         self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(labels))
         return loss, p_defect
+
+    def _require_finite(self, name: str, *values: Tensor) -> None:
+        """End training before a number that means nothing becomes a verdict."""
+        if not all(value.isfinite().all() for value in values):
+            raise UserError(
+                f"epoch {self.current_epoch + 1}: {name} not finite; lower model.lr={self.hparams['lr']} and train anew"
+            )
 
     def _log_metrics(self, stage: str) -> dict[str, float]:
         metrics = cast(CastingMetrics, getattr(self, f"{stage}_metrics"))
@@ -124,6 +132,9 @@ class CastingClassifier(LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
         return self._step(batch, "test")[1]
 
+    def on_validation_epoch_start(self) -> None:
+        self._require_finite("weights are", *self.network.parameters())
+
     def on_train_epoch_end(self) -> None:
         self._log_metrics("train")
 
@@ -134,7 +145,7 @@ class CastingClassifier(LightningModule):
         self._log_metrics("test")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["validation"] = self.validation
+        checkpoint |= {"validation": self.validation, "finished": False}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.validation = checkpoint["validation"]
@@ -152,6 +163,25 @@ class CastingClassifier(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
+def finish_checkpoint(ckpt_path: Path, validation: dict[str, float] | None = None, **hyper_parameters: float) -> None:
+    """Mark a checkpoint as the outcome of a training run that came to its end.
+
+    A run that was stopped leaves checkpoints whose entry `finished` is False; those written before there was such an
+    entry have none.
+
+    Args:
+        ckpt_path: it is replaced only when the new one is whole.
+        validation: the validation metrics that now hold, if they changed.
+        hyper_parameters: those to replace.
+    """
+    checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=True)
+    checkpoint["hyper_parameters"] |= hyper_parameters
+    checkpoint |= {"finished": True, "validation": validation or checkpoint["validation"]}
+    partial = ckpt_path.with_suffix(".partial")
+    torch.save(checkpoint, partial)
+    partial.replace(ckpt_path)
+
+
 def load_classifier(ckpt_path: Path) -> CastingClassifier:
     """Load a checkpoint that castnet's training wrote.
 
@@ -161,7 +191,10 @@ def load_classifier(ckpt_path: Path) -> CastingClassifier:
     if not ckpt_path.is_file():
         raise UserError(f"ckpt_path={ckpt_path}: no such file; expected a checkpoint such as RUN/checkpoints/best.ckpt")
     try:
-        return CastingClassifier.load_from_checkpoint(ckpt_path, map_location="cpu", weights_only=True)
+        classifier = CastingClassifier.load_from_checkpoint(ckpt_path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load and load_state_dict raise many kinds for a file that is not theirs
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"ckpt_path={ckpt_path}: not a checkpoint of castnet's CNN ({reason})") from error
+    if not all(value.isfinite().all() for value in classifier.network.parameters()):
+        raise UserError(f"ckpt_path={ckpt_path}: has weights that are not finite; train anew with a lower model.lr")
+    return classifier

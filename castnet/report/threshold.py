@@ -12,7 +12,7 @@ from torch import Tensor
 
 from castnet.data.datamodule import CastingDataModule
 from castnet.errors import UserError
-from castnet.model.classifier import CastingClassifier, load_classifier
+from castnet.model.classifier import CastingClassifier, finish_checkpoint, load_classifier
 
 # Standard deviation of log(temperature) before any image is seen. Without it, validation images that are all right
 # would sharpen the probabilities without end, and a defect that looks only a little better than those would pass.
@@ -112,10 +112,5 @@ def choose_operating_point(ckpt_path: Path, datamodule: CastingDataModule, rule:
 
     classifier.val_metrics.threshold = point.threshold
     classifier.val_metrics.update(p_defect, labels)
-    checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=True)
-    checkpoint["hyper_parameters"] |= asdict(point)
-    checkpoint["validation"] = classifier.val_metrics.compute()
-    partial = ckpt_path.with_suffix(".partial")
-    torch.save(checkpoint, partial)
-    partial.replace(ckpt_path)
+    finish_checkpoint(ckpt_path, classifier.val_metrics.compute(), **asdict(point))
     return point
