@@ -16,6 +16,7 @@ lint: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 $(READY): requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -8,16 +8,19 @@ python evaluate.py ckpt_path=… report.robustness=true                         
 
 from pathlib import Path
 
-import hydra
-from hydra.utils import instantiate
-from omegaconf import DictConfig
-from rich.console import Console
+from castnet.errors import extra
 
-from castnet import entry
-from castnet.data.datamodule import load_datamodule
-from castnet.model.classifier import load_classifier
-from castnet.report.callbacks import TestReport
-from castnet.report.robustness import robustness, write_robustness
+with extra("train"):
+    import hydra
+    from hydra.utils import instantiate
+    from omegaconf import DictConfig
+    from rich.console import Console
+
+    from castnet import entry
+    from castnet.data.datamodule import load_datamodule
+    from castnet.model.classifier import load_classifier
+    from castnet.report.callbacks import TestReport
+    from castnet.report.robustness import robustness, write_robustness
 
 
 def evaluate(cfg: DictConfig) -> None:

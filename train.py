@@ -8,15 +8,17 @@ python train.py -m model.lr=1e-3,2e-3                    a sweep
 
 from pathlib import Path
 
-import hydra
-from hydra.utils import instantiate
-from lightning import seed_everything
-from omegaconf import DictConfig
+from castnet.errors import UserError, extra
 
-from castnet import entry
-from castnet.errors import UserError
-from castnet.model.classifier import finish_checkpoint, load_classifier
-from castnet.report.threshold import choose_operating_point
+with extra("train"):
+    import hydra
+    from hydra.utils import instantiate
+    from lightning import seed_everything
+    from omegaconf import DictConfig
+
+    from castnet import entry
+    from castnet.model.classifier import finish_checkpoint, load_classifier
+    from castnet.report.threshold import choose_operating_point
 
 
 def train(cfg: DictConfig) -> float:

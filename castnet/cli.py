@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from castnet.errors import UserError, fail
+from castnet.errors import UserError, extra, fail
 
 
 def _generate(args: argparse.Namespace) -> int:
@@ -16,7 +16,8 @@ def _generate(args: argparse.Namespace) -> int:
 
 
 def _audit(args: argparse.Namespace) -> int:
-    from castnet.audit.audit import audit
+    with extra("audit"):
+        from castnet.audit.audit import audit
 
     found = audit(args.root, args.out, args.same)
     print(f"{found.describe()}\nreport: {args.out / 'audit.html'}")
@@ -31,7 +32,8 @@ def _resplit(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from castnet.export.export import export
+    with extra("export"):
+        from castnet.export.export import export
 
     print(export(args.source, args.out))
     return 0
@@ -50,16 +52,21 @@ def _predict(args: argparse.Namespace) -> int:
 
 
 def _serve(args: argparse.Namespace) -> int:
-    from castnet.line.serve import serve
+    with extra("serve"):
+        from castnet.line.serve import serve
 
     return serve(args.model, args.host, args.port)
 
 
 def _app(args: argparse.Namespace) -> int:
+    with extra("page"):
+        import streamlit  # noqa: F401
+
     from castnet.line.launch import launch
 
     if args.model is None:
-        from castnet.export.last_run import model_of_last_run
+        with extra("export"):
+            from castnet.export.last_run import model_of_last_run
 
         args.model = model_of_last_run()
     return launch(args.model, args.host, args.port)
