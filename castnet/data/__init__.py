@@ -1,0 +1,5 @@
+"""Folder → batches."""
+
+from castnet.data.datamodule import CastingDataModule
+
+__all__ = ["CastingDataModule"]

@@ -1,0 +1,5 @@
+"""Batch → logits."""
+
+from castnet.model.classifier import CastingClassifier
+
+__all__ = ["CastingClassifier"]
