@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from castnet.line.predict import images_below
+from castnet.imaging.listing import list_images
 
 
 class Client(threading.Thread):
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=120)
     args = parser.parse_args()
-    images = [file.read_bytes() for file in images_below(args.images)[:200]]
+    images = [file.read_bytes() for file in list_images(args.images).images[:200]]
     server = subprocess.Popen(
         [sys.executable, "-m", "castnet.cli", "serve", args.model, "--port", "0"], stdout=subprocess.PIPE, text=True
     )

@@ -26,8 +26,8 @@ import torch
 from PIL import Image
 
 from castnet.imaging.decode import decode
+from castnet.imaging.listing import list_images
 from castnet.line.inspector import Inspector
-from castnet.line.predict import images_below
 from castnet.model.network import CastingCNN
 
 PAGE = Path(__file__).with_name("keras_page.py")
@@ -116,7 +116,7 @@ def folder_rate(inspector: Inspector, files: Sequence[Path], count: int, rounds:
     with tempfile.TemporaryDirectory() as temporary:
         for index in range(count):
             shutil.copyfile(files[index % len(files)], Path(temporary) / f"{index:06d}.jpeg")
-        copies = images_below(Path(temporary))
+        copies = list_images(Path(temporary)).images
 
         def decode_all() -> None:
             with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -159,7 +159,7 @@ def main() -> None:
     parser.add_argument("--images-in-process", type=int, default=500)
     parser.add_argument("--images-in-folder", type=int, default=10_000)
     args = parser.parse_args()
-    files = images_below(args.images)
+    files = list_images(args.images).images
     inspector = Inspector(args.model)
     print(f"{os.cpu_count()} CPUs, {len(files):,} images in {args.images.name}")
     with tempfile.TemporaryDirectory() as folder:

@@ -2,10 +2,13 @@
 
 import argparse
 import os
+import signal
 import sys
+from io import TextIOWrapper
 from pathlib import Path
+from typing import TextIO
 
-from castnet.errors import UserError, extra, fail
+from castnet.errors import UserError, drop_output, extra, fail
 
 
 def _generate(args: argparse.Namespace) -> int:
@@ -134,15 +137,43 @@ def parser() -> argparse.ArgumentParser:
     return main
 
 
+def _willing(stream: TextIO | None) -> TextIO:
+    """A stream that takes what the terminal's encoding lacks, as escapes; one that the shell closed leads nowhere."""
+    if stream is None:
+        return open(os.devnull, "w")
+    if isinstance(stream, TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
+    return stream
+
+
 def main() -> None:
-    args = parser().parse_args()
+    """Run a command; only its own return ends it with 0 or 1, which are verdicts, and no exception does."""
+    sys.stdout, sys.stderr = (_willing(stream) for stream in (sys.stdout, sys.stderr))
     try:
-        sys.exit(args.run(args))
+        args = parser().parse_args()
+        code: int = args.run(args)
+        sys.stdout.flush()
     except UserError as error:
         fail(error)
     except BrokenPipeError:  # whoever reads the output, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         sys.exit(2)
+    except KeyboardInterrupt:  # as if it had not been caught, so that a shell's loop ends too
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+        sys.exit(128 + signal.SIGINT)
+    except OSError as error:
+        fail(f"{error.filename or 'output'}: {error.strerror or error}")
+    except MemoryError:
+        fail("the memory does not suffice")
+    except Exception as error:
+        if sys.flags.dev_mode:
+            sys.excepthook(type(error), error, error.__traceback__)
+        fail(
+            f"{type(error).__name__}: {error}; this is a mistake of castnet's own, please report it "
+            "(PYTHONDEVMODE=1 shows where)"
+        )
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,14 @@
 """A file or its bytes to grey pixels, the same for training, evaluation and the line."""
 
+import errno
+import os
+import re
+import stat
 import warnings
+from importlib import import_module
 from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,32 +20,93 @@ Grey = NDArray[np.uint8]
 
 # What torchvision's ImageFolder takes for an image.
 SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
+# How files of these formats begin, by the name of Pillow's plugin. Pillow knows forty more, among them some that start
+# another program.
+FORMATS = {
+    "Jpeg": rb"\xff\xd8\xff",
+    "Png": rb"\x89PNG\r\n\x1a\n",
+    "Bmp": rb"BM",
+    "Ppm": rb"P[1-6]",
+    "Tiff": rb"II[*+]\0|MM\0[*+]",
+    "WebP": rb"RIFF.{4}WEBP",
+}
 # No inspection camera has more; a file of a few kilobytes can claim to, and its pixels would fill the memory.
 MAX_PIXELS = 64_000_000
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # Pillow's own limit lies above this one
+MAX_SIDE = 16_384  # what is laid over each pixel of a side to average it down would fill the memory too
+MAX_BYTES = 4 * MAX_PIXELS + 2**20  # four channels, not compressed
 EIGHT_BIT_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
+# Pillow warns of bombs beyond a limit that lies above these, and of tags that hold no pixels.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", module=r"PIL\.")
+ORIENTATION = 0x0112  # the tag's number in EXIF
 
 
 def decode(source: Path | bytes) -> Grey:
-    """Decode one image to grey.
+    """Decode one image to grey, as its pixels lie in the file.
+
+    Which way up the camera was held (EXIF's orientation) does not matter: a part may lie at any angle. Of a file with
+    several pictures the first is taken.
 
     Returns:
         uint8 array (height, width); colours are weighted as in ITU-R 601-2 (Pillow's mode L).
 
     Raises:
-        UserError: the file is no image, is truncated, has more than `MAX_PIXELS` (a decompression bomb) or more than 8
-            bits a channel.
+        UserError: the file is no image of `FORMATS`, is broken, has a side above `MAX_SIDE`, more than `MAX_PIXELS` (a
+            decompression bomb) or more than 8 bits a channel; or it cannot be read. Nothing else is raised.
     """
     name = source if isinstance(source, Path) else "image"
     try:
-        with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise UserError(f"{name}: has {image.width} × {image.height} pixels; at most {MAX_PIXELS:,} are read")
-            if image.mode in EIGHT_BIT_MODES:
-                return np.asarray(image.convert("L"))
-            mode = image.mode
-    except UnidentifiedImageError as error:  # Pillow's own message names an object in memory where there is no file
-        raise UserError(f"{name}: cannot be read as an image (of no known format)") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{name}: cannot be read as an image ({error})") from error
-    raise UserError(f"{name}: has pixels of mode {mode}; convert it to 8 bits a channel")
+        with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=[_format(source)]) as image:
+            if max(image.size) > MAX_SIDE or image.width * image.height > MAX_PIXELS:
+                raise UserError(
+                    f"has {image.width} × {image.height} pixels; at most {MAX_PIXELS:,} are read, {MAX_SIDE:,} a side"
+                )
+            if image.mode not in EIGHT_BIT_MODES:
+                raise UserError(f"has pixels of mode {image.mode}; convert it to 8 bits a channel")
+            if image.format == "TIFF":  # the one format in which Pillow turns pixels by itself
+                image.getexif()[ORIENTATION] = 1
+            return np.asarray(image.convert("L"))
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from error
+    except UnidentifiedImageError as error:  # its message names an object in memory
+        raise UserError(f"{name}: cannot be read as an image (broken)") from error
+    except OSError as error:
+        raise UserError(f"{name}: cannot be read as an image ({error.strerror or error})") from error
+    except Exception as error:  # a decoder that meets what it did not expect raises anything
+        raise UserError(f"{name}: cannot be read as an image ({error or type(error).__name__})") from error
+
+
+def _format(source: Path | bytes) -> str:
+    """Pillow's name of the format that a file begins like, ready to be opened.
+
+    Raises:
+        UserError: it is none of `FORMATS`.
+        OSError: see `open_file`.
+    """
+    if isinstance(source, bytes):
+        beginning = source[:12]
+    else:
+        with open_file(source) as file:
+            beginning = file.read(12)
+    for name, pattern in FORMATS.items():
+        if re.match(pattern, beginning, re.DOTALL):
+            import_module(f"PIL.{name}ImagePlugin")
+            return name.upper()
+    raise UserError(f"cannot be read as an image (expected {', '.join(FORMATS)})")
+
+
+def open_file(path: Path, limit: int = MAX_BYTES) -> BinaryIO:
+    """Open a regular file of at most `limit` bytes for reading.
+
+    Raises:
+        OSError: it is missing, cannot be read, is larger, or is anything else, such as a pipe, which would be waited
+            for.
+    """
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    found = os.fstat(file.fileno())
+    if stat.S_ISREG(found.st_mode) and found.st_size <= limit:
+        return file
+    file.close()
+    if stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EFBIG, f"has more than {limit:,} bytes", str(path))
+    raise OSError(errno.EINVAL, "is no regular file", str(path))

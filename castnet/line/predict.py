@@ -4,6 +4,7 @@ import csv
 import glob
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -12,8 +13,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from castnet.errors import UserError
-from castnet.imaging.decode import SUFFIXES
+from castnet.errors import UserError, printable
+from castnet.imaging.listing import Listing, list_images
 from castnet.line.inspector import Inspector, Verdict
 
 GOOD, DEFECT, TROUBLE = 0, 1, 2  # exit codes
@@ -37,8 +38,13 @@ def predict(model: Path, patterns: Sequence[str], form: str) -> int:
         UserError: no such model, or a pattern without images.
     """
     inspector = Inspector(model)
-    files = [file for pattern in patterns for file in _find(pattern)]
+    found = [_find(pattern) for pattern in patterns]
+    files = [file for listing in found for file in listing.images]
     show, codes, start = printer(form), [], time.perf_counter()
+    for listing in found:
+        for path, error in listing.unreadable.items():
+            show(path, error)
+            codes.append(TROUBLE)
     # On a terminal the verdicts themselves show how far it is, and a bar would disturb them.
     progress = track(
         inspector.inspect_many(files),
@@ -65,21 +71,35 @@ def code(result: Result) -> int:
     return TROUBLE if isinstance(result, UserError) else DEFECT if result.is_defect else GOOD
 
 
-def images_below(folder: Path) -> list[Path]:
-    """All images below a folder, in order; hidden files are not taken for images."""
-    files = (Path(where) / name for where, _, names in os.walk(folder) for name in names)
-    return sorted(file for file in files if file.suffix.lower() in SUFFIXES and not file.name.startswith("."))
-
-
-def _find(pattern: str) -> list[Path]:
+def _find(pattern: str) -> Listing:
     path = Path(pattern)
-    if path.is_file():
-        return [path]
-    globbed = (Path(name) for name in glob.glob(pattern, recursive=True))
-    found = images_below(path) if path.is_dir() else sorted(file for file in globbed if file.is_file())
-    if not found:
+    if path.is_dir():
+        found = list_images(path)
+    elif os.path.lexists(path):
+        found = Listing([path])
+    else:
+        found = _matching(path)
+    if not found.images and not found.unreadable:
         raise UserError(f"{pattern}: no images there; expected image files, a folder of them or a pattern like '*.png'")
     return found
+
+
+def _matching(pattern: Path) -> Listing:
+    """Files that match a pattern, and folders on its way that cannot be listed, which `glob` passes over in silence."""
+    if "**" in pattern.parts:  # searched in depth, as folders are
+        depth = pattern.parts.index("**")
+        below = Path(*pattern.parts[depth + 1 :], *([] if pattern.parts[depth + 1 :] else ["*"]))
+        found = [list_images(Path(folder)) for folder in sorted(glob.glob(str(Path(*pattern.parts[:depth]))))]
+        images = [image for listing in found for image in listing.images if image.match(str(below))]
+        return Listing(images, {path: error for listing in found for path, error in listing.unreadable.items()})
+    unreadable = {}
+    for folder in pattern.parents:
+        for name in glob.glob(f"{folder}/"):
+            try:
+                os.scandir(name).close()
+            except OSError as error:
+                unreadable[Path(name)] = UserError(f"{name}: cannot be read ({error.strerror})")
+    return Listing([Path(name) for name in sorted(glob.glob(str(pattern))) if not os.path.isdir(name)], unreadable)
 
 
 def printer(form: str) -> Callable[[Path, Result], None]:
@@ -91,7 +111,7 @@ def printer(form: str) -> Callable[[Path, Result], None]:
         writer.writeheader()
 
         def print_csv(file: Path, result: Result) -> None:
-            writer.writerow(_fields(file, result))
+            writer.writerow({name: _cell(value) for name, value in _fields(file, result).items()})
             sys.stdout.flush()
 
         return print_csv
@@ -112,9 +132,17 @@ def _fields(file: Path, result: Result) -> dict[str, object]:
     }
 
 
+def _cell(value: object) -> object:
+    """Text on one line that no spreadsheet takes for a formula (https://owasp.org/www-community/attacks/CSV_Injection).
+
+    A semicolon parts cells too, where the comma is a decimal point.
+    """
+    return re.sub(r"(^|;)(?=\s*[=+@-])", r"\1'", printable(value)) if isinstance(value, str) else value
+
+
 def _print_row(file: Path, result: Result) -> None:
     if isinstance(result, UserError):
-        print(f"        –  not read    {result}", flush=True)
+        print(f"        –  not read    {printable(result)}", flush=True)
     else:
         red, plain = ("\033[31m", "\033[0m") if result.is_defect and sys.stdout.isatty() else ("", "")
-        print(f"{red}{result.p_defect:9.4f}  {result.class_name:<10}  {file}{plain}", flush=True)
+        print(f"{red}{result.p_defect:9.4f}  {printable(result.class_name):<10}  {printable(file)}{plain}", flush=True)

@@ -1,16 +1,21 @@
 """Images inspected as a camera drops them into a folder: what `castnet predict --watch` does."""
 
+import contextlib
 import fcntl
 import json
 import os
 import signal
+import sys
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from castnet.errors import UserError
+from castnet.imaging.decode import open_file
+from castnet.imaging.listing import list_images
 from castnet.line.inspector import Inspector
-from castnet.line.predict import GOOD, code, images_below, printer
+from castnet.line.predict import GOOD, TROUBLE, code, printer
 
 STATE = ".castnet-inspected"
 POLL = 0.5  # seconds; a file that has not changed for as long may be complete
@@ -36,7 +41,8 @@ def watch(model: Path, folder: Path, form: str) -> int:
         Exit code, as of `castnet.line.predict.predict`.
 
     Raises:
-        UserError: no such model or folder, or another process watches the folder.
+        UserError: no such model or folder, another process watches the folder, its list is not castnet's, or it is
+            removed or replaced while it is watched.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; make it, or name the one that the camera writes into")
@@ -52,12 +58,21 @@ def watch(model: Path, folder: Path, form: str) -> int:
     show, exit_code = printer(form), GOOD
     done = _read_state(folder)
     waiting: dict[Path, tuple[Version, float]] = {}  # what is not inspected yet, and since when it is as it is
+    unreadable: dict[Path, UserError] = {}
     with (folder / STATE).open("a") as state:
         while not stop.wait(POLL):
             now, before = time.monotonic(), waiting
+            listing = list_images(folder)
+            # Where the folder is another than the locked one, its list is, too, and nobody else is kept out.
+            if not folder.exists() or not os.path.samestat(os.fstat(lock), folder.stat()):
+                raise UserError(f"{folder}: was removed or replaced while it was watched; start anew when it is there")
+            for file in listing.unreadable.keys() - unreadable.keys():
+                show(file, listing.unreadable[file])
+                exit_code = TROUBLE
+            unreadable = listing.unreadable
             waiting = {
                 file: before[file] if file in before and before[file][0] == version else (version, now)
-                for file, version in _versions(folder).items()
+                for file, version in _versions(listing.images).items()
                 if done.get(file) != version
             }
             unchanged = [file for file, (_, since) in waiting.items() if since < now]
@@ -75,14 +90,12 @@ def watch(model: Path, folder: Path, form: str) -> int:
     return exit_code
 
 
-def _versions(folder: Path) -> dict[Path, Version]:
+def _versions(files: Iterable[Path]) -> dict[Path, Version]:
     versions = {}
-    for file in images_below(folder):
-        try:
+    for file in files:
+        with contextlib.suppress(OSError):  # taken away since it was listed
             stat = file.stat()
-        except FileNotFoundError:
-            continue  # taken away since it was listed
-        versions[file] = (stat.st_size, stat.st_mtime_ns)
+            versions[file] = (stat.st_size, stat.st_mtime_ns)
     return versions
 
 
@@ -93,11 +106,21 @@ def _entry(folder: Path, file: Path, version: Version) -> str:
 def _read_state(folder: Path) -> dict[Path, Version]:
     """The images inspected before; those that are gone are struck off the list."""
     state = folder / STATE
-    lines = state.read_text().splitlines(keepends=True) if state.exists() else []
-    # A line without an end was being written when the machine failed.
-    entries = (json.loads(line) for line in lines if line.endswith("\n"))
-    done = {folder / name: (size, modified) for name, size, modified in entries if (folder / name).exists()}
+    done: dict[Path, Version] = {}
+    try:
+        with open_file(state, sys.maxsize) as file:
+            # A line without an end was being written when the machine failed.
+            lines = [line for line in file if line.endswith(b"\n")]
+        for name, size, modified in map(json.loads, lines):
+            if (folder / name).exists():
+                done[folder / name] = (size, modified)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{state}: is not castnet's list ({error}); without it all images are judged anew") from error
     partial = folder / f"{STATE}.partial"
-    partial.write_text("".join(_entry(folder, file, version) for file, version in done.items()))
+    partial.unlink(missing_ok=True)
+    with partial.open("x") as file:
+        file.writelines(_entry(folder, image, version) for image, version in done.items())
     partial.replace(state)
     return done

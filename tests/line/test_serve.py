@@ -15,9 +15,9 @@ import torch
 
 from castnet.data.augment import network_input
 from castnet.imaging.decode import decode
+from castnet.imaging.listing import list_images
 from castnet.imaging.resample import area_average
 from castnet.line.inspector import Inspector, Verdict
-from castnet.line.predict import images_below
 from castnet.line.serve import MAX_BODY, MAX_WAITING
 from castnet.model.classifier import load_classifier
 from tests.conftest import castnet, start
@@ -160,7 +160,7 @@ def test_http_and_inspector_judge_every_real_test_image_as_pytorch_does(
     server: Server, inspector: Inspector, model: Path, real_castings: Path
 ) -> None:
     _, address = server
-    files = images_below(real_castings / "test")
+    files = list_images(real_castings / "test").images
     classifier = load_classifier(model.with_suffix(".ckpt")).eval()
     pixels = torch.from_numpy(np.stack([area_average(decode(file), 64) for file in files]))
     with torch.inference_mode():

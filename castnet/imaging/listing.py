@@ -1,0 +1,72 @@
+"""Which images a folder holds: one rule for every command."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from castnet.errors import UserError
+from castnet.imaging.decode import SUFFIXES
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What was found below a folder.
+
+    Attributes:
+        images: regular files whose names end as images' do, folder by folder, both in order. Hidden files are left out.
+        unreadable: what may hide images, by path: folders that cannot be listed, links to nothing, and entries with an
+            image's name that are no regular files, such as pipes.
+    """
+
+    images: list[Path] = field(default_factory=list)
+    unreadable: dict[Path, UserError] = field(default_factory=dict)
+
+
+def list_images(folder: Path) -> Listing:
+    """All images below a folder.
+
+    Every folder is listed once, however many links lead to it, under its own path if it lies below the folder itself;
+    so a link that leads back ends there. Links to files count as files.
+    """
+    found = Listing()
+    listed: set[tuple[int, int]] = set()
+    waiting, links = [folder], list[Path]()
+    while waiting or links:
+        # Links come when nothing else is left, so that what they lead to has been listed under its own path if it can.
+        here = waiting.pop() if waiting else links.pop(0)
+        try:
+            status = here.stat()
+            if (status.st_dev, status.st_ino) in listed:
+                continue
+            listed.add((status.st_dev, status.st_ino))
+            with os.scandir(here) as entries:
+                for entry in entries:
+                    _sort_in(entry, found, waiting, links)
+        except OSError as error:
+            found.unreadable[here] = _unreadable(here, error)
+        links.sort()
+    # As ImageFolder does it: a folder's own files before those of its folders.
+    found.images.sort(key=lambda path: (str(path.parent), path.name))
+    return found
+
+
+def _sort_in(entry: "os.DirEntry[str]", found: Listing, waiting: list[Path], links: list[Path]) -> None:
+    path = Path(entry.path)
+    hidden = entry.name.startswith(".")
+    try:
+        if entry.is_dir():
+            (links if entry.is_symlink() else waiting).append(path)
+        elif path.suffix.lower() in SUFFIXES and not hidden:
+            if entry.is_file():
+                found.images.append(path)
+            else:
+                entry.stat()  # says why where it leads to nothing
+                found.unreadable[path] = UserError(f"{path}: cannot be read (is no regular file)")
+        elif entry.is_symlink() and not hidden:
+            entry.stat()
+    except OSError as error:
+        found.unreadable[path] = _unreadable(path, error)
+
+
+def _unreadable(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path}: cannot be read ({error.strerror})")
