@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -22,6 +23,7 @@ from rich.progress import track
 from castnet.drawn.casting import good_part, photograph
 from castnet.drawn.defects import Defect, add_defects
 from castnet.errors import UserError
+from castnet.files import hold
 
 # A change to the drawing must change this: a resumed run would otherwise mix two kinds of castings.
 FORMAT = "castnet-generated-3"
@@ -34,6 +36,8 @@ PROPORTIONS = {
 }
 SMALLEST = 16  # below it a folder would stay empty
 BATCH = 16
+HEADER = b"file,part_id,defects,boxes\n"
+END_OF_JPEG = b"\xff\xd9"
 Row = list[str]
 
 
@@ -79,7 +83,8 @@ def generate(
 
     Raises:
         UserError: n is too small, the seed is negative, the root is not empty or cannot be written, the disk is full,
-            the run is interrupted, or an interrupted one was left and `resume` is not set or its settings differ.
+            another run draws there, the run is interrupted, or an interrupted one was left and `resume` is not set or
+            its settings differ.
     """
     if n < SMALLEST:
         raise UserError(f"n={n}: expected at least {SMALLEST} castings, so that every split has both classes")
@@ -92,9 +97,13 @@ def generate(
             raise UserError(
                 f"{root}: exists and is not empty; nothing is overwritten, so name a new folder or remove it"
             )
-        done = _prepare(partial, n, seed, resume, by_hand)
-        _draw_all(partial, n, seed, done, processes or os.cpu_count() or 1, progress)
-        partial.replace(root)
+        with hold(partial):
+            done = _prepare(partial, n, seed, resume, by_hand)
+            _draw_all(partial, n, seed, done, processes or os.cpu_count() or 1, progress)
+            whole, _ = _whole_rows(partial)
+            if whole != n:
+                raise UserError(f"{partial}: {n - whole:,} castings are missing or broken; {by_hand}")
+            partial.replace(root)
     except OSError as error:
         raise UserError(f"{root}: cannot be written ({error.strerror}); mend that, then {by_hand}") from error
     except BrokenProcessPool as error:
@@ -116,26 +125,46 @@ def counts(n: int) -> dict[tuple[str, str], int]:
 
 def _prepare(partial: Path, n: int, seed: int, resume: bool, by_hand: str) -> int:
     """Make the work folder, or take up the one an interrupted run left, and return how many castings are whole."""
-    settings = {"format": FORMAT, "n": n, "seed": seed}
+    settings = json.dumps({"format": FORMAT, "n": n, "seed": seed})
     recorded, manifest = partial / "generator.json", partial / "manifest.csv"
-    if not partial.exists():
-        for split, name in PROPORTIONS:
-            (partial / split / name).mkdir(parents=True)
-        manifest.write_text("file,part_id,defects,boxes\n")
-        recorded.write_text(json.dumps(settings))
-        return 0
-    if not resume:
+    found = recorded.read_text() if recorded.exists() else ""
+    if not found:  # it is written first, so that no casting was drawn yet
+        if any(path.is_file() and path not in (recorded, manifest) for path in partial.rglob("*")):
+            raise UserError(f"{partial}: holds files that are not of such a run; remove it to start anew")
+        recorded.write_text(settings)
+    elif not resume:
         raise UserError(f"{partial}: was left by an interrupted run; {by_hand}")
-    if not recorded.exists() or recorded.read_text() != json.dumps(settings):
+    elif found != settings:
         raise UserError(f"{partial}: was left by a run with other settings than {settings}; remove it to start anew")
-    # A row is written after its image, so whole rows stand for whole images; a torn last row is cut off.
-    lines = size = 0
-    with manifest.open("rb+") as file:
+    for split, name in PROPORTIONS:
+        (partial / split / name).mkdir(parents=True, exist_ok=True)
+    manifest.touch()
+    done, size = _whole_rows(partial)
+    os.truncate(manifest, size)
+    if not size:
+        manifest.write_bytes(HEADER)
+    return done
+
+
+def _whole_rows(partial: Path) -> tuple[int, int]:
+    """How many rows of the manifest stand for a whole image, up to the first that does not, and where they end."""
+    rows, size = -1, 0
+    with (partial / "manifest.csv").open("rb") as file:
         for line in file:
-            if line.endswith(b"\n"):
-                lines, size = lines + 1, size + len(line)
-        file.truncate(size)
-    return lines - 1
+            image = partial / line.split(b",")[0].decode()
+            if not line.endswith(b"\n") or (line != HEADER and not _is_whole(image)):
+                break
+            rows, size = rows + 1, size + len(line)
+    return max(rows, 0), size
+
+
+def _is_whole(image: Path) -> bool:
+    try:
+        with image.open("rb") as file:
+            file.seek(-len(END_OF_JPEG), os.SEEK_END)
+            return file.read() == END_OF_JPEG
+    except OSError:  # it is missing, or too short to end
+        return False
 
 
 def _draw_all(partial: Path, n: int, seed: int, done: int, processes: int, progress: bool) -> None:
@@ -167,7 +196,7 @@ def _in_order(tasks: Iterator[Task], processes: int) -> Generator[Row]:
         yield from map(_draw_one, tasks)
         return
     # Forking a process in which PyTorch has started threads can hang, so workers start afresh.
-    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
+    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _end_with_parent)
     waiting: deque[Future[list[Row]]] = deque()
     try:
         while batch := list(islice(tasks, BATCH)):
@@ -181,6 +210,16 @@ def _in_order(tasks: Iterator[Task], processes: int) -> Generator[Row]:
             yield from waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """Have this process end as soon as the one that started it has, however that ended."""
+
+    def wait() -> None:
+        multiprocessing.parent_process().join()  # type: ignore[union-attr]
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _draw_batch(batch: list[Task]) -> list[Row]:

@@ -18,6 +18,11 @@ from castnet.errors import UserError
 N = 24
 
 
+def _heed() -> None:
+    """Have a process obey Ctrl-C even where these tests run in the background, which ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def contents(root: Path) -> dict[str, bytes]:
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
@@ -78,7 +83,9 @@ def test_the_seed_decides_every_byte_whatever_the_number_of_processes(tmp_path: 
 def test_an_interrupted_run_leaves_nothing_that_passes_for_whole_and_can_go_on(tmp_path: Path) -> None:
     root, partial = tmp_path / "castings", tmp_path / "castings.partial"
     command = [sys.executable, "-m", "castnet.cli", "generate", str(root), "--n", "400", "--seed", "1"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, preexec_fn=_heed
+    ) as process:
         deadline = time.monotonic() + 60
         while len(list(partial.rglob("*.jpeg"))) < 20 and time.monotonic() < deadline:
             time.sleep(0.05)
