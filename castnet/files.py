@@ -1,10 +1,11 @@
-"""Folders that one process at a time may work in."""
+"""Folders that one process at a time works in, and what processes leave behind that were killed."""
 
 import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from castnet.errors import UserError
 
@@ -39,3 +40,36 @@ def _lock(descriptor: int, folder: Path) -> None:
     except (BlockingIOError, FileNotFoundError):
         pass
     raise UserError(f"{folder}: another run is at work there; wait until it has ended, or name another folder")
+
+
+def lock(file: IO[bytes]) -> None:
+    """Let other processes see that this one is writing a file; where a file system has no locks, they cannot."""
+    with suppress(OSError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def remove_leftovers(folder: Path, pattern: str) -> None:
+    """Remove files that dead processes were writing.
+
+    Args:
+        folder: where to look.
+        pattern: of files whose names end with `-` and the number of the process that writes them, and that it locks.
+    """
+    for path in folder.glob(pattern):
+        # The number alone does not tell: it may have been given anew, or belong to another container.
+        with suppress(OSError, ValueError), path.open("rb") as file:
+            if not _is_alive(int(path.name.rpartition("-")[2])):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+
+
+def _is_alive(process: int) -> bool:
+    if process == os.getpid():  # of an earlier life: this process has not begun to write
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from torchvision.datasets import ImageFolder
 
 from castnet.errors import UserError
+from castnet.imaging.decode import SUFFIXES
+from castnet.imaging.listing import list_images
 
 
 @dataclass(frozen=True)
@@ -92,16 +93,24 @@ def correct_labels(folder: Folder, corrections: Mapping[str, Sequence[str]], kep
 
 
 def _list_classes(folder: Path) -> tuple[list[str], Sequence[tuple[str, int]]]:
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    try:
+        names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror})") from error
     if len(names) != 2:
         found = _quoted(names) if names else "none"
         raise UserError(
             f"{folder}: expected two class folders, one of defective and one of good castings; found {found}"
         )
-    try:
-        return names, ImageFolder(str(folder)).samples
-    except FileNotFoundError as error:
-        raise UserError(f"{folder}: a class folder has no images ({error})") from error
+    samples: list[tuple[str, int]] = []
+    for label, name in enumerate(names):
+        listing = list_images(folder / name)
+        if listing.unreadable:
+            raise next(iter(listing.unreadable.values()))
+        if not listing.images:
+            raise UserError(f"{folder / name}: a class folder has no images ({', '.join(sorted(SUFFIXES))})")
+        samples += [(str(path), label) for path in listing.images]
+    return names, samples
 
 
 def _quoted(names: Sequence[str]) -> str:

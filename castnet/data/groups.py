@@ -31,11 +31,15 @@ def read_column(key: str, table: Path, column: str, files: list[str]) -> list[st
     """
     if not table.is_file():
         raise UserError(f"data.{key}={table}: no such file; `castnet audit ROOT` writes a groups.csv")
-    with table.open(newline="", encoding="utf-8") as lines:
-        reader = csv.DictReader(lines)
-        if missing := {"file", column} - set(reader.fieldnames or []):
-            raise UserError(f"data.{key}={table}: has no column {' and '.join(sorted(missing))}")
-        values = {row["file"]: row[column] for row in reader}
+    try:
+        with table.open(newline="", encoding="utf-8") as lines:
+            reader = csv.DictReader(lines)
+            missing = {"file", column} - set(reader.fieldnames or [])
+            values = {} if missing else {row["file"]: row[column] for row in reader}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"data.{key}={table}: cannot be read as a CSV table ({error})") from error
+    if missing:
+        raise UserError(f"data.{key}={table}: has no column {' and '.join(sorted(missing))}")
     if unlisted := [file for file in files if file not in values]:
         counts = f"{len(unlisted):,} of {len(files):,} files missing"
         raise UserError(f"data.{key}={table}: lacks {unlisted[0]} ({counts})")

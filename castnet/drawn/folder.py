@@ -125,16 +125,16 @@ def counts(n: int) -> dict[tuple[str, str], int]:
 
 def _prepare(partial: Path, n: int, seed: int, resume: bool, by_hand: str) -> int:
     """Make the work folder, or take up the one an interrupted run left, and return how many castings are whole."""
-    settings = json.dumps({"format": FORMAT, "n": n, "seed": seed})
+    settings = {"format": FORMAT, "n": n, "seed": seed}
     recorded, manifest = partial / "generator.json", partial / "manifest.csv"
     found = recorded.read_text() if recorded.exists() else ""
     if not found:  # it is written first, so that no casting was drawn yet
         if any(path.is_file() and path not in (recorded, manifest) for path in partial.rglob("*")):
             raise UserError(f"{partial}: holds files that are not of such a run; remove it to start anew")
-        recorded.write_text(settings)
+        recorded.write_text(json.dumps(settings))
     elif not resume:
         raise UserError(f"{partial}: was left by an interrupted run; {by_hand}")
-    elif found != settings:
+    elif found != json.dumps(settings):
         raise UserError(f"{partial}: was left by a run with other settings than {settings}; remove it to start anew")
     for split, name in PROPORTIONS:
         (partial / split / name).mkdir(parents=True, exist_ok=True)

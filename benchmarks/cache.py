@@ -1,0 +1,38 @@
+"""What it costs to make sure that the decoded pixels are those of the images: seconds at the start of every run.
+
+python benchmarks/cache.py data=casting data.root=FOLDER
+"""
+
+import sys
+import time
+from pathlib import Path
+from statistics import median
+
+from hydra import compose, initialize_config_dir
+
+from castnet import entry
+from castnet.data.datamodule import CastingDataModule
+from castnet.data.pixels import pixel_block
+
+CONF = str(Path(__file__).parents[1] / "conf")
+REPEATS = 5
+
+
+def main() -> None:
+    with initialize_config_dir(CONF, version_base="1.3"):
+        cfg = compose("train", sys.argv[1:])
+    datamodule = entry.build("data", cfg.data, CastingDataModule)
+    datamodule.prepare_data()
+    datamodule.setup()
+    side, cache = datamodule.block.shape[1], Path(cfg.paths.cache_dir)
+    seconds = []
+    for _ in range(REPEATS):
+        begin = time.perf_counter()
+        pixel_block(datamodule.folder.paths, side, cfg.data.resample, cache)
+        seconds.append(time.perf_counter() - begin)
+    megabytes = datamodule.block.nbytes / 1e6
+    print(f"{len(datamodule.block):,} images, {megabytes:,.0f} MB: checked in {median(seconds):.3f} s")
+
+
+if __name__ == "__main__":
+    entry.guard(main)

@@ -1,0 +1,100 @@
+"""What may happen to the pixel cache."""
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from castnet.data.pixels import pixel_block
+from castnet.errors import UserError
+
+SIZE = 24
+
+
+@pytest.fixture
+def images(castings: Path) -> list[Path]:
+    return sorted((castings / "test").rglob("*.jpeg"))
+
+
+def _zero(block: Path) -> None:
+    content = block.read_bytes()
+    block.write_bytes(content[:128] + bytes(len(content) - 132) + content[-4:])
+
+
+def _flip(block: Path) -> None:
+    content = bytearray(block.read_bytes())
+    content[-1] ^= 1
+    block.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _zero,
+        _flip,
+        lambda block: np.save(block, np.load(block)[::-1]),
+        lambda block: np.save(block, np.load(block)[:, ::2, ::2]),
+        lambda block: os.truncate(block, block.stat().st_size // 2),
+        lambda block: os.truncate(block, 3),
+        lambda block: os.truncate(block, 0),
+    ],
+    ids=["zeroed", "one bit", "reversed", "another size", "cut", "three bytes", "empty"],
+)
+def test_a_damaged_block_is_made_anew_and_said_so(
+    images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], object]
+) -> None:
+    whole = np.array(pixel_block(images, SIZE, "area", tmp_path))
+    assert "damaged" not in capsys.readouterr().err
+    damage(next(tmp_path.glob("*.npy")))
+    assert np.array_equal(pixel_block(images, SIZE, "area", tmp_path), whole)
+    assert "is damaged, so the images are decoded again" in capsys.readouterr().err
+    assert np.array_equal(pixel_block(images, SIZE, "area", tmp_path), whole)
+    assert "damaged" not in capsys.readouterr().err
+
+
+def test_a_block_of_other_images_is_not_taken_for_these(images: list[Path], tmp_path: Path) -> None:
+    pixel_block(images[::-1], SIZE, "area", tmp_path / "others")
+    whole = np.array(pixel_block(images, SIZE, "area", tmp_path / "ours"))
+    ours, others = (next((tmp_path / name).glob("*.npy")) for name in ("ours", "others"))
+    others.rename(ours)
+    assert np.array_equal(pixel_block(images, SIZE, "area", tmp_path / "ours"), whole)
+
+
+def test_what_a_killed_process_was_writing_is_removed_and_what_a_living_one_writes_is_not(
+    images: list[Path], tmp_path: Path
+) -> None:
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    with subprocess.Popen(["sleep", "60"]) as living:
+        left, kept = tmp_path / f"a.partial-{dead.pid}", tmp_path / f"b.partial-{living.pid}"
+        left.write_bytes(b"half a block")
+        kept.write_bytes(b"half a block")
+        pixel_block(images, SIZE, "area", tmp_path)
+        living.kill()
+    assert not left.exists()
+    assert kept.exists()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 kB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("no file system may be mounted here")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(images: list[Path], small_disk: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot be written \(No space left on device\).* room for 0\.1 MB"):
+        pixel_block(images, 100, "area", small_disk)
+    assert not list(small_disk.iterdir())
+
+
+def test_a_cache_that_is_no_folder_is_one_line(images: list[Path]) -> None:
+    with pytest.raises(UserError, match=r"^paths\.cache_dir=/dev/null: cannot be written"):
+        pixel_block(images, SIZE, "area", Path("/dev/null"))
