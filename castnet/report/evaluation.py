@@ -215,16 +215,21 @@ class Evaluation:
         (folder / "figures").mkdir(parents=True, exist_ok=True)
         for name, figure in drawn.items():
             figure.savefig(folder / "figures" / f"{name}.png", dpi=120)
-        metrics = self.metrics()
-        (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-        with (folder / "predictions.csv").open("w", newline="") as file:
+        # Names of files may hold bytes that are no text.
+        table = folder / "predictions.csv"
+        with table.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.writer(file)
             writer.writerow(["file", "true", "predicted", "p_defect"])
             names = np.array(self.class_names)
             for row in zip(self.files, names[self.labels], names[self.predicted], self.p_defect.tolist(), strict=True):
                 writer.writerow(row)
+        metrics = self.metrics()
         errors = [self.files[row] for row in self.errors()]
-        (folder / "report.html").write_text(html.render(metrics, drawn, errors))
+        (folder / "report.html").write_text(
+            html.render(metrics, drawn, errors), encoding="utf-8", errors="surrogateescape"
+        )
+        # The last: what has it is whole.
+        (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
         return drawn
 
 

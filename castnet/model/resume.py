@@ -1,0 +1,104 @@
+"""A run that goes on after it was stopped ends as if nothing had been."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import Callback, LightningDataModule, LightningModule, Trainer
+
+from castnet.errors import UserError
+from castnet.model.classifier import CastingClassifier, load_classifier
+
+
+class RandomState(Callback):
+    """Keeps in checkpoints what shuffling, augmentation and dropout draw from.
+
+    A resumed run then draws the numbers that the stopped one would have drawn. Several processes would need a state
+    each; they draw anew.
+    """
+
+    def __init__(self) -> None:
+        self.resumed: dict[str, Any] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values and tensors alone, which load with `weights_only=True`."""
+        version, words, gauss = random.getstate()
+        numpy_state = np.random.get_state(legacy=False)
+        return {
+            "python": [version, list(words), gauss],
+            "numpy": {**numpy_state, "state": {**numpy_state["state"], "key": numpy_state["state"]["key"].tolist()}},
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.resumed = state_dict
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Pictures and graphs have been drawn by now, which takes random numbers too.
+        if self.resumed and trainer.world_size == 1:
+            version, words, gauss = self.resumed["python"]
+            random.setstate((version, tuple(words), gauss))
+            np.random.set_state(self.resumed["numpy"])
+            torch.set_rng_state(self.resumed["torch"])
+            if len(self.resumed["cuda"]) == torch.cuda.device_count():
+                torch.cuda.set_rng_state_all(self.resumed["cuda"])
+        self.resumed = {}
+
+
+def require_resumable(ckpt_path: Path, run: Path, max_epochs: int) -> None:
+    """Refuse a checkpoint that training cannot go on from, before time is spent.
+
+    Args:
+        ckpt_path: the checkpoint.
+        run: folder of the run that is to go on.
+        max_epochs: how many epochs it is to have in the end.
+
+    Raises:
+        UserError: it is no checkpoint of castnet's training, has all these epochs already, or its learning rate
+            follows a schedule made for another number of epochs.
+    """
+    load_classifier(ckpt_path)
+    checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=True)
+    try:
+        done, steps = checkpoint["epoch"] + 1, checkpoint["global_step"]
+        planned = [round(schedule["total_steps"] * done / steps) for schedule in checkpoint["lr_schedulers"]]
+        files = [file for state in checkpoint["callbacks"].values() for file in _files(state)]
+    except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
+        raise UserError(f"ckpt_path={ckpt_path}: cannot be resumed ({error!r})") from error
+    if any(".." in Path(file).parts for file in files):
+        raise UserError(f"ckpt_path={ckpt_path}: cannot be resumed (it names files outside its run)")
+    if planned and planned[0] != max_epochs:
+        raise UserError(
+            f"ckpt_path={ckpt_path}: its one-cycle schedule was made for {planned[0]} epochs; resume with "
+            f"trainer.max_epochs={planned[0]}, or train anew"
+        )
+    if done >= max_epochs and not ckpt_path.resolve().is_relative_to(run.resolve()):
+        advice = "train anew" if planned else "raise trainer.max_epochs"
+        raise UserError(f"ckpt_path={ckpt_path}: has all {done} epochs; {advice}")
+
+
+def _files(state: dict[str, Any]) -> list[str]:
+    """The files that the state of a ModelCheckpoint names, which it would replace or remove."""
+    single = [state.get(name, "") for name in ("best_model_path", "kth_best_model_path", "last_model_path")]
+    return [*map(str, single), *map(str, state.get("best_k_models", {}))]
+
+
+def fit(
+    trainer: Trainer, classifier: CastingClassifier, datamodule: LightningDataModule, ckpt_path: str | None
+) -> None:
+    """Train, from a checkpoint or from the beginning.
+
+    Raises:
+        UserError: training diverged, or the checkpoint's state does not fit this run.
+    """
+    try:
+        trainer.fit(classifier, datamodule, ckpt_path=ckpt_path, weights_only=True)
+    except UserError:
+        raise
+    except Exception as error:  # what Lightning restores is up to the file
+        if ckpt_path is None or classifier.train_metrics.decisions["accuracy"].update_called:
+            raise
+        raise UserError(f"ckpt_path={ckpt_path}: cannot be resumed with these settings ({error})") from error

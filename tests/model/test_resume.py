@@ -1,0 +1,75 @@
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from castnet.errors import UserError
+from castnet.model.classifier import CastingClassifier
+from castnet.model.resume import RandomState, require_resumable
+from tests.conftest import Command
+
+
+def draw() -> list[float]:
+    return [random.random(), float(np.random.rand()), float(torch.rand(()))]
+
+
+def test_the_random_state_comes_back_from_a_file_that_names_no_code(tmp_path: Path) -> None:
+    before = RandomState()
+    torch.save(before.state_dict(), tmp_path / "state")
+    expected = draw()
+    after = RandomState()
+    after.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
+
+    class Alone:
+        world_size = 1
+
+    after.on_train_epoch_start(Alone(), None)  # type: ignore[arg-type]
+    assert draw() == expected
+    after.on_train_epoch_start(Alone(), None)  # type: ignore[arg-type]
+    assert draw() != expected  # once
+
+
+def test_a_run_killed_in_any_epoch_ends_digit_for_digit_like_one_that_was_not(
+    run_train: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With everything that draws random numbers switched on; tests/faults kills a real process."""
+    settings = ["model.dropout=0.3", "data.augment_val=true", "trainer.max_epochs=3"]
+    whole = run_train(*settings, folder="whole")
+    assert whole.code == 0, whole.err
+    step, steps = CastingClassifier.training_step, iter(range(100))
+
+    def stop(self: CastingClassifier, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        if next(steps) == 7:  # of three a epoch
+            raise UserError("killed")
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(CastingClassifier, "training_step", stop)
+    assert run_train(*settings, folder="torn").code == 2
+    monkeypatch.undo()
+    torn = run_train(*settings, f"ckpt_path={whole.folder.parent}/torn/checkpoints/last.ckpt", folder="torn")
+    assert torn.code == 0, torn.err
+    metrics = [(ran.folder / "metrics.json").read_text() for ran in (whole, torn)]
+    assert json.loads(metrics[0]) == json.loads(metrics[1])
+    predictions = [(ran.folder / "predictions.csv").read_text() for ran in (whole, torn)]
+    assert predictions[0] == predictions[1]
+
+
+def test_a_one_cycle_run_resumes_to_the_epochs_its_schedule_was_made_for_and_no_others(trained: Path) -> None:
+    last = trained / "checkpoints" / "last.ckpt"
+    require_resumable(last, trained, 2)
+    with pytest.raises(UserError, match="made for 2 epochs; resume with trainer"):
+        require_resumable(last, trained, 5)
+    with pytest.raises(UserError, match="has all 2 epochs; train anew"):
+        require_resumable(last, trained.parent / "other", 2)
+
+
+def test_a_checkpoint_that_names_files_outside_its_run_is_not_resumed(trained: Path, tmp_path: Path) -> None:
+    checkpoint = torch.load(trained / "checkpoints" / "last.ckpt", weights_only=True)
+    key = next(key for key in checkpoint["callbacks"] if key.startswith("ModelCheckpoint"))
+    checkpoint["callbacks"][key]["best_model_path"] = f"{tmp_path}/checkpoints/../precious.ckpt"
+    torch.save(checkpoint, tmp_path / "hostile.ckpt")
+    with pytest.raises(UserError, match="names files outside its run"):
+        require_resumable(tmp_path / "hostile.ckpt", tmp_path, 2)
