@@ -7,13 +7,13 @@ python evaluate.py ckpt_path=… report.robustness=true                         
 """
 
 from pathlib import Path
+from typing import Any
 
 from castnet.errors import extra
 
 with extra("train"):
     import hydra
-    from hydra.utils import instantiate
-    from omegaconf import DictConfig
+    from omegaconf import DictConfig, OmegaConf
     from rich.console import Console
 
     from castnet import entry
@@ -21,16 +21,19 @@ with extra("train"):
     from castnet.model.classifier import load_classifier
     from castnet.report.callbacks import TestReport
     from castnet.report.robustness import robustness, write_robustness
+    from castnet.settings import Text, require
 
 
 def evaluate(cfg: DictConfig) -> None:
     """Evaluate as configured; the report's files go into Hydra's output folder."""
+    require("ckpt_path", cfg.ckpt_path, Text)
+    require("report.robustness", cfg.report.robustness, bool)
     ckpt_path = Path(cfg.ckpt_path)
     classifier = load_classifier(ckpt_path)
-    source = instantiate(cfg.data, _convert_="all")
+    source: dict[str, Any] = OmegaConf.to_container(cfg.data, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     datamodule = load_datamodule(ckpt_path, classifier.hparams["class_names"], cache_dir=cfg.paths.cache_dir, **source)
     print(datamodule.describe(), flush=True)
-    trainer = entry.build("trainer", cfg.trainer, logger=False, callbacks=[TestReport(cfg.paths.output_dir)])
+    trainer = entry.build_trainer(cfg.trainer, logger=False, callbacks=[TestReport(cfg.paths.output_dir)])
     trainer.test(classifier, datamodule, verbose=False)
     if cfg.report.robustness:
         Console().print(write_robustness(robustness(classifier, datamodule), Path(cfg.paths.output_dir)))

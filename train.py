@@ -12,39 +12,48 @@ from castnet.errors import UserError, extra
 
 with extra("train"):
     import hydra
-    from hydra.utils import instantiate
-    from lightning import seed_everything
+    from lightning import Callback, seed_everything
+    from lightning.pytorch.callbacks import ModelCheckpoint
+    from lightning.pytorch.loggers import Logger
     from omegaconf import DictConfig
 
     from castnet import entry
-    from castnet.model.classifier import finish_checkpoint, load_classifier
-    from castnet.report.threshold import choose_operating_point
+    from castnet.data.datamodule import CastingDataModule
+    from castnet.model.classifier import CastingClassifier, finish_checkpoint, load_classifier
+    from castnet.model.resume import fit, require_resumable
+    from castnet.report.threshold import ThresholdRule, choose_operating_point
+    from castnet.settings import Seed, Text, require
 
 
 def train(cfg: DictConfig) -> float:
     """Train as configured and return the best value of the monitored validation metric, for sweeps."""
-    if cfg.ckpt_path:
-        load_classifier(Path(cfg.ckpt_path))  # refuses what is no checkpoint of ours before time is spent
-
-    rule = entry.build("threshold", cfg.threshold) if "threshold" in cfg else None
-    datamodule = entry.build("data", cfg.data)
+    require("seed", cfg.seed, Seed)
+    require("ckpt_path", cfg.ckpt_path, Text | None)
+    rule = entry.build("threshold", cfg.threshold, ThresholdRule) if cfg.get("threshold") else None
+    datamodule = entry.build("data", cfg.data, CastingDataModule)
+    entry.check("model", cfg.model, CastingClassifier)  # it is built when its classes are known
     seed_everything(cfg.seed, workers=True)
-    trainer = entry.build(
-        "trainer",
+    trainer = entry.build_trainer(
         cfg.trainer,
-        logger=instantiate(cfg.logger),
-        callbacks=[instantiate(callback) for callback in cfg.callbacks.values()],
+        logger=entry.build("logger", cfg.logger, Logger) if cfg.get("logger") else False,  # type: ignore[type-abstract]
+        callbacks=[
+            entry.build(f"callbacks.{name}", callback, Callback)
+            for name, callback in cfg.callbacks.items()
+            if cfg.get("logger") or name != "learning_rate"  # which has nowhere to go
+        ],
     )
+    if cfg.ckpt_path:
+        require_resumable(Path(cfg.ckpt_path), Path(cfg.paths.output_dir), cfg.trainer.max_epochs)
     datamodule.prepare_data()
     datamodule.setup()
     print(datamodule.describe(), flush=True)
 
-    classifier = entry.build("model", cfg.model, class_names=datamodule.folder.classes)
-    trainer.fit(classifier, datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
+    classifier = entry.build("model", cfg.model, CastingClassifier, class_names=datamodule.folder.classes)
+    fit(trainer, classifier, datamodule, cfg.ckpt_path)
 
     best = trainer.checkpoint_callback
-    if not Path(best.best_model_path).is_relative_to(best.dirpath):
-        raise UserError(f"ckpt_path={cfg.ckpt_path}: has all {cfg.trainer.max_epochs} epochs; raise trainer.max_epochs")
+    if not isinstance(best, ModelCheckpoint) or best.best_model_score is None:
+        raise UserError("no epoch was validated and kept, so there are no best weights; see callbacks.checkpoint")
     if rule:
         choose_operating_point(Path(best.best_model_path), datamodule, rule)
     else:

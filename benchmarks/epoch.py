@@ -21,6 +21,8 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from castnet import entry
+from castnet.data.datamodule import CastingDataModule
+from castnet.model.classifier import CastingClassifier
 from castnet.model.network import CastingCNN
 
 CONF = str(Path(__file__).parents[1] / "conf")
@@ -70,7 +72,7 @@ def main() -> None:
     with initialize_config_dir(CONF, version_base="1.3"), tempfile.TemporaryDirectory() as folder:
         cfg = compose("train", [*sys.argv[1:], f"trainer.max_epochs={EPOCHS + 1}", f"paths.output_dir={folder}"])
         OmegaConf.resolve(cfg.callbacks)
-        datamodule = entry.build("data", cfg.data)
+        datamodule = entry.build("data", cfg.data, CastingDataModule)
         datamodule.prepare_data()
         datamodule.setup()
         seed_everything(cfg.seed)
@@ -82,8 +84,8 @@ def main() -> None:
             ready[subset] = images.contiguous(memory_format=torch.channels_last), labels
         timer = Interleave(BareLoop(ready["train"], ready["val"], cfg.data.batch_size))
         callbacks = [instantiate(callback) for callback in cfg.callbacks.values()]
-        trainer = entry.build("trainer", cfg.trainer, logger=instantiate(cfg.logger), callbacks=[*callbacks, timer])
-        model = entry.build("model", cfg.model, class_names=datamodule.folder.classes)
+        trainer = entry.build_trainer(cfg.trainer, logger=instantiate(cfg.logger), callbacks=[*callbacks, timer])
+        model = entry.build("model", cfg.model, CastingClassifier, class_names=datamodule.folder.classes)
         trainer.fit(model, datamodule)
     bare, full = timer.bare_seconds[1:], timer.lightning_seconds[1:]  # the first epoch of each warms up
     print(f"{torch.get_num_threads()} threads, {len(ready['train'][0]):,} train + {len(ready['val'][0]):,} val images")

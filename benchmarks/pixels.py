@@ -31,7 +31,7 @@ def pixels(datamodule: CastingDataModule, subset: str) -> tuple[NDArray[np.float
 def main() -> None:
     with initialize_config_dir(CONF, version_base="1.3"):
         cfg = compose("train", sys.argv[1:])
-    datamodule = entry.build("data", cfg.data)
+    datamodule = entry.build("data", cfg.data, CastingDataModule)
     datamodule.prepare_data()
     datamodule.setup()
     print(datamodule.describe())

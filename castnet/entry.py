@@ -9,17 +9,22 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType, NoneType, UnionType
-from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
 
 from hydra.errors import HydraException, InstantiationException
 from hydra.experimental.callback import Callback
 from hydra.utils import get_class, instantiate
+from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from omegaconf import DictConfig
+from lightning.pytorch.accelerators import CPUAccelerator
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from castnet.errors import UserError, fail
+from castnet.files import hold
+from castnet.settings import Count, require
+from castnet.settings import check as check_arguments
 
 Result = TypeVar("Result")
 
@@ -36,7 +41,7 @@ def guard(function: Callable[..., Result], *args: Any) -> Result:
     try:
         with _obeying_signals():
             return function(*args)
-    except (UserError, HydraException, OmegaConfBaseException, MisconfigurationException) as error:
+    except (UserError, HydraException, OmegaConfBaseException, MisconfigurationException, OSError) as error:
         fail(error)
     except _Stopped as stop:
         print(f"error: stopped by {signal.Signals(stop.number).name}", file=sys.stderr)
@@ -84,61 +89,101 @@ def _is_no_advertisement(record: logging.LogRecord) -> bool:
     return "Tip: " not in record.getMessage()
 
 
-def build(key: str, config: DictConfig, **given: Any) -> Any:
-    """Instantiate a config's `_target_` after checking its values against the type hints of the constructor.
+def check(key: str, config: DictConfig, expected: type[Any]) -> None:
+    """Compare a config with what its `_target_` takes, before anything is built or time is spent.
 
     Args:
         key: where the config stands, for messages.
-        config: `_target_` and its arguments; those that have a `_target_` of their own are checked and handed over.
+        config: `_target_` and its arguments.
+        expected: what the target must be, or be derived from.
+
+    Raises:
+        UserError: the target is something else, or has no such argument, or an argument is of another type or range
+            than the target's type hints state.
+    """
+    settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=True) if config else None
+    if not isinstance(settings, dict) or "_target_" not in settings:
+        raise UserError(f"{key}={settings}: expected a `_target_` and its arguments")
+    name, recursive = settings["_target_"], settings.get("_recursive_", True)
+    try:
+        target = get_class(name)
+    except Exception as error:  # importing a module may raise anything
+        raise UserError(f"{key}._target_={name}: cannot be had ({error})") from error
+    if not issubclass(target, expected):
+        raise UserError(
+            f"{key}._target_={name}: expected {expected.__module__}.{expected.__name__}, or one derived of it"
+        )
+    arguments = {
+        str(name): value
+        for name, value in settings.items()
+        # What Hydra builds beforehand is judged by the constructor.
+        if not str(name).startswith("_") and not (recursive and isinstance(value, dict) and "_target_" in value)
+    }
+    check_arguments(key, target.__init__, arguments)  # type: ignore[misc]
+
+
+def build(key: str, config: DictConfig, expected: type[Result], **given: Any) -> Result:
+    """Instantiate a config after `check`.
+
+    Args:
+        key, config, expected: see `check`.
         given: further arguments.
 
     Raises:
-        UserError: a value has another type than the constructor expects, or is refused by it.
+        UserError: as `check`; or the constructor refuses its arguments.
     """
-    _check_types(key, config)
+    check(key, config, expected)
     try:
-        return instantiate(config, _recursive_=False, _convert_="all", **given)
+        return instantiate(config, _convert_="all", **given)
     except InstantiationException as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from error
-        raise
+        raise UserError(f"{key}: {error.__cause__ or error}") from error
 
 
-def _check_types(key: str, config: DictConfig) -> None:
-    hints = get_type_hints(get_class(config["_target_"]).__init__)  # type: ignore[misc]
-    for name, value in config.items():
-        if isinstance(value, DictConfig) and "_target_" in value:
-            _check_types(f"{key}.{name!s}", value)
-        elif name in hints and not _fits(value, hints[name]):
-            expected = getattr(hints[name], "__name__", str(hints[name]))
-            raise UserError(f"{key}.{name!s}={value}: expected {expected}")
+def build_trainer(config: DictConfig, **given: Any) -> Trainer:
+    """Build Lightning's Trainer.
 
+    Args:
+        config: its settings.
+        given: further arguments.
 
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of the hinted type; hints that are not plain numbers and strings are not judged."""
-    if get_origin(hint) in (Union, UnionType):
-        return any(_fits(value, option) for option in get_args(hint))
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, hint) if hint in (str, bool, NoneType) else True
+    Raises:
+        UserError: as `build`; or training would have no end, or more devices are asked for than there are.
+    """
+    require("trainer.max_epochs", config.get("max_epochs"), Count)
+    trainer = build("trainer", config, Trainer, **given)
+    cores = os.cpu_count() or 1
+    if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > cores:  # each would be a process
+        raise UserError(
+            f"trainer.devices={trainer.num_devices}: expected at most {cores}, the processors of this machine"
+        )
+    return trainer
 
 
 class KeepRuns(Callback):
-    """Refuse an output folder that is in use, before Hydra writes into it; a resumed run goes on in its own folder."""
+    """Refuse an output folder that is in use, before Hydra writes into it; a resumed run goes on in its own folder.
+
+    No other run gets into the folder as long as this one lasts.
+    """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(config.hydra.run.dir)
         resumed = config.get("ckpt_path") and config.hydra.job.name == "train"
-        if not (resumed and Path(config.ckpt_path).resolve().is_relative_to(folder.resolve())):
-            _refuse_used(folder, "hydra.run.dir")
+        own = resumed and Path(str(config.ckpt_path)).resolve().is_relative_to(folder.resolve())
+        self._hold("hydra.run.dir", folder, may_be_used=own)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        _refuse_used(Path(config.hydra.sweep.dir), "hydra.sweep.dir")
+        self._hold("hydra.sweep.dir", Path(config.hydra.sweep.dir), may_be_used=False)
 
-
-def _refuse_used(folder: Path, key: str) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    def _hold(self, key: str, folder: Path, may_be_used: bool) -> None:
         # Hydra turns an exception of a callback into a warning, so this exits.
-        fail(f"{key}={folder}: already holds something; nothing is overwritten, so name a new folder")
+        try:
+            self._held = hold(folder)  # until Hydra lets go of this callback
+            self._held.__enter__()
+            if any(folder.iterdir()) and not may_be_used:
+                fail(f"{key}={folder}: already holds something; nothing is overwritten, so name a new folder")
+        except UserError as error:
+            fail(f"{key}={error}")
+        except OSError as error:
+            fail(f"{key}={folder}: cannot be written ({error.strerror}); name a new folder")

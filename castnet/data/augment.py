@@ -1,12 +1,14 @@
 """Pixels to network input: a whole batch at once, on whatever device the batch is."""
 
 import math
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
-from castnet.errors import UserError
+from castnet.settings import Rate
 
 
 def network_input(pixels: Tensor, image_size: int) -> Tensor:
@@ -39,10 +41,16 @@ class Augmentation:
     """
 
     def __init__(
-        self, *, shift: float, zoom: float, turns: int, rotation: float, flip: bool, brightness: float, contrast: float
+        self,
+        *,
+        shift: Rate = 0,
+        zoom: Annotated[float, Field(ge=0, lt=1)] = 0,
+        turns: Annotated[int, Field(ge=1, le=360)] = 1,
+        rotation: Annotated[float, Field(ge=0, le=180)] = 0,
+        flip: bool = False,
+        brightness: Rate = 0,
+        contrast: Rate = 0,
     ) -> None:
-        if turns < 1:
-            raise UserError(f"data.augmentation.turns={turns}: expected a whole number above 0")
         self.shift, self.zoom, self.turns, self.rotation, self.flip = shift, zoom, turns, rotation, flip
         self.brightness, self.contrast = brightness, contrast
 

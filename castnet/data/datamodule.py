@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from hydra.utils import instantiate
 from lightning import LightningDataModule
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -16,11 +16,11 @@ from castnet.data.augment import Augmentation, network_input
 from castnet.data.folder import Folder, correct_labels, read_folder
 from castnet.data.groups import read_groups, read_slices, read_subsets
 from castnet.data.pixels import pixel_block
-from castnet.data.sources import obtain
+from castnet.data.sources import Generated, obtain
 from castnet.data.split import Indices, first_of_class, grouped, stratified
 from castnet.errors import UserError
 from castnet.imaging.decode import Grey
-from castnet.imaging.resample import RESAMPLE
+from castnet.settings import ImageSize, Seed, Share, Text, check, require
 
 Batch = tuple[Tensor, Tensor]
 
@@ -75,8 +75,7 @@ class CastingDataModule(LightningDataModule):
         val_fraction: share of the training images held out for validation.
         test_fraction: share held out for testing where the root has no test/.
         seed: seed of the split.
-        augmentation: `_target_` and arguments of what augments a batch, such as
-            `castnet.data.augment.Augmentation`; None leaves images as they are.
+        augmentation: arguments of `castnet.data.augment.Augmentation`; None leaves images as they are.
         augment_val: whether validation images are augmented too, as Keras' validation_split does.
         cache_dir: folder for decoded pixels.
         num_workers: processes that fetch batches; 0 is fastest while the pixels are in memory.
@@ -85,42 +84,39 @@ class CastingDataModule(LightningDataModule):
     def __init__(
         self,
         *,
-        source: str,
+        source: Literal["generated", "casting", "folder"],
         protocol: str,
-        root: str,
-        defect_class: str,
-        generate: dict[str, int] | None,
-        image_size: int,
-        oversample: int,
-        resample: str,
-        batch_size: int,
-        assignment: str | None,
-        groups: str | None,
+        root: Text,
+        defect_class: Text,
+        generate: Generated | None,
+        image_size: ImageSize,
+        oversample: Annotated[int, Field(ge=1, le=8)],
+        resample: Literal["area", "nearest"],
+        batch_size: Annotated[int, Field(ge=1, le=65536)],
+        assignment: Text | None,
+        groups: Text | None,
         corrections: dict[str, list[str]] | None,
         slices: dict[str, str],
-        split: str,
-        fold: int,
-        val_fraction: float,
-        test_fraction: float,
-        seed: int,
+        split: Literal["stratified", "first_of_class", "grouped"],
+        fold: Annotated[int, Field(ge=0)],
+        val_fraction: Share,
+        test_fraction: Share,
+        seed: Seed,
         augmentation: dict[str, Any] | None,
         augment_val: bool,
-        cache_dir: str,
-        num_workers: int,
+        cache_dir: Text,
+        num_workers: Annotated[int, Field(ge=0, le=128)],
     ) -> None:
         super().__init__()
-        _require("split", split, ("stratified", "first_of_class", "grouped"))
+        self.save_hyperparameters()
+        check("data", CastingDataModule.__init__, self.hparams)
         if split == "grouped" and groups is None:
             raise UserError("data.split=grouped: needs data.groups, the groups.csv that `castnet audit` writes")
-        _require("resample", resample, tuple(RESAMPLE))
-        for name, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
-            if not 0 < fraction < 1:
-                raise UserError(f"data.{name}={fraction}: expected a share between 0 and 1")
-        for name, number in (("image_size", image_size), ("oversample", oversample), ("batch_size", batch_size)):
-            if number < 1:
-                raise UserError(f"data.{name}={number}: expected a whole number above 0")
-        self.save_hyperparameters()
-        self.augmentation: Augmentation | None = instantiate(augmentation)
+        if split != "grouped" and fold:
+            raise UserError(f"data.fold={fold}: data.split={split} has no folds; expected data.split=grouped")
+        if source == "generated" and generate is None:
+            raise UserError("data.generate=None: expected n and seed of the castings to draw")
+        self.augmentation = None if augmentation is None else _augmentation(augmentation)
         self.test_subset = "test"
         self._folder: Folder | None = None
 
@@ -144,6 +140,10 @@ class CastingDataModule(LightningDataModule):
         self.block = pixel_block(folder.paths, side, self.hparams["resample"], Path(self.hparams["cache_dir"]))
         # After the split, which stays as it was; and test images keep their class, so that figures compare.
         self._folder = correct_labels(folder, self.hparams["corrections"] or {}, self.rows[self.test_subset])
+        for subset, rows in self.rows.items():
+            if len(found := set(self._folder.labels[rows].tolist())) < 2:
+                only = ", ".join(folder.classes[label] for label in found) or "of no class"
+                raise UserError(f"data.root={folder.root}: the {subset} images are all {only}; rates need both classes")
         self.n_corrected = int((self._folder.labels != folder.labels).sum())
 
     @property
@@ -264,7 +264,12 @@ def load_datamodule(ckpt_path: Path, class_names: Sequence[str], **source: Any) 
     Raises:
         UserError: the folder has other classes, or is not as expected.
     """
-    trained = CastingDataModule.load_from_checkpoint(ckpt_path, weights_only=True).hparams
+    check("data", CastingDataModule.__init__, source)
+    try:
+        loaded = CastingDataModule.load_from_checkpoint(ckpt_path, weights_only=True, _instantiator=None)
+    except (UserError, TypeError, AttributeError) as error:
+        raise UserError(f"ckpt_path={ckpt_path}: has no data settings of castnet's ({error})") from error
+    trained = loaded.hparams
     if source["defect_class"] != trained["defect_class"]:
         known = trained["defect_class"]
         raise UserError(f"data.defect_class={source['defect_class']}: the checkpoint was trained to find {known}")
@@ -289,6 +294,10 @@ def load_datamodule(ckpt_path: Path, class_names: Sequence[str], **source: Any) 
     return datamodule
 
 
-def _require(name: str, value: str, valid: Sequence[str]) -> None:
-    if value not in valid:
-        raise UserError(f"data.{name}={value}: expected one of {', '.join(valid)}")
+def _augmentation(settings: dict[str, Any]) -> Augmentation:
+    """The augmentation of these settings, which may come from a checkpoint and so name no code to run."""
+    settings = dict(settings)
+    if (named := settings.pop("_target_", None)) is not None:  # checkpoints of castnet 0.1 have it
+        require("data.augmentation._target_", named, Literal["castnet.data.augment.Augmentation"])
+    check("data.augmentation", Augmentation.__init__, settings)
+    return Augmentation(**settings)

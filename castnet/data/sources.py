@@ -3,13 +3,26 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Annotated
 
-from castnet.drawn.folder import FORMAT, generate
+from pydantic import Field, with_config
+from typing_extensions import TypedDict
+
+from castnet.drawn.folder import FORMAT, SMALLEST, generate
 from castnet.errors import UserError
+from castnet.settings import Seed
 
 KAGGLE_HANDLE = "ravirajsinh45/real-life-industrial-dataset-of-casting-product"
 # Images the published set has in each folder (its Kaggle page, version 2).
 KAGGLE_COUNTS = {"train/def_front": 3758, "train/ok_front": 2875, "test/def_front": 453, "test/ok_front": 262}
+
+
+@with_config(extra="forbid", strict=True)
+class Generated(TypedDict):
+    """The castings to draw, see `castnet.drawn.folder.generate`."""
+
+    n: Annotated[int, Field(ge=SMALLEST)]
+    seed: Seed
 
 
 def download_casting(root: Path) -> None:
@@ -43,13 +56,13 @@ def download_casting(root: Path) -> None:
     )
 
 
-def obtain(source: str, root: Path, generated: dict[str, int] | None) -> None:
+def obtain(source: str, root: Path, generated: Generated | None) -> None:
     """Make or fetch a source's images, unless `root` is already there.
 
     Args:
         source: `generated` (drawn by castnet), `casting` (the public set) or `folder` (the user's own, never made).
         root: where the images belong.
-        generated: `n` and `seed` of the generated castings.
+        generated: the generated castings.
 
     Raises:
         UserError: an unknown source, or its images cannot be had, or other castings than asked for were generated.
@@ -67,7 +80,7 @@ def obtain(source: str, root: Path, generated: dict[str, int] | None) -> None:
         raise UserError(f"data.source={source}: expected one of generated, casting, folder")
 
 
-def _require_same(root: Path, generated: dict[str, int]) -> None:
+def _require_same(root: Path, generated: Generated) -> None:
     recorded = root / "generator.json"
     found = json.loads(recorded.read_text()) if recorded.exists() else "no generated castings"
     asked = {"format": FORMAT, **generated}

@@ -1,20 +1,59 @@
 """The LightningModule: how the network is trained and judged."""
 
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import torch
 import torch.nn.functional as F
-from hydra.utils import instantiate
 from lightning import LightningModule
+from pydantic import AfterValidator, Field
 from torch import Tensor
+from torch.optim import Optimizer
 
 from castnet.errors import UserError
 from castnet.model.heatmap import logits_and_evidence
 from castnet.model.metrics import CastingMetrics
 from castnet.model.network import CastingCNN
+from castnet.settings import ImageSize, Positive, Rate, check
 
 Batch = tuple[Tensor, Tensor]
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+    f"torch.optim.{name}": getattr(torch.optim, name)
+    for name in ("SGD", "RMSprop", "Adagrad", "Adadelta", "Rprop", "ASGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam")
+}
+
+
+def make_optimizer(settings: Mapping[str, Any], parameters: Iterable[Tensor], lr: float) -> Optimizer:
+    """Make an optimizer from plain values, which may come from a checkpoint and so name no code to run.
+
+    Args:
+        settings: `_target_`, one of `OPTIMIZERS`, and its arguments.
+        parameters: what it optimizes.
+        lr: learning rate.
+
+    Raises:
+        ValueError: it is none of these, or refuses its arguments.
+    """
+    arguments = {name: value for name, value in settings.items() if name != "_target_"}
+    if settings.get("_target_") not in OPTIMIZERS:
+        raise ValueError(f"_target_={settings.get('_target_')}: expected one of {', '.join(OPTIMIZERS)}")
+    try:
+        return OPTIMIZERS[settings["_target_"]](parameters, lr=lr, **arguments)
+    except Exception as error:  # each of them has its own
+        raise ValueError(str(error)) from error
+
+
+def _tried(settings: dict[str, Any]) -> dict[str, Any]:
+    """The same settings, if an optimizer takes them and can make a step."""
+    weights = torch.zeros(1, requires_grad=True)
+    weights.grad = torch.zeros(1)
+    optimizer = make_optimizer(settings, [weights], lr=1e-3)
+    try:
+        optimizer.step()
+    except Exception as error:
+        raise ValueError(str(error)) from error
+    return settings
 
 
 class CastingClassifier(LightningModule):
@@ -29,7 +68,7 @@ class CastingClassifier(LightningModule):
         dropout: share of the dense units dropped in training.
         mean, std: the network sees (pixel - mean) / std, with pixels in [0, 1].
         lr: learning rate; with a one-cycle schedule, its peak.
-        optimizer: `_target_` and arguments of a torch optimizer, without parameters and learning rate.
+        optimizer: `_target_`, one of `OPTIMIZERS`, and its arguments, without parameters and learning rate.
         one_cycle_warmup: share of the steps in which the one-cycle schedule (Smith & Topin, arXiv:1708.07120) rises;
             None keeps the learning rate constant.
         temperature: logits are divided by it before the sigmoid (Guo et al., arXiv:1706.04599); training leaves them as
@@ -40,29 +79,21 @@ class CastingClassifier(LightningModule):
     def __init__(
         self,
         *,
-        class_names: list[str],
+        class_names: Annotated[list[str], Field(min_length=2, max_length=2)],
         defect_class: str,
-        image_size: int,
-        dropout: float,
-        mean: float,
-        std: float,
-        lr: float,
-        optimizer: dict[str, Any],
-        one_cycle_warmup: float | None,
-        temperature: float,
-        threshold: float,
+        image_size: ImageSize,
+        dropout: Annotated[float, Field(ge=0, lt=1)],
+        mean: Rate,
+        std: Annotated[float, Field(gt=0, le=1)],
+        lr: Positive,
+        optimizer: Annotated[dict[str, Any], AfterValidator(_tried)],
+        one_cycle_warmup: Annotated[float, Field(ge=0, lt=1)] | None,
+        temperature: Positive,
+        threshold: Rate,
     ) -> None:
         super().__init__()
-        for name, value, valid in (
-            ("lr", lr, lr > 0),
-            ("std", std, std > 0),
-            ("dropout", dropout, 0 <= dropout < 1),
-            ("temperature", temperature, temperature > 0),
-            ("threshold", threshold, 0 <= threshold <= 1),
-        ):
-            if not valid:
-                raise UserError(f"model.{name}={value}: out of range")
         self.save_hyperparameters()
+        check("model", CastingClassifier.__init__, self.hparams)
         self.network = CastingCNN(image_size, dropout).to(memory_format=torch.channels_last)
         self.train_metrics = CastingMetrics(class_names, defect_class, threshold)
         self.val_metrics = CastingMetrics(class_names, defect_class, threshold)
@@ -151,15 +182,19 @@ class CastingClassifier(LightningModule):
         self.validation = checkpoint["validation"]
 
     def configure_optimizers(self) -> Any:
-        optimizer = instantiate(self.hparams["optimizer"], self.network.parameters(), lr=self.hparams["lr"])
+        optimizer = make_optimizer(self.hparams["optimizer"], self.network.parameters(), self.hparams["lr"])
         if self.hparams["one_cycle_warmup"] is None:
             return optimizer
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            max_lr=self.hparams["lr"],
-            total_steps=int(self.trainer.estimated_stepping_batches),
-            pct_start=self.hparams["one_cycle_warmup"],
-        )
+        steps = int(self.trainer.estimated_stepping_batches)
+        try:
+            schedule = torch.optim.lr_scheduler.OneCycleLR(
+                optimizer, self.hparams["lr"], steps, pct_start=float(self.hparams["one_cycle_warmup"])
+            )
+        except ZeroDivisionError as error:  # PyTorch cannot rise within the first step
+            share = self.hparams["one_cycle_warmup"]
+            raise UserError(
+                f"model.one_cycle_warmup={share}: is one of {steps} steps; expected 0, more, or null"
+            ) from error
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
@@ -191,7 +226,10 @@ def load_classifier(ckpt_path: Path) -> CastingClassifier:
     if not ckpt_path.is_file():
         raise UserError(f"ckpt_path={ckpt_path}: no such file; expected a checkpoint such as RUN/checkpoints/best.ckpt")
     try:
-        classifier = CastingClassifier.load_from_checkpoint(ckpt_path, map_location="cpu", weights_only=True)
+        # Lightning would have the checkpoint name the function that makes the module.
+        classifier = CastingClassifier.load_from_checkpoint(
+            ckpt_path, map_location="cpu", weights_only=True, _instantiator=None
+        )
     except Exception as error:  # torch.load and load_state_dict raise many kinds for a file that is not theirs
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"ckpt_path={ckpt_path}: not a checkpoint of castnet's CNN ({reason})") from error

@@ -2,17 +2,19 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from pydantic import Field
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from castnet.data.datamodule import CastingDataModule
-from castnet.errors import UserError
 from castnet.model.classifier import CastingClassifier, finish_checkpoint, load_classifier
+from castnet.settings import Positive, check
 
 # Standard deviation of log(temperature) before any image is seen. Without it, validation images that are all right
 # would sharpen the probabilities without end, and a defect that looks only a little better than those would pass.
@@ -45,16 +47,12 @@ class ThresholdRule:
         UserError: a cost is not above 0, or the rate not between 0 and 1.
     """
 
-    escape_cost: float
-    overkill_cost: float
-    max_escape_rate: float | None
+    escape_cost: Positive
+    overkill_cost: Positive
+    max_escape_rate: Annotated[float, Field(ge=0, lt=1)] | None
 
     def __post_init__(self) -> None:
-        for name, cost in (("escape_cost", self.escape_cost), ("overkill_cost", self.overkill_cost)):
-            if cost <= 0:
-                raise UserError(f"threshold.{name}={cost}: expected a cost above 0")
-        if self.max_escape_rate is not None and not 0 <= self.max_escape_rate < 1:
-            raise UserError(f"threshold.max_escape_rate={self.max_escape_rate}: expected a rate from 0 to below 1")
+        check("threshold", ThresholdRule.__init__, vars(self))
 
     def threshold(self, p_defect: NDArray[np.floating]) -> float:
         """The threshold for calibrated P(defect) of the validation images, (n,)."""

@@ -84,4 +84,4 @@ def test_the_costs_move_the_threshold_and_no_rule_leaves_it(run_train: Command) 
     assert (metrics["threshold"], metrics["temperature"]) == (0.3, 1)
     ran = run_train("threshold.escape_cost=0", folder="refused")
     assert ran.code == 2
-    assert "threshold.escape_cost=0: expected a cost above 0" in ran.err
+    assert "threshold.escape_cost=0: expected greater than 0" in ran.err
