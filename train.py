@@ -15,7 +15,7 @@ with extra("train"):
     from lightning import Callback, seed_everything
     from lightning.pytorch.callbacks import ModelCheckpoint
     from lightning.pytorch.loggers import Logger
-    from omegaconf import DictConfig
+    from omegaconf import DictConfig, OmegaConf
 
     from castnet import entry
     from castnet.data.datamodule import CastingDataModule
@@ -42,6 +42,7 @@ def train(cfg: DictConfig) -> float:
             if cfg.get("logger") or name != "learning_rate"  # which has nowhere to go
         ],
     )
+    require("callbacks.checkpoint.monitor", OmegaConf.select(cfg, "callbacks.checkpoint.monitor"), Text)
     if cfg.ckpt_path:
         require_resumable(Path(cfg.ckpt_path), Path(cfg.paths.output_dir), cfg.trainer.max_epochs)
     datamodule.prepare_data()

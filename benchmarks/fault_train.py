@@ -25,7 +25,7 @@ seed=-1 seed=100000000000 seed=nan seed=null seed=[1] model.one_cycle_warmup=2 m
 model.lr=1e400 model.lr=-1 model.lr=fast model.lr=null model.mean=nan model.mean=5 model.std=0 model.dropout=1
 model.threshold=nan model.temperature=0 +model.foo=1 model._target_=os.system model._target_=nowhere.Nothing
 model._target_=torch.nn.Linear model.optimizer=adam model.optimizer._target_=os.system +model.optimizer.foo=1
-+model.optimizer.betas=[nan,0.9] +model.optimizer.eps=-1 +model.optimizer.capturable=true data.num_workers=-1
++model.optimizer.betas=[nan,0.9] +model.optimizer.eps=-1 +model.optimizer.foreach=true data.num_workers=-1
 data.num_workers=100000 data.groups=X.png data.groups=nowhere.csv data.assignment=5 data.image_size=16
 data.image_size=100000 data.image_size=32.5 data.oversample=1000 data.batch_size=0 data.val_fraction=1
 data.val_fraction=nan data.root=nowhere data.root=null data.defect_class=foo data.source=foo data.resample=cubic

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
+import hydra
 from hydra.errors import HydraException, InstantiationException
 from hydra.experimental.callback import Callback
 from hydra.utils import get_class, instantiate
@@ -27,6 +28,7 @@ from castnet.settings import Count, require
 from castnet.settings import check as check_arguments
 
 Result = TypeVar("Result")
+NULL_GROUPS = ("logger=null", "threshold=null", "experiment=null")  # what a run can do without
 
 
 def guard(function: Callable[..., Result], *args: Any) -> Result:
@@ -38,6 +40,8 @@ def guard(function: Callable[..., Result], *args: Any) -> Result:
     # Makes Hydra raise its own errors, which it would otherwise print over several lines.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     _quieten()
+    # Hydra knows a null among the defaults, but none on the command line.
+    sys.argv[1:] = [f"~{part[:-5]}" if part in NULL_GROUPS else part for part in sys.argv[1:]]
     try:
         with _obeying_signals():
             return function(*args)
@@ -46,9 +50,17 @@ def guard(function: Callable[..., Result], *args: Any) -> Result:
     except _Stopped as stop:
         print(f"error: stopped by {signal.Signals(stop.number).name}", file=sys.stderr)
         raise
-    except Exception:
+    except Exception as error:
+        if _is_hydras(error):
+            fail(error)
         traceback.print_exc()
         sys.exit(os.EX_SOFTWARE)
+
+
+def _is_hydras(error: Exception) -> bool:
+    """Whether Hydra raised an error while it composed: its own errors are not all of a kind of their own."""
+    raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
+    return Path(raised_in).is_relative_to(Path(hydra.__file__).parent / "_internal")
 
 
 class _Stopped(SystemExit):
@@ -101,7 +113,9 @@ def check(key: str, config: DictConfig, expected: type[Any]) -> None:
         UserError: the target is something else, or has no such argument, or an argument is of another type or range
             than the target's type hints state.
     """
-    settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=True) if config else None
+    settings: Any = config
+    if OmegaConf.is_config(config):
+        settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     if not isinstance(settings, dict) or "_target_" not in settings:
         raise UserError(f"{key}={settings}: expected a `_target_` and its arguments")
     name, recursive = settings["_target_"], settings.get("_recursive_", True)
@@ -151,7 +165,8 @@ def build_trainer(config: DictConfig, **given: Any) -> Trainer:
     Raises:
         UserError: as `build`; or training would have no end, or more devices are asked for than there are.
     """
-    require("trainer.max_epochs", config.get("max_epochs"), Count)
+    for name in ("max_epochs", "accumulate_grad_batches", "check_val_every_n_epoch"):  # Lightning divides by them
+        require(f"trainer.{name}", config.get(name, 1), Count)
     trainer = build("trainer", config, Trainer, **given)
     cores = os.cpu_count() or 1
     if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > cores:  # each would be a process

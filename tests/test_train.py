@@ -109,7 +109,7 @@ def test_an_interrupted_run_resumes_where_it_stopped_as_if_nothing_had_been(run_
 def test_a_finished_run_is_not_resumed_into_another_folder(run_train: Command, trained: Path) -> None:
     ran = run_train(f"ckpt_path={trained}/checkpoints/last.ckpt")
     assert ran.code == 2
-    assert "has all 2 epochs; raise trainer.max_epochs" in ran.err
+    assert "has all 2 epochs; train anew" in ran.err
 
 
 def test_a_sweep_leaves_one_comparable_run_for_each_value(run_train: Command) -> None:
@@ -158,6 +158,22 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(run_train: Command) -
         ("data.image_size=16", "data.image_size=16: expected greater than or equal to 22"),
         ("ckpt_path=nowhere.ckpt", "ckpt_path=nowhere.ckpt: no such file"),
         ("callbacks.checkpoint.monitor=val/lose", "val/lose"),
+        ("callbacks.checkpoint.monitor=null", "callbacks.checkpoint.monitor=None: expected"),
+        ("callbacks.report._target_=os.getcwd", "callbacks.report._target_=os.getcwd: cannot be had"),
+        ("callbacks=null", "Config group override must be"),
+        ("model._target_=torch.nn.Linear", "expected castnet.model.classifier.CastingClassifier"),
+        ("model.optimizer._target_=os.system", "os.system: expected one of torch.optim.SGD"),
+        ("+data.augmentation._target_=os.system", "data.augmentation._target_=os.system: expected 'castnet.data"),
+        ("+model.foo=1", "model.foo: no such setting; expected one of"),
+        ("model.mean=nan", "model.mean=nan: expected a finite number"),
+        ("data.augmentation.zoom=2", "data.augmentation.zoom=2: expected less than 1"),
+        ("data.fold=9", "data.fold=9: data.split=stratified has no folds"),
+        ("seed=-1", "seed=-1: expected greater than or equal to 0"),
+        ("trainer.max_epochs=-1", "trainer.max_epochs=-1: expected greater than or equal to 1"),
+        ("trainer.devices=99", "trainer.devices=99: expected at most"),
+        ("+trainer.val_check_interval=100", "training cannot begin with these settings"),
+        ("+trainer.precision=foo", "trainer.precision=foo: expected"),
+        ("paths.cache_dir=/dev/null", "paths.cache_dir=/dev/null: cannot be written"),
     ],
 )
 def test_a_mistake_gets_one_clear_line_and_a_non_zero_exit(run_train: Command, override: str, message: str) -> None:
@@ -186,3 +202,11 @@ def test_training_that_diverges_ends_at_once_with_one_line_and_no_figures(run_tr
     assert errors == ["error: epoch 1: train loss is not finite; lower model.lr=1e+30 and train anew"]
     assert "Traceback" not in ran.err
     assert not (ran.folder / "metrics.json").exists()
+
+
+def test_a_run_without_a_logger_writes_all_but_the_logs(run_train: Command) -> None:
+    ran = run_train("logger=null", "trainer.max_epochs=1")
+    assert ran.code == 0, ran.err
+    assert (ran.folder / "metrics.json").is_file()
+    assert not list(ran.folder.rglob("events.out.*"))
+    assert not Path("lightning_logs").exists()

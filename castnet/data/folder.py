@@ -108,7 +108,7 @@ def _list_classes(folder: Path) -> tuple[list[str], Sequence[tuple[str, int]]]:
         if listing.unreadable:
             raise next(iter(listing.unreadable.values()))
         if not listing.images:
-            raise UserError(f"{folder / name}: a class folder has no images ({', '.join(sorted(SUFFIXES))})")
+            raise UserError(f"{folder}: a class folder has no images ({name}/; {', '.join(sorted(SUFFIXES))})")
         samples += [(str(path), label) for path in listing.images]
     return names, samples
 

@@ -92,13 +92,16 @@ def fit(
     """Train, from a checkpoint or from the beginning.
 
     Raises:
-        UserError: training diverged, or the checkpoint's state does not fit this run.
+        UserError: training diverged, or a setting or the checkpoint's state does not fit this run.
     """
     try:
         trainer.fit(classifier, datamodule, ckpt_path=ckpt_path, weights_only=True)
     except UserError:
         raise
-    except Exception as error:  # what Lightning restores is up to the file
-        if ckpt_path is None or classifier.train_metrics.decisions["accuracy"].update_called:
+    except Exception as error:
+        begun = classifier.train_metrics.decisions["accuracy"].update_called
+        # Before the first batch Lightning looks at the Trainer's settings, and restores whatever the checkpoint holds.
+        if begun or (ckpt_path is None and not isinstance(error, ValueError | TypeError)):
             raise
-        raise UserError(f"ckpt_path={ckpt_path}: cannot be resumed with these settings ({error})") from error
+        what = f"ckpt_path={ckpt_path}: cannot be resumed" if ckpt_path else "training cannot begin"
+        raise UserError(f"{what} with these settings ({error})") from error

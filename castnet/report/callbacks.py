@@ -118,6 +118,7 @@ class TestReport(Callback):
 
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)  # which fails now rather than after training
         self.p_defect: list[Tensor] = []
 
     def on_test_batch_end(
