@@ -1,14 +1,15 @@
 """An image to a verdict, on ONNX Runtime and without torch."""
 
-import json
+import ctypes
 import os
+import re
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -16,12 +17,24 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from castnet.errors import UserError
-from castnet.imaging.decode import Grey, decode
+from castnet.imaging.decode import Grey, decode, open_file
 from castnet.imaging.overlay import overlay
+from castnet.line.card import read_card
 
 Source = Path | str | bytes | NDArray[np.uint8]
 
 NONE, FIRST = np.empty(0, np.int64), np.zeros(1, np.int64)
+MAX_MODEL = 2**29  # bytes; a network for 1,024 pixels has half of that
+# An entry `location` of a tensor, in the encoding of protocol buffers: weights in a file beside, which may be another
+# tomorrow, or a device.
+WEIGHTS_ELSEWHERE = re.compile(rb"(?:\x0a|\x8a\x80*\x00)(?:\x08|\x88\x80*\x00)location")
+SIGNATURE = {
+    "images": "tensor(uint8)",
+    "explained": "tensor(int64)",
+    "p_defect": "tensor(float)",
+    "evidence": "tensor(float)",
+}
+M_MMAP_THRESHOLD, OWN_MAPPING = -3, 2**22  # the number of the setting in malloc.h, and bytes
 AHEAD = 64  # images that are under way at once
 
 
@@ -59,17 +72,27 @@ class Inspector:
     """
 
     def __init__(self, model: Path | str) -> None:
+        _give_memory_back()
         if not Path(model).is_file():
             raise UserError(f"{model}: no such file; `castnet export RUN -o {model}` makes one of a training run")
         options = ort.SessionOptions()
         # Images are judged in parallel, one a thread; a network this small gains nothing from more threads than that.
         options.intra_op_num_threads = 1
+        options.enable_cpu_mem_arena = False  # which would keep what the largest image took
+        options.log_severity_level = 4  # what goes wrong is raised, and said once
+        options.add_session_config_entry("session.load_model_format", "ONNX")
         try:
-            self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-            self.card: dict[str, Any] = json.loads(self._session.get_modelmeta().custom_metadata_map["castnet"])
+            with open_file(Path(model), MAX_MODEL) as file:
+                content = file.read()
+            if WEIGHTS_ELSEWHERE.search(content):
+                raise ValueError("it has weights in other files")
+            self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            self.card = read_card(self._session.get_modelmeta().custom_metadata_map["castnet"])
+            signature = {value.name: value.type for value in self._session.get_inputs() + self._session.get_outputs()}
+            if not SIGNATURE.items() <= signature.items():
+                raise ValueError(f"it takes and gives {signature}")
         except Exception as error:  # ONNX Runtime's exceptions share no base class
-            reason = " ".join(str(error).split())[:120]
-            raise UserError(f"{model}: not a model that `castnet export` wrote ({reason})") from error
+            raise UserError(f"{model}: not a model that `castnet export` wrote ({str(error)[:160]})") from error
         self.threshold: float = self.card["threshold"]
         self._defect: str = self.card["defect_class"]
         self._good = next(name for name in self.card["class_names"] if name != self._defect)
@@ -81,14 +104,16 @@ class Inspector:
             source: a file, the bytes of one, or pixels, uint8 (height, width) or red, green, blue (height, width, 3).
 
         Raises:
-            UserError: it cannot be read as an image.
+            UserError: it cannot be read as an image, or the model gives no number for it.
         """
         start = time.perf_counter()
-        (p_defect,) = self._session.run(["p_defect"], {"images": _grey(source)[None], "explained": NONE})
-        is_defect = bool(p_defect[0] >= self.threshold)
+        p_defect = float(self._run("p_defect", _grey(source), NONE))
+        if not 0 <= p_defect <= 1:
+            raise UserError(f"the model gives P(defect) = {p_defect:g}; expected a probability")
+        is_defect = p_defect >= self.threshold
         milliseconds = 1000 * (time.perf_counter() - start)
         name = self._defect if is_defect else self._good
-        return Verdict(name, is_defect, p_defect[0].item(), self.threshold, milliseconds)
+        return Verdict(name, is_defect, p_defect, self.threshold, milliseconds)
 
     def heatmap(self, source: Source) -> NDArray[np.uint8]:
         """The image as grey levels, tinted red where the evidence for a defect lies: uint8 (height, width, 3).
@@ -100,8 +125,24 @@ class Inspector:
             UserError: it cannot be read as an image.
         """
         grey = _grey(source)
-        (evidence,) = self._session.run(["evidence"], {"images": grey[None], "explained": FIRST})
-        return overlay(grey, evidence[0], self.card["evidence_grid"])
+        evidence = self._run("evidence", grey, FIRST)
+        if evidence.ndim != 2 or len(set(evidence.shape)) != 1:
+            raise UserError(f"the model gives evidence of shape {evidence.shape}; expected (cells, cells)")
+        return overlay(grey, evidence, self.card["evidence_grid"])
+
+    def _run(self, output: str, grey: Grey, explained: NDArray[np.int64]) -> NDArray[np.float32]:
+        """One of the model's outputs for one image, without the dimension of the batch.
+
+        Raises:
+            UserError: the model cannot judge it, or what it gives is no number: neither is a verdict.
+        """
+        try:
+            (given,) = self._session.run([output], {"images": grey[None], "explained": explained})
+        except Exception as error:  # see above
+            raise UserError(f"the model cannot judge an image of {grey.shape} pixels ({str(error)[:160]})") from error
+        if len(given) != 1 or not np.isfinite(given).all():
+            raise UserError(f"the model gives {output} that is not finite; train it anew, with a lower model.lr")
+        return given[0]
 
     def inspect_many(self, sources: Iterable[Source]) -> Iterator[Verdict | UserError]:
         """Judge images in parallel, on all cores.
@@ -128,6 +169,16 @@ class Inspector:
             return self.inspect(source)
         except UserError as error:
             return error
+
+
+def _give_memory_back() -> None:
+    """Have the C library return every block of `OWN_MAPPING` bytes when it is freed.
+
+    glibc alone raises that size to 32 MB once such a block was freed (mallopt(3)), and a process that judged one large
+    image would stay as large.
+    """
+    with suppress(OSError, AttributeError):  # another C library than glibc
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, OWN_MAPPING)
 
 
 def _grey(source: Source) -> Grey:

@@ -1,7 +1,9 @@
 """The verdict over HTTP, for a line's control system: what `castnet serve` does."""
 
 import asyncio
+import logging
 import os
+import resource
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any, cast
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request, Response
 from starlette.requests import ClientDisconnect
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from castnet.errors import UserError
 from castnet.line.inspector import Inspector, Verdict
@@ -19,6 +22,13 @@ from castnet.line.inspector import Inspector, Verdict
 MAX_BODY = 20_000_000  # bytes of one image file
 MAX_WAITING = 64  # requests taken in and not yet answered; further ones are told to come back
 BODY_SECONDS = 10.0  # for a client to send its image, so that none can hold a place for ever
+IDLE_SECONDS = 5  # that a connection may rest
+REQUEST_SECONDS = 60.0  # from a request's head to the end of its answer, which its client may not fetch
+MAX_CONNECTIONS = 1000
+OTHER_FILES = 32  # that a process needs besides its connections, those among them that are accepted or closing
+ACCEPTED_AT_ONCE = 2
+BACKLOG = 1024  # connections that wait to be accepted
+BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 DRAIN_SECONDS = 1.0  # from the signal to end, in which every client is told that its connection closes
 SHUTDOWN_SECONDS = 30  # for what was taken in to be answered
 
@@ -93,11 +103,76 @@ async def _body(request: Request, keep: bool) -> bytes:
     return b"".join(chunks)
 
 
+class _Connection(H11Protocol):
+    """A connection that gives up its place when it rests: when no request has arrived whole up to its body."""
+
+    most = 0  # connections at once; `serve` sets it
+    since = 0.0  # the time from which it rests or works
+
+    @property
+    def rests(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.since = self.loop.time()
+        if len(self.connections) > self.most:
+            resting = [other for other in cast("set[_Connection]", self.connections) if other.rests]
+            longest = min(resting, key=lambda other: other.since)
+            if longest is self:
+                transport.write(
+                    b"HTTP/1.1 503 Busy\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+                )
+            longest.leave()
+
+    def data_received(self, data: bytes) -> None:
+        rested = self.rests
+        super().data_received(data)
+        if rested and not self.rests:
+            self.since = self.loop.time()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self.since = self.loop.time()
+
+    def leave(self) -> None:
+        self.connections.discard(self)  # its place is free now, though its socket closes a moment later
+        self.transport.close()
+
+    def leave_if_overdue(self) -> None:
+        if self.loop.time() - self.since > (IDLE_SECONDS if self.rests else REQUEST_SECONDS):
+            self.connections.discard(self)
+            self.transport.abort()
+
+
+class _OnceASecond(logging.Filter):
+    """Lets one record a second through, so that no client can fill the log."""
+
+    next = 0.0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.created < self.next:
+            return False
+        self.next = record.created + 1
+        return True
+
+
 class _DrainingServer(uvicorn.Server):
     """Closes no connection that its client is about to use: each learns first, with an answer, that it closes.
 
     New connections are refused from the signal on, for a client must not come back to a listener that is closing.
     """
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(BACKLOG)  # asyncio set it to the number that it accepts at once
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % 10 == 0:  # each second
+            for connection in list(self.server_state.connections):
+                cast(_Connection, connection).leave_if_overdue()
+        return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         app = cast(FastAPI, self.config.app)
@@ -119,19 +194,30 @@ def serve(model: Path, host: str, port: int) -> int:
         port: port to listen on; 0 takes a free one.
 
     Raises:
-        UserError: no such model, or the address cannot be listened on.
+        UserError: no such model, the address cannot be listened on, or too few files may be open at once.
     """
     inspector = Inspector(model)
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    _Connection.most = min(MAX_CONNECTIONS, files - OTHER_FILES)
+    if _Connection.most < 8:
+        raise UserError(f"{files} open files are allowed, which is too few to serve; `ulimit -n 1024` allows more")
     try:
-        listener = socket.create_server((host, port), backlog=1024)
+        listener = socket.create_server((host, port), backlog=BACKLOG)
     except (OSError, OverflowError) as error:
         raise UserError(f"{host}:{port}: cannot be listened on ({error}); name another --host or --port") from error
     config = uvicorn.Config(
         application(inspector),
+        loop="asyncio",
+        http=_Connection,
+        ws="none",
+        backlog=ACCEPTED_AT_ONCE,
         access_log=False,
         log_level="warning",
+        timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
+    for name in ("uvicorn.error", "asyncio"):
+        logging.getLogger(name).addFilter(_OnceASecond())
     address = f"http://{host}:{listener.getsockname()[1]}"
     print(f"POST {address}/inspect takes an image, {address}/docs says how; Ctrl-C ends it", flush=True)
     _DrainingServer(config).run(sockets=[listener])
