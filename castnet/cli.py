@@ -38,7 +38,7 @@ def _export(args: argparse.Namespace) -> int:
     with extra("export"):
         from castnet.export.export import export
 
-    print(export(args.source, args.out))
+    print(export(args.source, args.out, args.unfinished))
     return 0
 
 
@@ -108,6 +108,7 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument(
         "-o", "--out", type=Path, default=Path("model.onnx"), help="file to write (default: model.onnx)"
     )
+    export.add_argument("--unfinished", action="store_true", help="take a checkpoint of a run that did not end")
     export.set_defaults(run=_export)
 
     predict = commands.add_parser(

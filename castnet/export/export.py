@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -66,7 +67,7 @@ class Deployed(nn.Module):
         return self.classifier.defect_probability(logits), logits, evidence
 
 
-def export(source: Path, out: Path) -> str:
+def export(source: Path, out: Path, unfinished: bool = False) -> str:
     """Write a trained classifier as one ONNX file that ONNX Runtime judges images with.
 
     Its inputs and outputs are those of `Deployed.forward`, with any number of images of any height and width. Its
@@ -75,27 +76,39 @@ def export(source: Path, out: Path) -> str:
     Args:
         source: the folder of a training run, whose best weights are taken, or a checkpoint.
         out: file to write; one that is there is replaced, once the new one has been checked.
+        unfinished: take a checkpoint of a run that did not come to its end, so that no threshold was chosen for it. The
+            card's entry `finished` says of every model whether it is such a one.
 
     Returns:
         One line that says what was written and how it was checked.
 
     Raises:
-        UserError: the source is no run or checkpoint of castnet's, the file cannot be written, or ONNX Runtime does not
-            judge as PyTorch does.
+        UserError: the source is no run or checkpoint of castnet's or is unfinished, the file cannot be written, or ONNX
+            Runtime does not judge as PyTorch does.
     """
     ckpt_path = source / "checkpoints" / "best.ckpt" if source.is_dir() else source
     classifier = load_classifier(ckpt_path).eval()
     classifier.network.to(memory_format=torch.contiguous_format)
-    data = torch.load(ckpt_path, map_location="cpu", weights_only=True)["datamodule_hyper_parameters"]
-    stored_size = data["image_size"] * data["oversample"]
+    finished = is_finished(ckpt_path)
+    if not finished and not unfinished:
+        raise UserError(
+            f"{ckpt_path}: belongs to a run that did not end, so that no threshold was chosen for it; let it go on, or "
+            "take it as it is with --unfinished"
+        )
+    try:
+        data = torch.load(ckpt_path, map_location="cpu", weights_only=True)["datamodule_hyper_parameters"]
+        stored_size, resample = data["image_size"] * data["oversample"], RESAMPLE[data["resample"]]
+        card = json.dumps(_card(classifier, data, ckpt_path) | {"finished": finished}, allow_nan=False)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{ckpt_path}: says of its data what castnet's training does not ({error!r})") from error
     model = _to_onnx(Deployed(classifier, stored_size, data["resample"]))
-    model.metadata_props.add(key="castnet", value=json.dumps(_card(classifier, data, ckpt_path)))
+    model.metadata_props.add(key="castnet", value=card)
 
     images, origin = _check_images(data)
     partial = out.with_name(f"{out.name}.partial")
     try:
         onnx.save(model, partial)
-        difference = _compare(partial, classifier, images, RESAMPLE[data["resample"]], stored_size)
+        difference = _compare(partial, classifier, images, resample, stored_size)
         partial.replace(out)
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror}); name a file in a folder that exists") from error
@@ -103,8 +116,16 @@ def export(source: Path, out: Path) -> str:
         partial.unlink(missing_ok=True)
     return (
         f"{out}: {out.stat().st_size / 1e6:.1f} MB; judges {len(images)} images of {origin} as PyTorch does "
-        f"(logits differ by at most {difference:.0e})"
+        f"(logits differ by at most {difference:.0e})" + ("" if finished else "; of an unfinished run")
     )
+
+
+def is_finished(ckpt_path: Path) -> bool:
+    """Whether the training run that a checkpoint belongs to came to its end; see `finish_checkpoint`."""
+    try:
+        return bool(torch.load(ckpt_path, map_location="cpu", weights_only=True, mmap=True).get("finished", True))
+    except Exception as error:  # torch.load raises many kinds for a file that is not its own
+        raise UserError(f"{ckpt_path}: not a checkpoint of castnet's ({error})") from error
 
 
 def _to_onnx(module: Deployed) -> onnx.ModelProto:
@@ -135,7 +156,7 @@ def _card(classifier: CastingClassifier, data: dict[str, Any], ckpt_path: Path) 
             "root": Path(data["root"]).name,
             **{key: data[key] for key in ("protocol", "split", "assignment", "seed", "generate")},
         },
-        "validation": classifier.validation,
+        "validation": _finite(classifier.validation),
         "castnet": version("castnet"),
         "exported": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -143,17 +164,25 @@ def _card(classifier: CastingClassifier, data: dict[str, Any], ckpt_path: Path) 
     if ckpt_path.name == "best.ckpt" and measured.exists():  # a run judges its best weights
         metrics = json.loads(measured.read_text())
         card["data"]["counts"] = metrics["data"]["counts"]
-        card["test"] = {key: metrics[key] for key in SUMMARY}
+        if metrics["threshold"] == card["threshold"]:  # otherwise the run has gone on since
+            card["test"] = _finite({key: metrics[key] for key in SUMMARY})
     return card
+
+
+def _finite(metrics: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Metrics with None for what is not defined, such as the AUROC of one class alone."""
+    return metrics and {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in metrics.items()
+    }
 
 
 def _check_images(data: dict[str, Any]) -> tuple[list[Grey], str]:
     """Images to compare the two on, and where they come from: those trained on if they are here, or drawn ones."""
     root = Path(data["root"])
-    if root.is_dir():
+    try:
         paths = read_folder(root, data["defect_class"]).paths
         images, origin = [decode(path) for path in paths[:: max(1, len(paths) // CHECKED)][:CHECKED]], str(root)
-    else:
+    except UserError:  # gone, or not what it was
         images, origin = [draw((0, index), defective=index % 2 == 0)[0] for index in range(CHECKED)], "drawn castings"
     # Other sizes than the camera's, among them one that shares no divisor with the network's and one that is smaller.
     odd = [np.asarray(Image.fromarray(images[0]).resize(size)) for size in ((411, 517), (1280, 960), (45, 31))]
@@ -175,6 +204,8 @@ def _compare(
     pixels = torch.from_numpy(np.stack([resample(image, stored_size) for image in images]))
     with torch.no_grad():
         expected = classifier(network_input(pixels, classifier.hparams["image_size"]))
+    if not (logits.isfinite().all() and expected.isfinite().all()):
+        raise UserError(f"{file.stem}: not written, because its logits are not finite; lower model.lr")
     difference = (logits - expected).abs().max().item()
     decide = classifier.test_metrics.decide
     changed = (decide(p_defect) != decide(classifier.defect_probability(expected))).sum().item()

@@ -4,24 +4,39 @@ import hashlib
 from pathlib import Path
 
 from castnet.errors import UserError
-from castnet.export.export import export
+from castnet.export.export import export, is_finished
 
 RUNS, EXPORTED = Path("runs"), Path(".cache/models")
 
 
 def model_of_last_run() -> Path:
-    """The model of the last training run in runs/, exported if it was not before.
+    """The model of the last training run in runs/ that came to its end, exported if it was not before.
+
+    Its name holds a hash of its content, so that one that was damaged since is known, and made anew.
 
     Raises:
-        UserError: there is no training run.
+        UserError: there is no such run.
     """
     runs = sorted(RUNS.rglob("checkpoints/best.ckpt"), key=lambda path: path.stat().st_mtime)
     if not runs:
         raise UserError(f"{RUNS}/: no training run there; `make train` first, or name a model: castnet app MODEL")
+    while not is_finished(runs[-1]):
+        passed = runs.pop()
+        if not runs:
+            raise UserError(f"{passed}: its run did not end; `castnet export --unfinished` takes it as it is")
+        print(f"{passed}: its run did not end, so this is the model of the one before", flush=True)
     ckpt_path = runs[-1]
-    identity = f"{ckpt_path.resolve()} {ckpt_path.stat().st_mtime_ns}"
-    model = EXPORTED / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.onnx"
-    if not model.exists():
-        EXPORTED.mkdir(parents=True, exist_ok=True)
-        print(f"exporting {ckpt_path}\n{export(ckpt_path, model)}", flush=True)
-    return model
+    identity = _hash(f"{ckpt_path.resolve()} {ckpt_path.stat().st_mtime_ns}".encode())
+    for model in EXPORTED.glob(f"{identity}-*.onnx"):
+        if model.stem == f"{identity}-{_hash(model.read_bytes())}":
+            return model
+        print(f"{model}: is damaged and made anew", flush=True)
+        model.unlink()
+    EXPORTED.mkdir(parents=True, exist_ok=True)
+    model = EXPORTED / f"{identity}.onnx"
+    print(f"exporting {ckpt_path}\n{export(ckpt_path, model)}", flush=True)
+    return model.rename(model.with_stem(f"{identity}-{_hash(model.read_bytes())}"))
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]

@@ -41,7 +41,9 @@ def _are_text(values: Iterable[object]) -> bool:
 
 
 def _are_metrics(value: object) -> bool:
-    return value is None or (isinstance(value, dict) and all(map(_is_number, map(value.get, METRICS))))
+    return value is None or (
+        isinstance(value, dict) and all(v is None or _is_number(v) for v in map(value.get, METRICS))
+    )
 
 
 def _are_counts(value: object) -> bool:
@@ -74,6 +76,7 @@ EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     ),
     "validation": (f"{', '.join(METRICS)} as numbers", _are_metrics),
     "test": (f"{', '.join(METRICS)} as numbers", _are_metrics),
+    "finished": ("true or false", lambda value: value in (True, False, None)),  # missing in models of castnet 0.1
     "castnet": ("a version", lambda value: _are_text([value])),
     "exported": ("a time", lambda value: _are_text([value])),
 }

@@ -78,13 +78,15 @@ def show_card(inspector: Inspector) -> None:
     card = inspector.card
     data = card["data"]
     st.header("The model")
+    if card.get("finished") is False:
+        st.warning("Of a training run that did not end: no threshold was chosen for it.")
     st.markdown(f"Trained on **{data['source']}** castings (`{data['root']}`).")
     st.caption(data["protocol"])
     if "counts" in data:
         st.dataframe(pd.DataFrame(data["counts"]).T, width="stretch")
     measured = {"test": card.get("test"), "validation": card["validation"]}
     columns = {
-        name: [*(f"{metrics[key]:.2%}" for key in RATES), f"{metrics['auroc']:.4f}"]
+        name: [*(_shown(metrics[key], ".2%") for key in RATES), _shown(metrics["auroc"], ".4f")]
         for name, metrics in measured.items()
         if metrics
     }
@@ -106,6 +108,10 @@ def show_card(inspector: Inspector) -> None:
         f"{card['image_size']} × {card['image_size']} pixels. Exported {card['exported'][:10]} by castnet "
         f"{card['castnet']}."
     )
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
 
 
 def show_one(inspector: Inspector, casting: Casting) -> None:
