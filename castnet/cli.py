@@ -8,7 +8,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO
 
-from castnet.errors import UserError, drop_output, extra, fail
+from castnet.errors import UserError, drop_output, extra, fail, printable
 
 
 def _generate(args: argparse.Namespace) -> int:
@@ -24,7 +24,9 @@ def _audit(args: argparse.Namespace) -> int:
 
     found = audit(args.root, args.out, args.same)
     print(f"{found.describe()}\nreport: {args.out / 'audit.html'}")
-    return 1 if found.disjoint is False else 0
+    for reason in found.unreadable.values():
+        print(f"not read: {printable(reason)}")
+    return 2 if found.unreadable else 1 if found.disjoint is False else 0
 
 
 def _resplit(args: argparse.Namespace) -> int:
@@ -90,7 +92,8 @@ def parser() -> argparse.ArgumentParser:
     audit = commands.add_parser(
         "audit",
         help="find copies on both sides of a split, doubtful labels and broken files",
-        epilog="Exit code 1 says that train and test are not disjoint.",
+        epilog="Exit code 0: train and test are disjoint, or absent, 1: they are not disjoint, 2: trouble, such as an "
+        "image that cannot be read.",
     )
     audit.add_argument("root", type=Path, help="folder with class folders, or with train/ and test/")
     audit.add_argument("-o", "--out", type=Path, default=Path("audit"), help="folder for the report (default: audit)")

@@ -4,9 +4,11 @@ import csv
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from castnet.audit.listing import list_folder, read_pairs
 from castnet.audit.page import PAIRS_SHOWN, page
 from castnet.audit.unwrap import unwrapped_spectrum
 from castnet.errors import UserError
-from castnet.imaging.decode import decode
+from castnet.imaging.decode import decode, open_file
 
 OUTPUTS = ("audit.html", "audit.json", "groups.csv")
 
@@ -50,7 +52,8 @@ def audit(root: Path, out: Path, same: Path | None = None, progress: bool = True
 
     def read(index: int) -> Reading | str:
         try:
-            data = (root / listing.files[index]).read_bytes()
+            with open_file(root / listing.files[index]) as file:
+                data = file.read()
             image = decode(data)
         except (OSError, UserError) as error:
             return str(error)
@@ -86,13 +89,29 @@ def audit(root: Path, out: Path, same: Path | None = None, progress: bool = True
     ]
     result = conclude(listing, images, group)
 
-    out.mkdir(parents=True, exist_ok=True)
     readable = [index for index, image in enumerate(images) if isinstance(image, Reading)]
-    with (out / "groups.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["file", "group"])
-        numbers = np.unique(group[readable], return_inverse=True)[1]
-        writer.writerows((listing.files[index], number) for index, number in zip(readable, numbers, strict=True))
-    (out / "audit.json").write_text(json.dumps(asdict(result), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    (out / "audit.html").write_text(page(root, listing.files, result, group, closest, spectra), encoding="utf-8")
+    groups = StringIO()
+    writer = csv.writer(groups, lineterminator="\n")
+    writer.writerow(["file", "group"])
+    numbers = np.unique(group[readable], return_inverse=True)[1]
+    writer.writerows((listing.files[index], number) for index, number in zip(readable, numbers, strict=True))
+    found = json.dumps(asdict(result), indent=1, ensure_ascii=False) + "\n"
+    html = page(root, listing.files, result, group, closest, spectra)
+    # A name that is no text is an escape in JSON and HTML; in the table, which is read again, it stays the bytes it is.
+    contents = (html, "backslashreplace"), (found, "backslashreplace"), (groups.getvalue(), "surrogateescape")
+    _write(out, {name: text.encode(errors=errors) for name, (text, errors) in zip(OUTPUTS, contents, strict=True)})
     return result
+
+
+def _write(out: Path, contents: Mapping[str, bytes]) -> None:
+    """Write all files or, where the disk is full, none."""
+    out.mkdir(parents=True, exist_ok=True)
+    begun = {name: out / f"{name}.partial" for name in contents}
+    try:
+        for name, content in contents.items():
+            begun[name].write_bytes(content)
+        for name, path in begun.items():
+            path.replace(out / name)
+    finally:
+        for path in begun.values():
+            path.unlink(missing_ok=True)

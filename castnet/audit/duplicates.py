@@ -21,6 +21,7 @@ from scipy.spatial import cKDTree
 from sklearn.decomposition import PCA
 
 from castnet.audit.unwrap import FREQUENCIES, RADII, Floats, Spectrum
+from castnet.errors import UserError
 
 Indices = NDArray[np.int64]
 T = TypeVar("T")
@@ -59,11 +60,23 @@ class Pair:
 
 
 class Spectra:
-    """Spectra of n images in a temporary file, as half floats: 24 kB an image, none of it held in memory."""
+    """Spectra of n images in a temporary file, as half floats: 24 kB an image, none of it held in memory.
+
+    Raises:
+        UserError: there is no room for it.
+    """
 
     def __init__(self, n: int) -> None:
         shape = (n, len(RADII), FREQUENCIES.stop - FREQUENCIES.start, 2)
+        size = int(np.prod(shape)) * np.dtype(np.float16).itemsize
         with tempfile.TemporaryFile() as file:  # the mapping outlives the file, which has no name left
+            try:
+                os.posix_fallocate(file.fileno(), 0, size)  # a disk that is full later would end the process
+            except OSError as error:
+                raise UserError(
+                    f"{tempfile.gettempdir()}: an audit of {n:,} images needs {size / 1e6:,.0f} MB there "
+                    f"({error.strerror}); make room, or name another folder in TMPDIR"
+                ) from error
             self._block = np.memmap(file, dtype=np.float16, mode="w+", shape=shape)
 
     def __len__(self) -> int:

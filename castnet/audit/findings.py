@@ -8,6 +8,7 @@ import numpy as np
 
 from castnet.audit.duplicates import Indices
 from castnet.audit.listing import Listing
+from castnet.errors import printable
 
 # Modified z-score beyond which a value is an outlier (Iglewicz & Hoaglin, How to Detect and Handle Outliers, 1993).
 OUTLIER = 3.5
@@ -35,7 +36,7 @@ class Audit:
     Attributes:
         root: the folder.
         counts: readable images per split ("all" where there are no train/ and test/) and class.
-        unreadable: files that cannot be decoded, with the reason.
+        unreadable: files that cannot be decoded and folders that cannot be listed, with the reason.
         sizes: images per size, "width×height".
         odd_sizes: files of another size than most.
         lighting_outliers: files whose mean or contrast lies more than OUTLIER robust standard deviations off.
@@ -70,7 +71,7 @@ class Audit:
         """The findings in a few lines for a terminal."""
         images = sum(sum(classes.values()) for classes in self.counts.values())
         lines = [
-            f"{self.root}: {images:,} images, which are copies of one another in {self.groups:,} groups",
+            f"{printable(self.root)}: {images:,} images, which are copies of one another in {self.groups:,} groups",
             f"{len(self.unreadable):,} unreadable, {len(self.odd_sizes):,} of an odd size, "
             f"{len(self.lighting_outliers):,} in odd light, {len(self.not_located):,} in which no part was found, "
             f"{len(self.two_labels):,} groups under two labels",
@@ -115,7 +116,9 @@ def conclude(listing: Listing, images: Sequence[Reading | str], group: Indices) 
         images: what was read of each file, or why it cannot be read.
         group: the group of each file, (n,).
     """
-    unreadable = {file: image for file, image in zip(listing.files, images, strict=True) if isinstance(image, str)}
+    unreadable = listing.unreadable | {
+        file: image for file, image in zip(listing.files, images, strict=True) if isinstance(image, str)
+    }
     readable = {index: image for index, image in enumerate(images) if isinstance(image, Reading)}
 
     def files_where(condition: Callable[[Reading], bool]) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from castnet.errors import UserError
-from castnet.imaging.decode import SUFFIXES
+from castnet.imaging.listing import list_images
 
 
 @dataclass(frozen=True)
@@ -18,33 +18,39 @@ class Listing:
         files: posix paths relative to it.
         splits: `train`, `test` or, where the root has no such folders, `all`.
         classes: class folder of each file.
+        unreadable: what may hide images, with the reason: folders that cannot be listed, links to nothing, pipes.
     """
 
     root: Path
     files: list[str]
     splits: list[str]
     classes: list[str]
+    unreadable: dict[str, str]
 
 
 def list_folder(root: Path) -> Listing:
-    """The images of root/{train,test}/CLASS/* or root/CLASS/*, searched in depth.
+    """The images of root/{train,test}/CLASS/* or root/CLASS/*, searched in depth as `list_images` does.
 
     Raises:
-        UserError: the root is missing or holds no images.
+        UserError: the root is missing, cannot be listed or holds no images.
     """
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; expected class folders of images there, or train/ and test/")
     parts = {name: root / name for name in ("train", "test") if (root / name).is_dir()} or {"all": root}
-    found = [
-        (path.relative_to(root).as_posix(), split, path.relative_to(part).parts[0])
-        for split, part in parts.items()
-        for path in sorted(part.glob("*/**/*"))
-        if path.suffix.lower() in SUFFIXES and path.is_file()
-    ]
+    found: list[tuple[str, str, str]] = []
+    unreadable: dict[str, str] = {}
+    for split, part in parts.items():
+        for folder in sorted(entry for entry in part.iterdir() if entry.is_dir()):
+            listing = list_images(folder)
+            found += [(path.relative_to(root).as_posix(), split, folder.name) for path in listing.images]
+            unreadable |= {path.relative_to(root).as_posix(): str(error) for path, error in listing.unreadable.items()}
     if not found:
-        raise UserError(f"{root}: no images in class folders; expected CLASS/* or train/CLASS/* and test/CLASS/* there")
+        raise UserError(
+            f"{root}: no images in class folders; expected CLASS/* or train/CLASS/* and test/CLASS/* there"
+            + "".join(f"; {reason}" for reason in list(unreadable.values())[:1])
+        )
     files, splits, classes = (list(column) for column in zip(*found, strict=True))
-    return Listing(root, files, splits, classes)
+    return Listing(root, files, splits, classes, unreadable)
 
 
 def read_pairs(same: Path, files: Sequence[str]) -> list[tuple[int, int]]:
@@ -55,7 +61,7 @@ def read_pairs(same: Path, files: Sequence[str]) -> list[tuple[int, int]]:
     """
     index_of = {file: index for index, file in enumerate(files)}
     try:
-        with same.open(newline="", encoding="utf-8") as lines:
+        with same.open(newline="", encoding="utf-8", errors="surrogateescape") as lines:
             return [(index_of[row["file"]], index_of[row["same_as"]]) for row in csv.DictReader(lines)]
     except OSError as error:
         raise UserError(f"{same}: cannot be read ({error.strerror})") from error

@@ -30,7 +30,7 @@ def resplit(groups_csv: Path, out_csv: Path, seed: int = 0) -> None:
     if out_csv.exists():
         raise UserError(f"{out_csv} exists already; choose another file, or remove it")
     try:
-        with groups_csv.open(newline="", encoding="utf-8") as file:
+        with groups_csv.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             rows = [(row["file"], int(row["group"])) for row in csv.DictReader(file)]
     except (OSError, KeyError, ValueError) as error:
         raise UserError(
@@ -54,7 +54,7 @@ def resplit(groups_csv: Path, out_csv: Path, seed: int = 0) -> None:
         if not images[name_of == name].any(0).all():
             raise UserError(f"{groups_csv}: a class has too few groups for train, val and test to have one each")
     split = name_of[group]
-    with out_csv.open("w", newline="", encoding="utf-8") as file:
+    with out_csv.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["file", "group", "split"])
         writer.writerows((*row, name) for row, name in zip(rows, split, strict=True))

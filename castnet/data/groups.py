@@ -32,7 +32,7 @@ def read_column(key: str, table: Path, column: str, files: list[str]) -> list[st
     if not table.is_file():
         raise UserError(f"data.{key}={table}: no such file; `castnet audit ROOT` writes a groups.csv")
     try:
-        with table.open(newline="", encoding="utf-8") as lines:
+        with table.open(newline="", encoding="utf-8", errors="surrogateescape") as lines:
             reader = csv.DictReader(lines)
             missing = {"file", column} - set(reader.fieldnames or [])
             values = {} if missing else {row["file"]: row[column] for row in reader}
