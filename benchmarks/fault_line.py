@@ -1,10 +1,18 @@
 """Rows of the fault table on the way from a file to a verdict; `benchmarks/faults.py` runs them."""
 
+import csv
+import json
+import os
 import random
-from io import BytesIO
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO, StringIO
+from pathlib import Path
 
 import numpy as np
-from fault_table import Ground, Tally, row
+from fault_table import Ground, Ran, Skip, Tally, castnet, row, run, start
 from PIL import Image
 
 from castnet.errors import UserError
@@ -64,3 +72,180 @@ def fuzzed_images(ground: Ground, tally: Tally) -> None:
         else:
             whole = image.dtype == np.uint8 and image.ndim == 2 and image.size > 0
             tally.add(f"{kind} {content[:200].hex()}", let_through=not whole)
+
+
+def _nobody() -> None:
+    """Give up the right to read everything, which root has whatever a file's mode says."""
+    if os.getuid() == 0:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+
+
+def _casting(ground: Ground) -> Path:
+    return sorted((ground.castings / "test").rglob("*.jpeg"))[0]
+
+
+@row("folders and files that cannot be read")
+def unreadable(ground: Ground, tally: Tally) -> None:
+    model, casting = ground.model, _casting(ground)
+    ground.folder.chmod(0o755)  # so that nobody gets in
+    room, public = ground.room("unreadable"), ground.room("audits")
+    public.chmod(0o777)
+
+    def folder(name: str) -> Path:
+        """A folder of two classes, all readable, with `sub/` for what is not."""
+        root = room / name
+        for part in ("train/def", "train/ok", "test/def", "test/ok", "test/ok/sub"):
+            (root / part).mkdir(parents=True)
+            shutil.copy(casting, root / part / f"{part.replace('/', '-')}.jpeg")
+        return root / "test/ok/sub"
+
+    folder("a folder").chmod(0)
+    folder("a folder that lists").chmod(0o444)
+    (folder("a file") / "test-ok-sub.jpeg").chmod(0)
+    (folder("a link to nothing") / "gone.jpeg").symlink_to("nowhere")
+    (folder("a link to no folder") / "gone").symlink_to("nowhere")
+    (folder("a link to itself") / "round.png").symlink_to("round.png")
+    os.mkfifo(folder("a pipe") / "pipe.tif")
+    (folder("a device") / "zero.bmp").symlink_to("/dev/zero")
+    (folder("a link to a folder") / "link").symlink_to(room / "a folder/test/ok/sub")
+    (folder("a torn image") / "torn.jpeg").write_bytes(casting.read_bytes()[:1000])
+    (folder("an empty image") / "empty.png").touch()
+    for root in sorted(room.iterdir()):
+        for name, command in {
+            "predict": castnet("predict", model, root),
+            "predict --csv": castnet("predict", model, root / "test", root / "train", "--csv"),
+            "predict PATTERN": castnet("predict", model, f"{root}/**/*.*", f"{root}/test/*/*/*", f"{root}/*/*/*.*"),
+            "audit": castnet("audit", root, "-o", public / root.name),
+        }.items():
+            ran = run(*command, preexec_fn=_nobody, timeout=60)
+            wrong = "" if ran.code == 2 else f"exit code {ran.code}, {ran.out[-300:]!r} {ran.err[-300:]!r}"
+            named = any(line.count("cannot be read") for line in (ran.out + ran.err).splitlines())
+            tally.add(
+                f"{root.name}, {name}",
+                let_through=int(ran.code in (0, 1)),
+                lost=int(not named),
+                traceback="Traceback" in ran.err,
+                wrong=wrong,
+            )
+
+
+@row("links that lead round, or to one folder twice")
+def links(ground: Ground, tally: Tally) -> None:
+    model, casting = ground.model, _casting(ground)
+    for name, made in {
+        "up": [".."],
+        "round": ["../b", "../a"],
+        "twice": ["../a"] * 3,
+        "out": [str(casting.parent)],
+    }.items():
+        room = ground.room(f"links-{name}")
+        for folder in ("a", "b"):
+            (room / folder).mkdir()
+            shutil.copy(casting, room / folder)
+        for index, target in enumerate(made):
+            (room / "b" / f"link{index}").symlink_to(target)
+        expected = 2 + (len(list(casting.parent.iterdir())) if name == "out" else 0)
+        ran = run(*castnet("predict", model, room, "--json"), timeout=60)
+        wrong = "" if ran.code in (0, 1) else f"exit code {ran.code}"
+        tally.add(name, lost=int(len(ran.out.splitlines()) != expected), wrong=wrong)
+
+
+@row("names that hold formulas, line breaks, terminal codes or no text, printed")
+def names(ground: Ground, tally: Tally) -> None:
+    model, casting, room = ground.model, _casting(ground), ground.room("names")
+    for name in (
+        b"=cmd|' C'!A1.jpeg", b"+1.jpeg", b"-1.jpeg", b"@SUM(A1).jpeg", b"a;=1.jpeg", b"a\nb.jpeg", b"a\r\nb.jpeg",
+        b"a\tb.jpeg", b"\x1b[31mred.jpeg", b"\x07\x08.jpeg", b"\xff\xfe.jpeg", "\u202egepj.jpeg".encode(),
+        "Gußteil.jpeg".encode(), "鋳物.jpeg".encode(), b'",".jpeg', b"[bold]x[/bold].jpeg", b" .jpeg",
+    ):  # fmt: skip
+        shutil.copy(os.fsencode(casting), os.fsencode(room) + b"/" + name)
+    files = sorted(path.name for path in room.iterdir())
+    for encoding in ("utf-8", "ascii", "latin-1"):
+        for form in ("--json", "--csv", None):
+            command = castnet(
+                "predict", model, *sorted(path.name for path in room.iterdir()), *([form] if form else [])
+            )
+            at = command.index(model) + 1
+            command = (*command[:at], *([form] if form else []), "--", *sorted(path.name for path in room.iterdir()))
+            environment = {**os.environ, "PYTHONIOENCODING": encoding}
+            process = subprocess.run(
+                list(map(str, command)), cwd=room, env=environment, capture_output=True, timeout=60
+            )
+            out, err = process.stdout.decode(encoding), process.stderr.decode(encoding)
+            if form == "--csv":
+                rows = [row[0] for row in csv.reader(StringIO(out))][1:]
+                safe = not any(cell.lstrip()[:1] in tuple("=+-@") or ";=" in cell for cell in rows)
+            elif form == "--json":
+                rows = [json.loads(line)["file"] for line in out.splitlines()]
+                safe = rows == files
+            else:
+                rows, safe = out.splitlines()[1:-1], all(line.isprintable() for line in out.splitlines())
+            tally.add(
+                f"{encoding} {form}",
+                lost=abs(len(files) - len(rows)),
+                let_through=int(not safe),
+                traceback="Traceback" in err,
+                wrong="" if process.returncode in (0, 1) else f"exit code {process.returncode}, {err!r}",
+            )
+
+
+@row("output that cannot be written")
+def output(ground: Ground, tally: Tally) -> None:
+    model, folder = ground.model, ground.castings / "test"
+    for form in ((), ("--json",), ("--csv",)):
+        for redirection in (">/dev/full", ">/dev/full 2>/dev/full", "2>/dev/full >/dev/full </dev/null"):
+            command = (*castnet("predict", model, folder), *form)
+            ran = run("sh", "-c", f'"$@" {redirection}', "sh", *command)
+            code_only = "2>" in redirection
+            tally.refused(f"{form} {redirection}", ran, says="" if code_only else "No space left")
+    for what in ("--json", "--csv"):
+        process = start(*castnet("predict", model, *[folder] * 20, what))
+        assert process.stdout
+        assert process.stderr
+        process.stdout.readline()
+        process.stdout.close()
+        tally.refused(f"a reader that goes, {what}", Ran(process.wait(60), "", process.stderr.read()))
+
+
+@contextmanager
+def small_disk(ground: Ground, name: str, size: str) -> Iterator[Path]:
+    """A file system of a few bytes.
+
+    Raises:
+        Skip: this machine does not permit one.
+    """
+    disk = ground.room(name)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", disk], capture_output=True).returncode:
+        raise Skip("mounting a small file system is not permitted here")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+@row("a full disk under what the line writes")
+def full_disk(ground: Ground, tally: Tally) -> None:
+    model = ground.model
+    with small_disk(ground, "full-disk", "256k") as disk:
+        table = castnet("predict", model, *[ground.castings] * 40, "--csv")
+        tally.refused("predict --csv", run("sh", "-c", f'"$@" > {disk}/out.csv', "sh", *table), says="No space left")
+        (disk / "out.csv").unlink()
+        tally.refused(
+            "export", run(*castnet("export", ground.trained, "-o", disk / "model.onnx")), says="No space left"
+        )
+        tally.add("export leaves nothing", lost=len(list(disk.iterdir())))
+        here = {**os.environ, "TMPDIR": str(disk), "PYTHONPATH": str(Path(__file__).parents[1])}
+        audit = castnet("audit", ground.castings, "-o", ground.folder / "audit-tmp")
+        tally.refused("audit, its temporary file", run(*audit, env=here), says="No space left")
+        tally.refused("audit", run(*castnet("audit", ground.castings, "-o", disk / "audit")), says="No space left")
+        tally.add("audit leaves nothing", lost=len(list((disk / "audit").iterdir())))
+        shutil.rmtree(disk / "audit")
+        image = _casting(ground).read_bytes()
+        for index in range(256 * 1024 // len(image) + 1):
+            try:
+                (disk / f"{index}.jpeg").write_bytes(image)
+            except OSError:
+                break
+        tally.refused("--watch", run(*castnet("predict", model, "--watch", disk)), says="No space left")

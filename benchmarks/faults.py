@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 
 import fault_line  # noqa: F401 (fills ROWS)
+import fault_model  # noqa: F401
+import fault_stop  # noqa: F401
 import fault_train  # noqa: F401
 from fault_table import ROWS, Ground, Skip, Tally
 

@@ -24,8 +24,8 @@ def _audit(args: argparse.Namespace) -> int:
 
     found = audit(args.root, args.out, args.same)
     print(f"{found.describe()}\nreport: {args.out / 'audit.html'}")
-    for reason in found.unreadable.values():
-        print(f"not read: {printable(reason)}")
+    for file, reason in found.unreadable.items():
+        print(f"{printable(file)}: {printable(reason)}")
     return 2 if found.unreadable else 1 if found.disjoint is False else 0
 
 

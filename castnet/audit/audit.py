@@ -56,7 +56,7 @@ def audit(root: Path, out: Path, same: Path | None = None, progress: bool = True
                 data = file.read()
             image = decode(data)
         except (OSError, UserError) as error:
-            return str(error)
+            return getattr(error, "strerror", None) or str(error).removeprefix("image: ")
         spectrum, located = unwrapped_spectrum(image)
         spectra[np.array([index])] = spectrum[None]
         return Reading(

@@ -43,11 +43,12 @@ def list_folder(root: Path) -> Listing:
         for folder in sorted(entry for entry in part.iterdir() if entry.is_dir()):
             listing = list_images(folder)
             found += [(path.relative_to(root).as_posix(), split, folder.name) for path in listing.images]
-            unreadable |= {path.relative_to(root).as_posix(): str(error) for path, error in listing.unreadable.items()}
+            for path, error in listing.unreadable.items():
+                unreadable[path.relative_to(root).as_posix()] = str(error).removeprefix(f"{path}: ")
     if not found:
         raise UserError(
             f"{root}: no images in class folders; expected CLASS/* or train/CLASS/* and test/CLASS/* there"
-            + "".join(f"; {reason}" for reason in list(unreadable.values())[:1])
+            + "".join(f"; {file} {reason}" for file, reason in list(unreadable.items())[:1])
         )
     files, splits, classes = (list(column) for column in zip(*found, strict=True))
     return Listing(root, files, splits, classes, unreadable)

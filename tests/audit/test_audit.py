@@ -152,7 +152,12 @@ def test_pairs_of_unknown_files_are_refused(text: str, message: str, castings: P
 
 def test_the_exit_code_says_whether_train_and_test_are_disjoint(planted, castings, tmp_path, capsys) -> None:
     root, _, _, origins = planted
-    assert run_castnet("audit", str(root), "--out", str(tmp_path / "leaky")) == 1
+    assert run_castnet("audit", str(root), "--out", str(tmp_path / "broken")) == 2
+    printed = capsys.readouterr().out
+    assert f"{len(origins) + 1} test images have their group in train" in printed
+    assert "train/ok_front/torn.jpeg: cannot be read as an image (image file is truncated" in printed
+    shutil.copytree(root, tmp_path / "whole", ignore=shutil.ignore_patterns("torn.jpeg", "empty.png"))
+    assert run_castnet("audit", str(tmp_path / "whole"), "--out", str(tmp_path / "leaky")) == 1
     assert f"{len(origins) + 1} test images have their group in train" in capsys.readouterr().out
     assert run_castnet("audit", str(castings), "--out", str(tmp_path / "clean")) == 0
     assert "Train and test are disjoint" in capsys.readouterr().out

@@ -1,0 +1,103 @@
+"""Rows of the fault table on what ends or changes under a command at work; `benchmarks/faults.py` runs them."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from fault_table import Ground, Ran, Tally, castnet, row, run, start
+
+
+@row("`kill -9` over --watch")
+def killed_watch(ground: Ground, tally: Tally) -> None:
+    chance, room, images = random.Random(0), ground.room("watched"), sorted(ground.castings.rglob("*.jpeg"))
+    seen: dict[str, int] = {}
+    for index in range(ground.count(20)):
+        for number in range(30):
+            shutil.copy(images[number], room / f"{index}-{number}.jpeg")
+        with (ground.folder / "verdicts").open("w") as verdicts:
+            process = start(*castnet("predict", ground.model, "--json", "--watch", room), stdout=verdicts)
+            time.sleep(chance.uniform(0.5, 4))
+            process.kill()
+            process.wait()
+        _count(ground.folder / "verdicts", seen)
+        tally.add(f"kill {index}")
+    with (ground.folder / "verdicts").open("w") as verdicts:
+        process = start(*castnet("predict", ground.model, "--json", "--watch", room), stdout=verdicts)
+        second = run(*castnet("predict", ground.model, "--watch", room), timeout=20)
+        tally.refused("a second watcher", second, says="another `castnet predict --watch`")
+        time.sleep(15)
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(60)
+    _count(ground.folder / "verdicts", seen)
+    lost = len(list(room.glob("*.jpeg"))) - len(seen)
+    tally.add("all images after all kills", lost=lost, wrong="" if code in (0, 1) else f"exit code {code}")
+
+
+def _count(verdicts: Path, seen: dict[str, int]) -> None:
+    for line in verdicts.read_text().splitlines():
+        if line.endswith("}"):  # the last one may be torn
+            name = json.loads(line)["file"]
+            seen[name] = seen.get(name, 0) + 1
+
+
+@row("a watched folder removed, made anew, or with a pipe in it")
+def changed_watch(ground: Ground, tally: Tally) -> None:
+    for what in ("removed", "made anew", "moved away"):
+        room = ground.room(f"watch-{what}")
+        process = start(*castnet("predict", ground.model, "--json", "--watch", room))
+        _until_watched(room)
+        if what == "moved away":
+            room.rename(room.with_name("elsewhere"))
+        else:
+            shutil.rmtree(room)
+        if what == "made anew":
+            room.mkdir()
+        out, err = process.communicate(timeout=60)
+        tally.refused(what, Ran(process.returncode, out, err), says="was removed or replaced")
+    room = ground.room("watch-pipe")
+    os.mkfifo(room / "pipe.png")
+    shutil.copy(next((ground.castings / "test").rglob("*.jpeg")), room)
+    process = start(*castnet("predict", ground.model, "--json", "--watch", room))
+    time.sleep(6)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    wrong = "" if process.returncode == 2 else f"exit code {process.returncode}"
+    tally.add("a pipe", lost=2 - len(out.splitlines()), wrong=wrong)
+
+
+def _until_watched(room: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not (room / ".castnet-inspected").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@row("Ctrl-C or SIGTERM during predict and audit")
+def interrupted(ground: Ground, tally: Tally) -> None:
+    chance, model = random.Random(2), ground.model
+    for index in range(ground.count(20)):
+        number = (signal.SIGINT, signal.SIGTERM)[index % 4 == 3]
+        out = ground.folder / f"interrupted-{index}"
+        command = (
+            castnet("predict", model, *[ground.castings] * 200)
+            if index % 2
+            else castnet("audit", ground.castings, "-o", out)
+        )
+        process = start(*command, preexec_fn=_heed, stdout=subprocess.DEVNULL)
+        time.sleep(chance.uniform(0.7, 2))
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+        ran = Ran(process.returncode, "", err)
+        # One that was quicker than the signal has ended well.
+        codes = (-number, 0) if (out / "audit.html").exists() else (-number,)
+        tally.refused(f"{number.name}, {command[3]}", ran, codes=codes)
+
+
+def _heed() -> None:
+    """Have a process obey Ctrl-C even where this script runs in the background, which ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
