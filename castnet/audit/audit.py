@@ -55,8 +55,10 @@ def audit(root: Path, out: Path, same: Path | None = None, progress: bool = True
             with open_file(root / listing.files[index]) as file:
                 data = file.read()
             image = decode(data)
-        except (OSError, UserError) as error:
-            return getattr(error, "strerror", None) or str(error).removeprefix("image: ")
+        except OSError as error:
+            return f"cannot be read ({error.strerror})"
+        except UserError as error:
+            return str(error).removeprefix("image: ")
         spectrum, located = unwrapped_spectrum(image)
         spectra[np.array([index])] = spectrum[None]
         return Reading(

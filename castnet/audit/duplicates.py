@@ -135,7 +135,7 @@ def align(a: Spectrum, b: Spectrum) -> tuple[Floats, Floats, NDArray[np.bool_]]:
     b = np.where(is_mirrored[:, None, None], b, b.conj())
 
     def banded(products: Floats) -> Floats:
-        return products.reshape(len(a), BANDS, -1).sum(2)
+        return products.reshape(len(a), BANDS, products.shape[1] // BANDS).sum(2)
 
     product = banded(np.einsum("nrf,nrf,nf->nr", a, b, phase).real)
     energy = banded((np.abs(a) ** 2).sum(2)) * banded((np.abs(b) ** 2).sum(2))
