@@ -51,7 +51,7 @@ def overrides(ground: Ground, tally: Tally) -> None:
     for index, override in enumerate(chosen):
         folder = room / f"run{index}"
         where = [] if "run.dir" in override else [f"hydra.run.dir={folder}"]
-        tally.refused(override, run(*ground.training, *where, override, cwd=room), says="error: ")
+        tally.refused(override, run(*ground.training, *where, override, cwd=room, timeout=LONG), says="error: ")
         if (folder / "metrics.json").exists() or (folder / "checkpoints").exists():
             tally.add(f"{override}, after the refusal", let_through=1)
 

@@ -147,6 +147,8 @@ def build(key: str, config: DictConfig, expected: type[Result], **given: Any) ->
         UserError: as `check`; or the constructor refuses its arguments.
     """
     check(key, config, expected)
+    for name in given.keys() & config.keys():
+        raise UserError(f"{key}.{name}: is decided elsewhere in the configuration")
     try:
         return instantiate(config, _convert_="all", **given)
     except InstantiationException as error:

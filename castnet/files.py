@@ -42,6 +42,16 @@ def _lock(descriptor: int, folder: Path) -> None:
     raise UserError(f"{folder}: another run is at work there; wait until it has ended, or name another folder")
 
 
+def claim(file: IO[bytes], size: int) -> None:
+    """Have the disk keep room for a file before it is mapped: writing to a mapping without room ends the process.
+
+    Raises:
+        OSError: there is no room.
+    """
+    if hasattr(os, "posix_fallocate"):  # macOS has none
+        os.posix_fallocate(file.fileno(), 0, size)
+
+
 def lock(file: IO[bytes]) -> None:
     """Let other processes see that this one is writing a file; where a file system has no locks, they cannot."""
     with suppress(OSError):

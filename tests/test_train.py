@@ -165,6 +165,8 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(run_train: Command) -
         ("model.optimizer._target_=os.system", "os.system: expected one of torch.optim.SGD"),
         ("+data.augmentation._target_=os.system", "data.augmentation._target_=os.system: expected 'castnet.data"),
         ("+model.foo=1", "model.foo: no such setting; expected one of"),
+        ("+model.class_names=[a,b]", "model.class_names: is decided elsewhere"),
+        ("+trainer.logger=false", "trainer.logger: is decided elsewhere"),
         ("model.mean=nan", "model.mean=nan: expected a finite number"),
         ("data.augmentation.zoom=2", "data.augmentation.zoom=2: expected less than 1"),
         ("data.fold=9", "data.fold=9: data.split=stratified has no folds"),

@@ -22,6 +22,7 @@ from sklearn.decomposition import PCA
 
 from castnet.audit.unwrap import FREQUENCIES, RADII, Floats, Spectrum
 from castnet.errors import UserError
+from castnet.files import claim
 
 Indices = NDArray[np.int64]
 T = TypeVar("T")
@@ -71,7 +72,7 @@ class Spectra:
         size = int(np.prod(shape)) * np.dtype(np.float16).itemsize
         with tempfile.TemporaryFile() as file:  # the mapping outlives the file, which has no name left
             try:
-                os.posix_fallocate(file.fileno(), 0, size)  # a disk that is full later would end the process
+                claim(file, size)
             except OSError as error:
                 raise UserError(
                     f"{tempfile.gettempdir()}: an audit of {n:,} images needs {size / 1e6:,.0f} MB there "

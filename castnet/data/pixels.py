@@ -12,7 +12,7 @@ import numpy as np
 from rich.progress import track
 
 from castnet.errors import UserError
-from castnet.files import lock, remove_leftovers
+from castnet.files import claim, lock, remove_leftovers
 from castnet.imaging.decode import Grey, decode
 from castnet.imaging.resample import RESAMPLE
 
@@ -94,8 +94,7 @@ def _decode_all(
     block = np.lib.format.open_memmap(target, mode="w+", dtype=np.uint8, shape=(len(files), size, size))
     with target.open("r+b") as file:
         lock(file)
-        # A mapped file that the disk has no room for would end the process without a word.
-        os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size + CHECKSUM_BYTES)
+        claim(file, os.fstat(file.fileno()).st_size + CHECKSUM_BYTES)
         _fill(block, files, size, resample)
         block.flush()
         content = np.memmap(target, mode="r")[:-CHECKSUM_BYTES]

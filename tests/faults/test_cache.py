@@ -2,12 +2,14 @@
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from castnet.audit.duplicates import Spectra
 from castnet.data.pixels import pixel_block
 from castnet.errors import UserError
 
@@ -98,3 +100,11 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(images: list[Path], small_di
 def test_a_cache_that_is_no_folder_is_one_line(images: list[Path]) -> None:
     with pytest.raises(UserError, match=r"^paths\.cache_dir=/dev/null: cannot be written"):
         pixel_block(images, SIZE, "area", Path("/dev/null"))
+
+
+def test_an_audit_without_room_for_its_temporary_file_is_one_line(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
+    with pytest.raises(UserError, match=r"an audit of 1,000 images needs .* MB there \(No space left on device\)"):
+        Spectra(1000)
