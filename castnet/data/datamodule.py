@@ -10,19 +10,21 @@ from lightning import LightningDataModule
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from castnet.data.augment import Augmentation, network_input
 from castnet.data.folder import Folder, correct_labels, read_folder
-from castnet.data.groups import read_groups, read_slices, read_subsets
+from castnet.data.groups import read_groups, read_slices
 from castnet.data.pixels import pixel_block
 from castnet.data.sources import Generated, obtain
-from castnet.data.split import Indices, first_of_class, grouped, stratified
+from castnet.data.split import Indices
+from castnet.data.subsets import SPLITS, check_subsets, judged_by_part, subsets
 from castnet.errors import UserError
 from castnet.imaging.decode import Grey
-from castnet.settings import ImageSize, Seed, Share, Text, check, require
+from castnet.settings import Count, ImageSize, Seed, Share, Text, check, require
 
 Batch = tuple[Tensor, Tensor]
+NONE: Indices = np.empty(0, np.int64)
 
 
 class PixelDataset(Dataset[Batch]):
@@ -63,6 +65,8 @@ class CastingDataModule(LightningDataModule):
         oversample: images are stored and augmented at this many times `image_size` and averaged down afterwards.
         resample: how images are reduced to the stored size, `area` or `nearest`.
         batch_size: images in a batch.
+        epoch_images: least number of images in an epoch; fewer training images come several times. None leaves it at
+            once each.
         assignment: table of which image is train, val or test, see `castnet.data.groups.read_subsets`; None leaves it
             to the folder and `split`.
         groups: table of which images show the same part, see `castnet.data.groups.read_groups`, or None.
@@ -70,8 +74,10 @@ class CastingDataModule(LightningDataModule):
             `castnet.data.folder.correct_labels`; None leaves all where they are.
         slices: images to judge by themselves, see `castnet.data.groups.read_slices`.
         split: how val is held out: `stratified` (at random), `first_of_class` (as Keras does) or `grouped` (no part on
-            both sides).
-        fold: which of the folds `grouped` holds out.
+            both sides). `new_parts` holds out whole parts for test as well, from all images, whatever their folder.
+        fold: which of the folds `grouped` holds out for val, and `new_parts` for test.
+        shots: how many good and how many defective parts to learn from, [GOOD, DEFECTIVE]; all others are tested, and
+            there is no validation but on the images learnt. None leaves it to `split`.
         val_fraction: share of the training images held out for validation.
         test_fraction: share held out for testing where the root has no test/.
         seed: seed of the split.
@@ -97,7 +103,7 @@ class CastingDataModule(LightningDataModule):
         groups: Text | None,
         corrections: dict[str, list[str]] | None,
         slices: dict[str, str],
-        split: Literal["stratified", "first_of_class", "grouped"],
+        split: SPLITS,
         fold: Annotated[int, Field(ge=0)],
         val_fraction: Share,
         test_fraction: Share,
@@ -106,14 +112,14 @@ class CastingDataModule(LightningDataModule):
         augment_val: bool,
         cache_dir: Text,
         num_workers: Annotated[int, Field(ge=0, le=128)],
+        # Checkpoints of castnet 0.1.0 lack these.
+        epoch_images: Count | None = None,
+        shots: Annotated[list[Count], Field(min_length=2, max_length=2)] | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         check("data", CastingDataModule.__init__, self.hparams)
-        if split == "grouped" and groups is None:
-            raise UserError("data.split=grouped: needs data.groups, the groups.csv that `castnet audit` writes")
-        if split != "grouped" and fold:
-            raise UserError(f"data.fold={fold}: data.split={split} has no folds; expected data.split=grouped")
+        check_subsets(self.hparams)
         if source == "generated" and generate is None:
             raise UserError("data.generate=None: expected n and seed of the castings to draw")
         self.augmentation = None if augmentation is None else _augmentation(augmentation)
@@ -135,11 +141,17 @@ class CastingDataModule(LightningDataModule):
         table = self.hparams["groups"]
         self.groups = None if table is None else read_groups(Path(table), folder.files)
         self.slices = read_slices(self.hparams["slices"], folder.files)
-        self.rows = self._split(folder)
+        corrections = self.hparams["corrections"] or {}
+        # Else test images keep their class, so that figures compare with those of others.
+        everywhere = judged_by_part(self.hparams) and self.test_subset != "all"
+        if self.test_subset == "all":
+            self.rows = {"all": np.arange(len(folder.files))}
+        else:
+            corrected = correct_labels(folder, corrections, NONE) if everywhere else folder
+            self.rows = subsets(corrected, self.groups, self.hparams)
         side = self.hparams["image_size"] * self.hparams["oversample"]
         self.block = pixel_block(folder.paths, side, self.hparams["resample"], Path(self.hparams["cache_dir"]))
-        # After the split, which stays as it was; and test images keep their class, so that figures compare.
-        self._folder = correct_labels(folder, self.hparams["corrections"] or {}, self.rows[self.test_subset])
+        self._folder = correct_labels(folder, corrections, NONE if everywhere else self.rows[self.test_subset])
         for subset, rows in self.rows.items():
             if len(found := set(self._folder.labels[rows].tolist())) < 2:
                 only = ", ".join(folder.classes[label] for label in found) or "of no class"
@@ -160,7 +172,7 @@ class CastingDataModule(LightningDataModule):
         }
         origin = {
             key: self.hparams[key]
-            for key in ("source", "root", "protocol", "assignment", "groups", "split", "fold", "seed")
+            for key in ("source", "root", "protocol", "assignment", "groups", "split", "fold", "shots", "seed")
         }
         return origin | {"counts": counts, "corrected": self.n_corrected, "subset": self.test_subset}
 
@@ -170,33 +182,6 @@ class CastingDataModule(LightningDataModule):
         sizes = ", ".join(f"{sum(counts.values()):,} {subset}" for subset, counts in summary["counts"].items())
         corrected = f", {self.n_corrected} of them under a corrected label" if self.n_corrected else ""
         return f"data={summary['source']} in {summary['root']}: {sizes}{corrected}. {summary['protocol']}"
-
-    def _split(self, folder: Folder) -> dict[str, Indices]:
-        if self.test_subset == "all":
-            return {"all": np.arange(len(folder.files))}
-        if self.hparams["assignment"] is not None:
-            return read_subsets(Path(self.hparams["assignment"]), folder.files)
-        if folder.is_test is None:
-            fitted, test = self._hold_out(folder, np.arange(len(folder.files)), "test_fraction", fold=0)
-        else:
-            fitted, test = np.flatnonzero(~folder.is_test), np.flatnonzero(folder.is_test)
-        train, val = self._hold_out(folder, fitted, "val_fraction", self.hparams["fold"])
-        return {"train": train, "val": val, "test": test}
-
-    def _hold_out(self, folder: Folder, rows: Indices, fraction_key: str, fold: int) -> tuple[Indices, Indices]:
-        """Divide rows of the folder into the rest and the held out."""
-        labels, fraction, seed = folder.labels[rows], self.hparams[fraction_key], self.hparams["seed"]
-        try:
-            if self.hparams["split"] == "first_of_class":
-                rest, held = first_of_class(labels, fraction)
-            elif self.hparams["split"] == "grouped":
-                assert self.groups is not None
-                rest, held = grouped(labels, self.groups[rows], fraction, seed, fold)
-            else:
-                rest, held = stratified(labels, fraction, seed)
-        except ValueError as error:
-            raise UserError(f"data.{fraction_key}={fraction}: that share cannot be held out ({error})") from error
-        return rows[rest], rows[held]
 
     def test_slices(self) -> dict[str, NDArray[np.bool_]]:
         """Test images to judge by themselves, bool (n,) by name.
@@ -212,10 +197,12 @@ class CastingDataModule(LightningDataModule):
 
     def loader(self, subset: str, shuffle: bool = False) -> DataLoader[Batch]:
         """Batches of `train`, `val`, `test` or `all` images, in the folder's order unless shuffled."""
+        dataset = PixelDataset(self.block, self.folder.labels, self.rows[subset])
+        images = max(len(dataset), self.hparams["epoch_images"] or 0)
         return DataLoader(
-            PixelDataset(self.block, self.folder.labels, self.rows[subset]),
+            dataset,
             batch_size=self.hparams["batch_size"],
-            shuffle=shuffle,
+            sampler=RandomSampler(dataset, num_samples=images) if shuffle else None,
             collate_fn=lambda batch: batch,
             num_workers=self.hparams["num_workers"],
         )
@@ -282,6 +269,8 @@ def load_datamodule(ckpt_path: Path, class_names: Sequence[str], **source: Any) 
         )
     if source["groups"] is None and same_folder:
         source = {**source, "groups": trained["groups"]}
+    if not same_folder:
+        source = {**source, "split": "stratified", "fold": 0, "shots": None}
     datamodule = CastingDataModule(**{**trained, **source})
     if not same_folder and source["assignment"] is None and not (root / "test").is_dir():
         datamodule.test_subset = "all"

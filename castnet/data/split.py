@@ -1,8 +1,10 @@
 """Which images train and which validate."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedGroupKFold, train_test_split
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, train_test_split
 
 Indices = NDArray[np.int64]
 
@@ -66,3 +68,60 @@ def grouped(labels: Indices, groups: Indices, fraction: float, seed: int, fold: 
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     rest, held = list(splitter.split(labels, labels, groups))[fold]
     return rest, held
+
+
+def by_part(labels: Indices, parts: Indices, fraction: float, seed: int, fold: int) -> tuple[Indices, Indices]:
+    """Hold out one fold of whole parts, dealt out so that every fold has its share of each class's parts.
+
+    `grouped` balances images instead: where few good parts have many copies, one fold may get six of them and another
+    two.
+
+    Args:
+        labels: class indices (n,), the same for all images of a part.
+        parts: part of each image (n,).
+        fraction: share to hold out; its inverse, rounded, is the number of folds.
+        seed: the same seed makes the same folds.
+        fold: which of them to hold out.
+
+    Returns:
+        Sorted indices of the rest and of the held out.
+
+    Raises:
+        ValueError: a class has fewer parts than there are folds, or there is no such fold.
+    """
+    folds = round(1 / fraction)
+    names, first = np.unique(parts, return_index=True)
+    fewest = min(np.bincount(labels[first], minlength=2))
+    if fewest < folds:
+        raise ValueError(f"{folds} folds need {folds} parts of each class, and one class has {fewest}")
+    if not 0 <= fold < folds:
+        raise ValueError(f"there are {folds} folds, 0 to {folds - 1}")
+    dealt = StratifiedKFold(folds, shuffle=True, random_state=seed).split(names, labels[first])
+    held = np.isin(parts, names[list(dealt)[fold][1]])
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def a_handful(labels: Indices, parts: Indices, counts: Sequence[int], seed: int) -> tuple[Indices, Indices]:
+    """Draw a handful of parts of each class to learn from.
+
+    Args:
+        labels: class indices (n,), the same for all images of a part.
+        parts: part of each image (n,).
+        counts: how many parts to draw of class 0 and of class 1.
+        seed: the same seed draws the same parts; a larger handful holds the smaller ones.
+
+    Returns:
+        Sorted indices of the images of all other parts, and of those of the drawn parts.
+
+    Raises:
+        ValueError: none or all parts of a class would be drawn.
+    """
+    names, first = np.unique(parts, return_index=True)
+    drawn = []
+    for label, count in enumerate(counts):
+        of_class = np.random.default_rng((seed, label)).permutation(names[labels[first] == label])
+        if not 0 < count < len(of_class):
+            raise ValueError(f"{count} parts of a class that has {len(of_class)}, of which some must be left to judge")
+        drawn.append(of_class[:count])
+    held = np.isin(parts, np.concatenate(drawn))
+    return np.flatnonzero(~held), np.flatnonzero(held)

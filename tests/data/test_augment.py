@@ -5,7 +5,7 @@ from torch import Tensor
 
 from castnet.data.augment import Augmentation, network_input
 
-NOTHING = {"shift": 0.0, "zoom": 0.0, "rotation": 0.0, "flip": False, "brightness": 0.0, "contrast": 0.0}
+NOTHING = {"shift": 0.0, "zoom": 0.0, "turns": 1, "rotation": 0.0, "flip": False, "brightness": 0.0, "contrast": 0.0}
 
 
 def noise(n: int = 4, side: int = 32) -> Tensor:
@@ -57,6 +57,13 @@ def test_zoom_stays_within_its_factors_on_each_axis() -> None:
     slopes = (augment(ramp, zoom=0.2)[:, 50, 55] - augment(ramp, zoom=0.2)[:, 50, 45]) / 10
     assert 0.79 < slopes.min() < 0.85
     assert 1.15 < slopes.max() < 1.21
+
+
+def test_turns_are_whole_shares_of_the_circle_and_all_of_them_come() -> None:
+    pixels = noise(1)
+    quarters = {torch.rot90(pixels[0], k).float().numpy().tobytes() for k in range(4)}
+    turned = augment(pixels.expand(32, -1, -1), turns=4).round()
+    assert {image.numpy().tobytes() for image in turned} == quarters
 
 
 def test_rotation_keeps_a_round_part() -> None:

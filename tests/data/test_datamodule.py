@@ -119,6 +119,102 @@ def test_grouped_folds_keep_every_part_on_one_side_and_validate_each_image_once(
     assert sorted(validated) == [row for row, file in enumerate(files) if file.startswith("train/")]
 
 
+def by_threes(castings: Path, tmp_path: Path) -> tuple[list[str], Path]:
+    """A table in which three images of a class, from whatever folder, show one part, and the part of each image."""
+    files = sorted(path.relative_to(castings).as_posix() for path in castings.rglob("*.jpeg"))
+    of_class: dict[str, int] = {"def_front": 0, "ok_front": 0}
+    parts = []
+    for file in files:
+        name = file.split("/")[1]
+        parts.append(f"{name} {of_class[name] // 3}")
+        of_class[name] += 1
+    return parts, write_table(tmp_path / "threes.csv", files, group=list(parts))
+
+
+def test_new_parts_tests_every_image_once_by_part_whatever_its_folder(castings: Path, tmp_path: Path) -> None:
+    parts, table = by_threes(castings, tmp_path)
+    tested: list[int] = []
+    for fold in range(5):
+        overrides = ["data.split=new_parts", f"data.groups={table}", f"data.fold={fold}"]
+        datamodule = configured(castings, tmp_path, *overrides)
+        rows = subsets(datamodule)
+        of = {name: {part for row in rows[name] for part in [datamodule.groups[row]]} for name in rows}
+        assert not of["train"] & of["val"]
+        assert not (of["train"] | of["val"]) & of["test"]
+        assert len(rows["train"]) + len(rows["val"]) + len(rows["test"]) == len(parts)
+        tested += rows["test"]
+    assert sorted(tested) == list(range(len(parts)))
+
+
+def test_without_known_parts_every_image_is_a_new_part(castings: Path, tmp_path: Path) -> None:
+    rows = subsets(configured(castings, tmp_path, "data.split=new_parts", "data.fold=3"))
+    assert [len(rows[name]) for name in ("train", "val", "test")] == [76, 20, 24]
+
+
+def test_shots_are_learnt_from_and_all_other_parts_are_tested(castings: Path, tmp_path: Path) -> None:
+    parts, table = by_threes(castings, tmp_path)
+    datamodule = configured(castings, tmp_path, "data.shots=[1,4]", f"data.groups={table}")
+    rows, labels = subsets(datamodule), datamodule.folder.labels
+    counts = [len({datamodule.groups[row] for row in rows["train"] if labels[row] == label}) for label in (0, 1)]
+    assert counts == [4, 1]
+    assert rows["val"] == rows["train"]
+    assert len(rows["train"] | rows["test"]) == len(parts)
+    assert not {datamodule.groups[row] for row in rows["train"]} & {datamodule.groups[row] for row in rows["test"]}
+
+
+def test_where_parts_are_judged_a_corrected_label_counts_in_tests_too(castings: Path, tmp_path: Path) -> None:
+    file = next(file for file in configured(castings, tmp_path).folder.files if "def_front" in file)
+    overrides = ["data.split=new_parts", f"+data.corrections.ok_front=[{file}]"]
+    for fold in range(5):
+        datamodule = configured(castings, tmp_path, *overrides, f"data.fold={fold}")
+        assert datamodule.folder.labels[datamodule.folder.files.index(file)] == 1
+
+
+def test_an_epoch_of_a_small_folder_goes_through_it_several_times(castings: Path, tmp_path: Path) -> None:
+    datamodule = configured(castings, tmp_path, "data.epoch_images=200")
+    labels = torch.cat([labels for _, labels in datamodule.train_dataloader()])
+    learnt = datamodule.folder.labels[datamodule.rows["train"]]
+    assert len(labels) == 200
+    assert 2 * (learnt == 1).sum() <= (labels == 1).sum() <= 3 * (learnt == 1).sum()
+    assert (
+        sum(len(labels) for _, labels in configured(castings, tmp_path, "data.epoch_images=9").train_dataloader()) == 87
+    )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["data.split=new_parts", "data.test_fraction=0.01"],
+            r"that share cannot be held out \(100 folds need 100 parts",
+        ),
+        (["data.split=new_parts", "data.fold=5"], r"there are 5 folds, 0 to 4"),
+        (["data.shots=[1]"], r"data\.shots=\[1\]: "),
+        (["data.shots=[0,4]"], r"data\.shots\.0=0: "),
+        (["data.shots=[4,500]"], r"data\.shots=\[4,500\]: asks for 500 parts of a class that has \d+"),
+        (["data.shots=[4,4]", "data.assignment=some.csv"], r"data\.assignment=some\.csv: decides every subset"),
+        (["data.epoch_images=0"], r"data\.epoch_images=0: "),
+    ],
+)
+def test_more_parts_than_there_are_is_refused(
+    castings: Path, tmp_path: Path, overrides: list[str], message: str
+) -> None:
+    cache = tmp_path / "cache"
+    with pytest.raises(UserError, match=message):
+        configured(castings, cache, *overrides)
+    assert not cache.exists()  # before time is spent on decoding
+
+
+@pytest.mark.parametrize("asked", ["data.split=new_parts", "data.shots=[2,2]"])
+def test_a_part_in_both_classes_is_refused_by_name(castings: Path, tmp_path: Path, asked: str) -> None:
+    files = sorted(path.relative_to(castings).as_posix() for path in castings.rglob("*.jpeg"))
+    twins = [next(file for file in files if name in file) for name in ("def_front", "ok_front")]
+    table = write_table(tmp_path / "groups.csv", files, group=["twin" if file in twins else file for file in files])
+    with pytest.raises(UserError, match=rf"data\.groups=\S+: {twins[0]} and {twins[1]} show one part, yet lie in two"):
+        configured(castings, tmp_path / "cache", asked, f"data.groups={table}")
+    assert not (tmp_path / "cache").exists()
+
+
 def test_test_images_of_parts_seen_in_training_are_told_apart(castings: Path, tmp_path: Path) -> None:
     assert not configured(castings, tmp_path).test_slices()
     files = configured(castings, tmp_path).folder.files

@@ -1,0 +1,116 @@
+"""Which images train, validate and test, as a data module's settings have it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from castnet.data.folder import Folder
+from castnet.data.groups import read_subsets
+from castnet.data.split import Indices, a_handful, by_part, first_of_class, grouped, stratified
+from castnet.errors import UserError
+
+SPLITS = Literal["stratified", "first_of_class", "grouped", "new_parts"]
+
+
+def judged_by_part(settings: Mapping[str, Any]) -> bool:
+    """Whether parts and not the folder decide what is tested: a part then has one label, wherever its images lie."""
+    return settings["split"] == "new_parts" or settings["shots"] is not None
+
+
+def check_subsets(settings: Mapping[str, Any]) -> None:
+    """Refuse settings that contradict each other, before anything is read.
+
+    Raises:
+        UserError: naming the key, what was expected and what to do.
+    """
+    split, shots = settings["split"], settings["shots"]
+    if split == "grouped" and settings["groups"] is None:
+        raise UserError("data.split=grouped: needs data.groups, the groups.csv that `castnet audit` writes")
+    if settings["fold"] and split not in ("grouped", "new_parts"):
+        raise UserError(f"data.fold={settings['fold']}: data.split={split} has no folds; expected data.split=grouped")
+    if judged_by_part(settings) and settings["assignment"] is not None:
+        asked = "data.split=new_parts" if shots is None else f"data.shots={shots}"
+        raise UserError(
+            f"data.assignment={settings['assignment']}: decides every subset, and so does {asked}; drop one"
+        )
+
+
+def subsets(folder: Folder, groups: Indices | None, settings: Mapping[str, Any]) -> dict[str, Indices]:
+    """Rows of the folder's train, val and test images.
+
+    Args:
+        folder: the images.
+        groups: part of each image, int64 (n,); None takes every image for a part of its own.
+        settings: `assignment`, `defect_class`, `split`, `fold`, `shots`, `val_fraction`, `test_fraction` and `seed` of
+            a `CastingDataModule`.
+
+    Raises:
+        UserError: a share cannot be held out, or there are fewer parts than folds or shots, or a part is in both
+            classes.
+    """
+    if settings["assignment"] is not None:
+        return read_subsets(Path(settings["assignment"]), folder.files)
+    everything = np.arange(len(folder.files))
+    if judged_by_part(settings):
+        parts = everything if groups is None else groups
+        _require_one_class(folder, parts, settings["groups"])
+        if settings["shots"] is not None:
+            return _shots(folder, parts, settings)
+        return _three_ways(folder, parts, everything, settings, settings["fold"], 0)
+    if folder.is_test is None:
+        return _three_ways(folder, groups, everything, settings, 0, settings["fold"])
+    fitted, test = np.flatnonzero(~folder.is_test), np.flatnonzero(folder.is_test)
+    train, val = _hold_out(folder, groups, fitted, settings, "val_fraction", settings["fold"])
+    return {"train": train, "val": val, "test": test}
+
+
+def _three_ways(
+    folder: Folder, parts: Indices | None, rows: Indices, settings: Mapping[str, Any], test_fold: int, val_fold: int
+) -> dict[str, Indices]:
+    fitted, test = _hold_out(folder, parts, rows, settings, "test_fraction", test_fold)
+    train, val = _hold_out(folder, parts, fitted, settings, "val_fraction", val_fold)
+    return {"train": train, "val": val, "test": test}
+
+
+def _hold_out(
+    folder: Folder, parts: Indices | None, rows: Indices, settings: Mapping[str, Any], fraction_key: str, fold: int
+) -> tuple[Indices, Indices]:
+    """Divide rows of the folder into the rest and the held out."""
+    labels, fraction, seed = folder.labels[rows], settings[fraction_key], settings["seed"]
+    try:
+        if settings["split"] == "first_of_class":
+            rest, held = first_of_class(labels, fraction)
+        elif settings["split"] == "stratified":
+            rest, held = stratified(labels, fraction, seed)
+        else:
+            assert parts is not None
+            hold_out = by_part if settings["split"] == "new_parts" else grouped
+            rest, held = hold_out(labels, parts[rows], fraction, seed, fold)
+    except ValueError as error:
+        raise UserError(f"data.{fraction_key}={fraction}: that share cannot be held out ({error})") from error
+    return rows[rest], rows[held]
+
+
+def _shots(folder: Folder, parts: Indices, settings: Mapping[str, Any]) -> dict[str, Indices]:
+    good, defective = settings["shots"]
+    counts = [defective, good] if folder.classes[0] == settings["defect_class"] else [good, defective]
+    try:
+        test, drawn = a_handful(folder.labels, parts, counts, settings["seed"])
+    except ValueError as error:
+        raise UserError(f"data.shots=[{good},{defective}]: asks for {error}") from error
+    # So few parts cannot be spared for validation as well.
+    return {"train": drawn, "val": drawn, "test": test}
+
+
+def _require_one_class(folder: Folder, parts: Indices, table: str | None) -> None:
+    _, first, part = np.unique(parts, return_index=True, return_inverse=True)
+    odd = np.flatnonzero(folder.labels != folder.labels[first][part])
+    if len(odd):
+        files = [folder.files[row] for row in (first[part[odd[0]]], odd[0])]
+        raise UserError(
+            f"data.groups={table}: {files[0]} and {files[1]} show one part, yet lie in two classes (as images of "
+            f"{len(np.unique(part[odd])):,} parts do); a part is good or defective: name the images that lie wrong in "
+            "data.corrections, or give them a group of their own"
+        )
