@@ -186,11 +186,11 @@ class CastingDataModule(LightningDataModule):
     def test_slices(self) -> dict[str, NDArray[np.bool_]]:
         """Test images to judge by themselves, bool (n,) by name.
 
-        With `groups`, those whose part neither a train nor a val image shows are among them.
+        With `groups`, those whose part neither a train nor a val image shows are among them, unless all are.
         """
         rows = self.rows[self.test_subset]
         slices = {name: chosen[rows] for name, chosen in self.slices.items()}
-        if self.groups is not None and self.test_subset == "test":
+        if self.groups is not None and self.test_subset == "test" and not judged_by_part(self.hparams):
             seen = self.groups[np.concatenate([self.rows["train"], self.rows["val"]])]
             slices["parts never seen in training"] = ~np.isin(self.groups[rows], seen)
         return slices

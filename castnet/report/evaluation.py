@@ -225,9 +225,8 @@ class Evaluation:
                 writer.writerow(row)
         metrics = self.metrics()
         errors = [self.files[row] for row in self.errors()]
-        (folder / "report.html").write_text(
-            html.render(metrics, drawn, errors), encoding="utf-8", errors="surrogateescape"
-        )
+        page = html.render("report.html.j2", drawn, metrics=metrics, errors=errors)
+        (folder / "report.html").write_text(page, encoding="utf-8", errors="surrogateescape")
         # The last: what has it is whole.
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
         return drawn

@@ -215,6 +215,52 @@ def _draw_layer(axis: Axes, x: float, name: str, shape: tuple[int, ...], image_s
     return x + width + max(depth, 0.35) + 0.42
 
 
+def parts_against_cut(
+    margins: Sequence[NDArray[np.float64]],
+    defective: Sequence[NDArray[np.bool_]],
+    thumbnails: Sequence[NDArray[np.uint8]],
+    columns: int = 30,
+) -> Figure:
+    """Every part as a column of dots, one for each of its images, above its thumbnail.
+
+    Args:
+        margins: calibrated logits above the threshold of each part's images, finite.
+        defective: whether each of these images is labelled defective.
+        thumbnails: one image of each part, uint8 (side, side).
+        columns: parts in a row.
+    """
+    rows = -(-len(margins) // columns)
+    figure = Figure(figsize=(16, 2.6 * rows + 0.5))
+    low, high = (extreme([extreme(of) for of in margins]) for extreme in (np.min, np.max))
+    low, high = min(low, -2) - 1, max(high, 2) + 1
+    for row in range(rows):
+        bottom, height = 1 - (2.6 * (row + 1)) / (2.6 * rows + 0.5), 1.9 / (2.6 * rows + 0.5)
+        axis = figure.add_axes((0.045, bottom + 0.6 / (2.6 * rows + 0.5), 0.95, height))
+        axis.axhspan(0, high, color=BAD, alpha=0.06, linewidth=0)
+        axis.axhline(0, color=INK, linewidth=1)
+        for column, part in enumerate(range(row * columns, min((row + 1) * columns, len(margins)))):
+            spread = column + np.linspace(-0.3, 0.3, len(margins[part])) if len(margins[part]) > 1 else [column]
+            colours = np.where(defective[part], BAD, GOOD)
+            axis.scatter(spread, margins[part], s=4, c=colours, alpha=0.6, linewidths=0)
+            inset = axis.inset_axes(
+                (column - 0.45, low - 0.31 * (high - low), 0.9, 0.3 * (high - low)), transform=axis.transData
+            )
+            inset.imshow(thumbnails[part], cmap="gray", vmin=0, vmax=255, aspect="auto")
+            inset.set(xticks=[], yticks=[])
+            for spine in inset.spines.values():
+                spine.set(color=BAD if defective[part].any() else GOOD, linewidth=1.5)
+        axis.set(xlim=(-0.6, columns - 0.4), ylim=(low, high), xticks=[], ylabel="passes  ·  rejected")
+        _tidy(axis)
+    figure.text(
+        0.045,
+        0.01,
+        "red: labelled defective, green: good; above the line: rejected; calibrated logits above the threshold",
+        color=INK,
+        fontsize=10,
+    )
+    return figure
+
+
 def _tidy(axis: Axes) -> None:
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(alpha=0.25)

@@ -1,7 +1,7 @@
-"""One self-contained page per evaluation."""
+"""Pages that stand alone."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from io import BytesIO
 from typing import Any
 
@@ -13,16 +13,16 @@ TEMPLATES = Environment(
 )
 
 
-def render(metrics: Mapping[str, Any], figures: Mapping[str, Figure], errors: Sequence[str]) -> str:
-    """The page as HTML, pictures included.
+def render(template: str, figures: Mapping[str, Figure], **values: Any) -> str:
+    """A page as HTML, pictures included.
 
     Args:
-        metrics: what metrics.json holds.
-        figures: pictures by name, those of `castnet.report.evaluation.Evaluation.figures`.
-        errors: files of the misclassified images, escapes first.
+        template: file beside this module.
+        figures: pictures by name; the template finds them under `pictures`.
+        values: what else the template shows.
     """
     pictures = {name: base64.b64encode(_png(figure)).decode() for name, figure in figures.items()}
-    return TEMPLATES.get_template("report.html.j2").render(metrics=metrics, pictures=pictures, errors=errors)
+    return TEMPLATES.get_template(template).render(pictures=pictures, **values)
 
 
 def _png(figure: Figure) -> bytes:

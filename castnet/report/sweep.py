@@ -24,7 +24,7 @@ class SweepTable(Callback):
         if not rows:
             return
         with (folder / "sweep.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, rows[0].keys())
+            writer = csv.DictWriter(file, _columns(rows))
             writer.writeheader()
             writer.writerows(rows)
         Console().print(self._table(rows, folder))
@@ -48,11 +48,17 @@ class SweepTable(Callback):
         for row in rows:
             table.add_column(row["run"], justify="right")
         table.add_column("mean ± sd", justify="right")
-        for name in [name for name in rows[0] if name not in ("run", "overrides")]:
-            values = [row[name] for row in rows]
-            whole = len(values) > 1 and None not in values
-            spread = f"{mean(values):.4f} ± {stdev(values):.4f}" if whole else ""
+        for name in [name for name in _columns(rows) if name not in ("run", "overrides")]:
+            values = [row.get(name) for row in rows]
+            numbers = [value for value in values if value is not None]
+            whole = 1 < len(numbers) == len(values)
+            spread = f"{mean(numbers):.4f} ± {stdev(numbers):.4f}" if whole else ""
             table.add_row(name, *("–" if value is None else f"{value:.4f}" for value in values), spread)
         table.caption = "\n".join(f"{row['run']}: {row['overrides']}" for row in rows)
         table.caption_justify = "left"
         return table
+
+
+def _columns(rows: list[dict[str, Any]]) -> list[str]:
+    """All that any run has; a slice that a fold has no image of is missing in its row."""
+    return list(dict.fromkeys(name for row in rows for name in row))

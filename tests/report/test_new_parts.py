@@ -1,0 +1,84 @@
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from castnet.report.new_parts import Examination, Pooled
+from tests.conftest import Command
+
+
+def pooled(margins: list[float], defective: list[bool], parts: list[int]) -> Pooled:
+    files = [f"{'bad' if bad else 'good'}/{row}.png" for row, bad in enumerate(defective)]
+    labels = ["bad" if bad else "good" for bad in defective]
+    return Pooled(files, labels, np.array(defective), np.array(parts), np.array(margins), parts_known=True)
+
+
+def test_rates_count_images_and_by_part_the_mean_of_the_copies() -> None:
+    judged = pooled([3, 2, -1, 1, -2, 1, -5, -6], [True] * 4 + [False] * 4, [0, 0, 0, 1, 2, 2, 3, 3])
+    images, parts = judged.numbers(), judged.by_part.numbers()
+    assert (images["escape_rate"], images["overkill_rate"]) == (0.25, 0.25)
+    assert images["auroc"] == pytest.approx(14.5 / 16)  # one pair wrong, one tied
+    assert (parts["images"], parts["escape_rate"], parts["overkill_rate"], parts["auroc"]) == (4, 0, 0, 1)
+    assert judged.by_part.files == ["bad/2.png", "bad/3.png", "good/5.png", "good/7.png"]  # or 6: the worst copies
+
+
+def test_overkill_is_compared_where_as_many_defects_pass() -> None:
+    margins = [*range(1, 201), *np.linspace(0.5, 2.5, 100)]
+    judged = pooled([float(margin) for margin in margins], [True] * 200 + [False] * 100, list(range(300)))
+    numbers = judged.numbers()
+    # At 1 % two of 200 defects may pass, so the cut is at the third: 3 rejects no good part; without any, 1 rejects 75.
+    assert numbers["overkill_at_1%_escapes"] == 0
+    judged = pooled([float(margin) for margin in margins], [True] * 200 + [False] * 100, list(range(300))).only(
+        np.arange(300) >= 101
+    )
+    assert judged.numbers()["overkill_at_1%_escapes"] == 0
+
+
+def test_worst_of_several_settings_is_the_lowest_auroc_and_the_highest_rate() -> None:
+    one = pooled([1, -1, -1, -2], [True, True, False, False], [0, 1, 2, 3])
+    other = pooled([1, 2, 1.5, -2], [True, True, False, False], [0, 1, 2, 3])
+    data = {"test_fraction": 0.5, "slices": {}, "defect_class": "bad", "source": "folder", "root": "x", "groups": "t"}
+    summary = Examination({"seed=0": one, "seed=1": other}, data | {"protocol": ""}).metrics["summary"]["all images"]
+    assert summary["escape_rate"] == {"mean": 0.25, "worst": 0.5}
+    assert summary["overkill_rate"] == {"mean": 0.25, "worst": 0.5}
+    assert summary["auroc"] == {"mean": pytest.approx((0.875 + 0.75) / 2), "worst": 0.75}
+
+
+def test_one_command_judges_every_part_by_a_network_that_never_saw_it_and_leaves_one_page(
+    run_train: Command, castings: Path, tmp_path: Path
+) -> None:
+    files = sorted(path.relative_to(castings).as_posix() for path in castings.rglob("*.jpeg"))
+    with (tmp_path / "parts.csv").open("w", newline="") as table:
+        rows = [(file, f"{file.split('/')[1]} {row % 20}") for row, file in enumerate(files)]
+        csv.writer(table).writerows([("file", "group"), *rows])
+    folds = ["data.test_fraction=0.5", "data.val_fraction=0.5", "data.fold=0,1", "trainer.max_epochs=1"]
+    settings = [f"data.groups={tmp_path / 'parts.csv'}", "+data.slices.sevens='*7.jpeg'"]
+    ran = run_train("experiment=new_parts", *folds, *settings)
+    assert ran.code == 0, ran.err
+    judged = [
+        row["file"] for fold in "01" for row in csv.DictReader((ran.folder / fold / "predictions.csv").open(newline=""))
+    ]
+    assert sorted(judged) == files
+    report = json.loads((ran.folder / "new_parts.json").read_text())
+    assert sum(report["parts"].values()) == len({part for _, part in rows})
+    (numbers,) = report["settings"].values()
+    assert numbers["all images"]["images"] == len(files)
+    assert numbers["sevens"]["images"] == sum(file.endswith("7.jpeg") for file in files)
+    assert numbers["by part: mean of its copies"]["images"] == len({part for _, part in rows})
+    page = (ran.folder / "new_parts.html").read_text()
+    for shown in (f"{numbers['all images']['auroc']:.5f}", "count parts", "2 folds by part", "<img alt="):
+        assert shown in page
+    assert "New parts: 2 folds" in ran.out
+    picture = np.asarray(Image.open(ran.folder / "new_parts.png").convert("RGB")).reshape(-1, 3)
+    for colour in ((179, 38, 30), (31, 122, 77)):  # frames of defective and of good parts
+        assert (abs(picture.astype(int) - colour).sum(1) < 12).sum() > 100
+
+
+def test_a_fold_alone_makes_no_report_and_says_so(run_train: Command) -> None:
+    ran = run_train("experiment=new_parts", "data.fold=3", "trainer.max_epochs=1")
+    assert ran.code == 0, ran.err
+    assert "no report, since" in ran.out
+    assert not (ran.folder / "new_parts.html").exists()
