@@ -139,7 +139,7 @@ def _pool(runs: Sequence[Path], data: Mapping[Any, Any]) -> Pooled:
     margins = []
     for run in runs:
         cut = _logit(np.array([json.loads((run / "metrics.json").read_text())["threshold"]]))
-        with (run / "predictions.csv").open(newline="") as table:
+        with (run / "predictions.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as table:
             rows = list(csv.DictReader(table))
         files += [row["file"] for row in rows]
         labels += [row["true"] for row in rows]
@@ -240,4 +240,6 @@ class Examination:
         (folder / "new_parts.json").write_text(json.dumps(self.metrics, indent=2) + "\n")
         shown = min(SHOWN_PARTS, len(np.unique(self.pooled[self.worst].parts)))
         values = {"metrics": self.metrics, "worst": self.worst, "shown": shown}
-        (folder / "new_parts.html").write_text(html.render("new_parts.html.j2", {"parts": picture}, **values))
+        (folder / "new_parts.html").write_text(
+            html.render("new_parts.html.j2", {"parts": picture}, **values), encoding="utf-8", errors="surrogateescape"
+        )
