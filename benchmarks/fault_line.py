@@ -12,7 +12,7 @@ from io import BytesIO, StringIO
 from pathlib import Path
 
 import numpy as np
-from fault_table import Ground, Ran, Skip, Tally, castnet, row, run, start
+from fault_table import ROOT, Ground, Ran, Skip, Tally, castnet, row, run, start
 from PIL import Image
 
 from castnet.errors import UserError
@@ -164,12 +164,8 @@ def names(ground: Ground, tally: Tally) -> None:
     files = sorted(path.name for path in room.iterdir())
     for encoding in ("utf-8", "ascii", "latin-1"):
         for form in ("--json", "--csv", None):
-            command = castnet(
-                "predict", model, *sorted(path.name for path in room.iterdir()), *([form] if form else [])
-            )
-            at = command.index(model) + 1
-            command = (*command[:at], *([form] if form else []), "--", *sorted(path.name for path in room.iterdir()))
-            environment = {**os.environ, "PYTHONIOENCODING": encoding}
+            command = castnet("predict", model, "*.jpeg", *([form] if form else []))
+            environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": str(ROOT)}
             process = subprocess.run(
                 list(map(str, command)), cwd=room, env=environment, capture_output=True, timeout=60
             )
@@ -236,7 +232,7 @@ def full_disk(ground: Ground, tally: Tally) -> None:
             "export", run(*castnet("export", ground.trained, "-o", disk / "model.onnx")), says="No space left"
         )
         tally.add("export leaves nothing", lost=len(list(disk.iterdir())))
-        here = {**os.environ, "TMPDIR": str(disk), "PYTHONPATH": str(Path(__file__).parents[1])}
+        here = {**os.environ, "TMPDIR": str(disk), "PYTHONPATH": str(ROOT)}
         audit = castnet("audit", ground.castings, "-o", ground.folder / "audit-tmp")
         tally.refused("audit, its temporary file", run(*audit, env=here), says="No space left")
         tally.refused("audit", run(*castnet("audit", ground.castings, "-o", disk / "audit")), says="No space left")
