@@ -100,7 +100,9 @@ def export(source: Path, out: Path, unfinished: bool = False) -> str:
         stored_size, resample = data["image_size"] * data["oversample"], RESAMPLE[data["resample"]]
         card = json.dumps(_card(classifier, data, ckpt_path) | {"finished": finished}, allow_nan=False)
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{ckpt_path}: says of its data what castnet's training does not ({error!r})") from error
+        raise UserError(
+            f"{ckpt_path}: its data or its run's metrics.json are not as training writes them ({error!r})"
+        ) from error
     model = _to_onnx(Deployed(classifier, stored_size, data["resample"]))
     model.metadata_props.add(key="castnet", value=card)
 
@@ -165,7 +167,7 @@ def _card(classifier: CastingClassifier, data: dict[str, Any], ckpt_path: Path) 
         metrics = json.loads(measured.read_text())
         card["data"]["counts"] = metrics["data"]["counts"]
         if metrics["threshold"] == card["threshold"]:  # otherwise the run has gone on since
-            card["test"] = _finite({key: metrics[key] for key in SUMMARY})
+            card["test"] = _finite({key: metrics[key] for key in SUMMARY if key in metrics})
     return card
 
 
