@@ -148,11 +148,13 @@ def test_output_that_cannot_be_written_ends_with_2(model: Path, test_images: lis
     assert (process.returncode, err) == (2, "error: output: No space left on device\n")
 
 
-def test_names_move_no_cursor_and_start_no_formula(model: Path, test_images: list[Path], tmp_path: Path) -> None:
+def test_names_move_no_cursor_and_start_no_formula(
+    model: Path, test_images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("=cmd|x.jpeg", "a;-1.jpeg", "two\nlines.jpeg", "\x1b[31mred.jpeg", "ü.jpeg"):
         (tmp_path / name).write_bytes(test_images[0].read_bytes())
-    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(Path(__file__).parents[2])}
-    process = start("predict", model, "*.jpeg", "--csv", cwd=tmp_path, env=environment)
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    process = start("predict", model, "*.jpeg", "--csv", cwd=tmp_path)
     out, err = process.communicate(timeout=120)
     assert process.returncode in (0, 1), err
     assert {line.split(",")[0] for line in out.splitlines()[1:]} == {
