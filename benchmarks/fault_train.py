@@ -306,9 +306,10 @@ def _hostile(good: dict[str, Any], canary: Path) -> Iterator[tuple[str, Any]]:
 @row("hostile checkpoints, evaluated, resumed and exported")
 def hostile_checkpoints(ground: Ground, tally: Tally) -> None:
     room, canary = ground.room("hostile"), ground.folder / "canary"
-    good = torch.load(ground.trained / "checkpoints" / "last.ckpt", weights_only=True)
+    last = ground.trained / "checkpoints" / "last.ckpt"
+    good = {**torch.load(last, weights_only=True), "finished": True}
     files = {"an empty file": b"", "text": b"weights", "a bare pickle": pickle.dumps(_Runs(canary))}
-    whole = (ground.trained / "checkpoints" / "last.ckpt").read_bytes()
+    whole = last.read_bytes()
     files["half a file"] = whole[: len(whole) // 2]
     for name, content in files.items():
         (room / f"{name}.ckpt").write_bytes(content)

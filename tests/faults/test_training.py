@@ -1,6 +1,8 @@
 """What a signal, a kill or a full disk may do to training."""
 
+import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import ROOT, SMALL
+from castnet.files import hold
+from tests.conftest import ROOT, SMALL, Command
 
 
 def start_train(castings: Path, run: Path, *overrides: str, **options: object) -> "subprocess.Popen[str]":
@@ -60,3 +63,40 @@ def test_a_run_under_nohup_goes_on_when_interrupted(castings: Path, tmp_path: Pa
     _, errors = process.communicate(timeout=90)
     assert process.returncode == 0, errors
     assert (tmp_path / "run/metrics.json").exists()
+
+
+def test_two_runs_never_share_a_folder(run_train: Command, tmp_path: Path) -> None:
+    with hold(tmp_path / "run"):
+        ran = run_train()
+    assert ran.code == 2
+    assert f"hydra.run.dir={tmp_path / 'run'}: another run is at work there" in ran.err
+
+
+@pytest.mark.parametrize("odd", ["pipe", "link to nothing"])
+def test_what_cannot_be_read_in_the_data_folder_is_named_and_not_waited_for(
+    run_train: Command, castings: Path, tmp_path: Path, odd: str
+) -> None:
+    shutil.copytree(castings, tmp_path / "odd")
+    image = tmp_path / "odd" / "train" / "ok_front" / "odd.jpeg"
+    if odd == "pipe":
+        os.mkfifo(image)
+    else:
+        image.symlink_to("nothing.jpeg")
+    ran = run_train(f"data.root={tmp_path / 'odd'}")
+    assert ran.code == 2
+    assert f"error: {image}: cannot be read" in ran.err
+
+
+def test_a_subset_of_one_class_is_refused_before_training(run_train: Command, castings: Path, tmp_path: Path) -> None:
+    files = sorted(path.relative_to(castings).as_posix() for path in castings.rglob("*.jpeg"))
+    subset = {"train/def_front": "test", "test/def_front": "val", "test/ok_front": "val"}
+    with (tmp_path / "split.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "split"])
+        for index, name in enumerate(files):
+            kept = "train" if index % 2 else subset.get(str(Path(name).parent), "train")
+            writer.writerow([name, kept])
+    ran = run_train(f"data.assignment={tmp_path / 'split.csv'}")
+    assert ran.code == 2
+    assert "the test images are all def_front; rates need both classes" in ran.err
+    assert not (ran.folder / "checkpoints").exists()
