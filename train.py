@@ -3,6 +3,7 @@
 python train.py                                          castings drawn by castnet
 python train.py data=casting data.root=FOLDER            the public set
 python train.py experiment=seed                          the Keras notebook
+python train.py experiment=sharp                         at 128 px
 python train.py -m model.lr=1e-3,2e-3                    a sweep
 """
 
@@ -19,8 +20,11 @@ with extra("train"):
 
     from castnet import entry
     from castnet.data.datamodule import CastingDataModule
+    from castnet.drawn.weights import shipped
     from castnet.model.classifier import CastingClassifier, finish_checkpoint, load_classifier
     from castnet.model.resume import fit, require_resumable
+    from castnet.model.start import read_weights
+    from castnet.report.start import start_from
     from castnet.report.threshold import ThresholdRule, choose_operating_point
     from castnet.settings import Seed, Text, require
 
@@ -32,6 +36,8 @@ def train(cfg: DictConfig) -> float:
     rule = entry.build("threshold", cfg.threshold, ThresholdRule) if cfg.get("threshold") else None
     datamodule = entry.build("data", cfg.data, CastingDataModule)
     entry.check("model", cfg.model, CastingClassifier)  # it is built when its classes are known
+    start = cfg.model.start
+    weights = read_weights(shipped(cfg.data.image_size) if start == "drawn" else Path(start)) if start else None
     seed_everything(cfg.seed, workers=True)
     trainer = entry.build_trainer(
         cfg.trainer,
@@ -50,6 +56,8 @@ def train(cfg: DictConfig) -> float:
     print(datamodule.describe(), flush=True)
 
     classifier = entry.build("model", cfg.model, CastingClassifier, class_names=datamodule.folder.classes)
+    if weights and not cfg.ckpt_path:
+        print(start_from(classifier, weights, datamodule), flush=True)
     fit(trainer, classifier, datamodule, cfg.ckpt_path)
 
     best = trainer.checkpoint_callback

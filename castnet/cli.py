@@ -14,7 +14,7 @@ from castnet.errors import UserError, drop_output, extra, fail, printable
 def _generate(args: argparse.Namespace) -> int:
     from castnet.drawn.folder import generate
 
-    generate(args.root, n=args.n, seed=args.seed, resume=args.resume)
+    generate(args.root, n=args.n, seed=args.seed, resume=args.resume, pairs=args.pairs)
     return 0
 
 
@@ -84,8 +84,9 @@ def parser() -> argparse.ArgumentParser:
 
     generate = commands.add_parser("generate", help="draw castings as a folder of class folders")
     generate.add_argument("root", type=Path, help="folder to make")
-    generate.add_argument("--n", type=int, default=3000, help="number of castings (default: %(default)s)")
+    generate.add_argument("--n", type=int, default=3000, help="number of parts (default: %(default)s)")
     generate.add_argument("--seed", type=int, default=0, help="the same seed draws the same castings")
+    generate.add_argument("--pairs", action="store_true", help="draw every part both good and defective")
     generate.add_argument("--resume", action="store_true", help="go on where an interrupted run stopped")
     generate.set_defaults(run=_generate)
 

@@ -38,6 +38,7 @@ class Augmentation:
         flip: whether to mirror every second image.
         brightness: largest value added, on the scale where white is 1.
         contrast: the distance from the image's mean is multiplied by a factor in [1 - contrast, 1 + contrast].
+        alike: whether all images of a batch are mapped alike, so that what two of them share they still share.
     """
 
     def __init__(
@@ -50,9 +51,10 @@ class Augmentation:
         flip: bool = False,
         brightness: Rate = 0,
         contrast: Rate = 0,
+        alike: bool = False,
     ) -> None:
         self.shift, self.zoom, self.turns, self.rotation, self.flip = shift, zoom, turns, rotation, flip
-        self.brightness, self.contrast = brightness, contrast
+        self.brightness, self.contrast, self.alike = brightness, contrast, alike
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Augment a batch.
@@ -64,7 +66,8 @@ class Augmentation:
             float32 (n, side, side), on the scale of the input, 0 to 255.
         """
         images = pixels[:, None].float()
-        grid = F.affine_grid(self._draw_maps(len(images), images.device), list(images.shape), align_corners=False)
+        maps = self._draw_maps(1 if self.alike else len(images), images.device).expand(len(images), -1, -1)
+        grid = F.affine_grid(maps, list(images.shape), align_corners=False)
         images = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
         if self.contrast:
             mean = images.mean(dim=(2, 3), keepdim=True)

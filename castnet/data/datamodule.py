@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import torch
 from lightning import LightningDataModule
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, RandomSampler
+from torch.utils.data import DataLoader, RandomSampler, Sampler
 
 from castnet.data.augment import Augmentation, network_input
+from castnet.data.batches import Batch, PartSampler, PixelDataset
 from castnet.data.folder import Folder, correct_labels, read_folder
 from castnet.data.groups import read_groups, read_slices
 from castnet.data.pixels import pixel_block
@@ -20,32 +20,9 @@ from castnet.data.sources import Generated, obtain
 from castnet.data.split import Indices
 from castnet.data.subsets import SPLITS, check_subsets, judged_by_part, subsets
 from castnet.errors import UserError
-from castnet.imaging.decode import Grey
 from castnet.settings import Count, ImageSize, Seed, Share, Text, check, require
 
-Batch = tuple[Tensor, Tensor]
 NONE: Indices = np.empty(0, np.int64)
-
-
-class PixelDataset(Dataset[Batch]):
-    """Rows of a pixel block with their labels, fetched a whole batch at a time.
-
-    Args:
-        block: uint8 (N, side, side).
-        labels: class indices (N,).
-        rows: which rows of the block belong to the data set, (n,).
-    """
-
-    def __init__(self, block: Grey, labels: NDArray[np.int64], rows: Indices) -> None:
-        self.block, self.labels, self.rows = block, labels, rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitems__(self, items: Sequence[int]) -> Batch:
-        """Pixels uint8 (len(items), side, side) and labels int64 (len(items),)."""
-        rows = self.rows[items]
-        return torch.from_numpy(self.block[rows]), torch.from_numpy(self.labels[rows])
 
 
 class CastingDataModule(LightningDataModule):
@@ -60,13 +37,14 @@ class CastingDataModule(LightningDataModule):
         protocol: one sentence on what the figures of this data mean; it goes into every report.
         root: folder of images, see `castnet.data.folder.read_folder`.
         defect_class: the class folder of defective castings.
-        generate: `n` and `seed` of the generated castings.
+        generate: `n`, `seed` and `pairs` of the generated castings.
         image_size: side of the network's input in pixels.
         oversample: images are stored and augmented at this many times `image_size` and averaged down afterwards.
         resample: how images are reduced to the stored size, `area` or `nearest`.
         batch_size: images in a batch.
         epoch_images: least number of images in an epoch; fewer training images come several times. None leaves it at
             once each.
+        whole_parts: whether a part's images come in one batch, which needs `groups`.
         assignment: table of which image is train, val or test, see `castnet.data.groups.read_subsets`; None leaves it
             to the folder and `split`.
         groups: table of which images show the same part, see `castnet.data.groups.read_groups`, or None.
@@ -115,11 +93,14 @@ class CastingDataModule(LightningDataModule):
         # Checkpoints of castnet 0.1.0 lack these.
         epoch_images: Count | None = None,
         shots: Annotated[list[Count], Field(min_length=2, max_length=2)] | None = None,
+        whole_parts: bool = False,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         check("data", CastingDataModule.__init__, self.hparams)
         check_subsets(self.hparams)
+        if whole_parts and groups is None:
+            raise UserError("data.whole_parts=true: needs data.groups, the groups.csv that `castnet audit` writes")
         if source == "generated" and generate is None:
             raise UserError("data.generate=None: expected n and seed of the castings to draw")
         self.augmentation = None if augmentation is None else _augmentation(augmentation)
@@ -198,11 +179,16 @@ class CastingDataModule(LightningDataModule):
     def loader(self, subset: str, shuffle: bool = False) -> DataLoader[Batch]:
         """Batches of `train`, `val`, `test` or `all` images, in the folder's order unless shuffled."""
         dataset = PixelDataset(self.block, self.folder.labels, self.rows[subset])
-        images = max(len(dataset), self.hparams["epoch_images"] or 0)
+        sampler: Sampler[int] | None = None
+        if shuffle and self.hparams["whole_parts"]:
+            assert self.groups is not None
+            sampler = PartSampler(self.groups[dataset.rows])
+        elif shuffle:
+            sampler = RandomSampler(dataset, num_samples=max(len(dataset), self.hparams["epoch_images"] or 0))
         return DataLoader(
             dataset,
             batch_size=self.hparams["batch_size"],
-            sampler=RandomSampler(dataset, num_samples=images) if shuffle else None,
+            sampler=sampler,
             collate_fn=lambda batch: batch,
             num_workers=self.hparams["num_workers"],
         )

@@ -23,6 +23,7 @@ class Generated(TypedDict):
 
     n: Annotated[int, Field(ge=SMALLEST)]
     seed: Seed
+    pairs: bool
 
 
 def download_casting(root: Path) -> None:
@@ -72,7 +73,7 @@ def obtain(source: str, root: Path, generated: Generated | None) -> None:
         if root.exists():
             _require_same(root, generated)
         else:
-            generate(root, n=generated["n"], seed=generated["seed"], resume=True)
+            generate(root, **generated, resume=True)
     elif source == "casting":
         if not root.exists():
             download_casting(root)

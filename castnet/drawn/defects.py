@@ -6,24 +6,22 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
-from castnet.drawn.casting import (
-    BLUR_REACH,
+from castnet.drawn.brush import (
     COLUMNS,
     ROWS,
     SIDE,
     THETA,
     Plane,
-    Scene,
+    Window,
     along_angle,
     blend,
     blob,
-    inside,
     noise,
     turn,
 )
-
-# Least change, in pixels turned from black to white, for a defect to count as one: a dark hole six pixels wide.
-FAINTEST = 24.0
+from castnet.drawn.camera import BLUR_REACH
+from castnet.drawn.ranges import RANGES, Range, by_ratio, count, within
+from castnet.drawn.scene import Scene, inside
 
 
 @dataclass(frozen=True)
@@ -38,113 +36,176 @@ def add_defects(image: Plane, scene: Scene, rng: Generator) -> list[Defect]:
     """Paint one to three kinds of defects on a picture, float32 (300, 300), some in several places."""
     defects = []
     names = list(KINDS)
-    shares = np.array([share for _, share, _ in KINDS.values()])
-    for name in rng.choice(names, size=rng.choice([1, 2, 3], p=[0.5, 0.35, 0.15]), replace=False, p=shares):
-        paint, _, most = KINDS[name]
-        for _ in range(rng.integers(1, most + 1)):
-            defects.append(Defect(str(name), _paint_visibly(paint, image, scene, rng)))
+    shares = np.array([share for _, share in KINDS.values()])
+    for name in rng.choice(names, size=1 + rng.choice(len(RANGES.kinds), p=RANGES.kinds), replace=False, p=shares):
+        for _ in range(1 + rng.choice(len(RANGES.places), p=RANGES.places)):
+            defects.append(Defect(str(name), _paint_visibly(KINDS[name][0], image, scene, rng)))
     return defects
 
 
 def _paint_visibly(paint: "Painter", image: Plane, scene: Scene, rng: Generator) -> tuple[int, int, int, int]:
+    before = image.copy()
     while True:
-        before = image.copy()
-        paint(image, scene, rng)
-        change = np.abs(image - before)
-        if change.sum() >= 255 * FAINTEST:
+        window = paint(image, scene, rng)
+        change = np.abs(image[window] - before[window])
+        if change.sum() >= 255 * RANGES.faintest:
             break
-        image[:] = before
-    rows, columns = np.nonzero(change)
-    left, top = max(columns.min() - BLUR_REACH, 0), max(rows.min() - BLUR_REACH, 0)
-    right, bottom = min(columns.max() + 1 + BLUR_REACH, SIDE), min(rows.max() + 1 + BLUR_REACH, SIDE)
+        image[window] = before[window]
+    rows, columns = (np.flatnonzero(change.any(axis)) + part.start for axis, part in zip((1, 0), window, strict=True))
+    left, top = max(columns[0] - BLUR_REACH, 0), max(rows[0] - BLUR_REACH, 0)
+    right, bottom = min(columns[-1] + 1 + BLUR_REACH, SIDE), min(rows[-1] + 1 + BLUR_REACH, SIDE)
     return int(left), int(top), int(right), int(bottom)
 
 
-def _blow_hole(image: Plane, scene: Scene, rng: Generator) -> None:
+def _around(image: Plane, x: float, y: float, share: float) -> float:
+    """A share of the grey level at a place of the picture, as it was before anything is painted there."""
+    return share * float(image[int(y), int(x)])
+
+
+def _union(windows: list[Window]) -> Window:
+    rows, columns = zip(*windows, strict=True)
+    return (
+        slice(min(part.start for part in rows), max(part.stop for part in rows)),
+        slice(min(part.start for part in columns), max(part.stop for part in columns)),
+    )
+
+
+def _somewhere(scene: Scene, rng: Generator, *radii: Range) -> tuple[float, float]:
+    """A place of the face (x, y) within one of the pairs of radii."""
+    return scene.pixel(within(rng, radii[rng.integers(len(radii))]), rng.uniform(-np.pi, np.pi))
+
+
+def _blow_hole(image: Plane, scene: Scene, rng: Generator) -> Window:
     """A round gas hole; the wall that faces the light shines."""
-    x, y = scene.pixel(rng.uniform(0.7, 0.95), rng.uniform(-np.pi, np.pi))
-    size = rng.uniform(2, 4.5)
+    x, y = _somewhere(scene, rng, *[(0.68, 0.97)] * 6, (0.57, 0.6), (0.24, 0.27))
+    size = by_ratio(rng, RANGES.hole_size) * scene.radius
+    dark = _around(image, x, y, within(rng, RANGES.hole_level))
     lit = size * np.array([np.cos(scene.light), np.sin(scene.light)]) * -0.6
-    window, cover = blob(x + lit[0], y + lit[1], size, rng, roughness=0.15, soft=1.5)
-    blend(image[window], rng.uniform(215, 250), rng.uniform(0, 0.9) * cover)
+    shining, cover = blob(x + lit[0], y + lit[1], size, rng, roughness=0.15, soft=1.5)
+    blend(image[shining], min(255, scene.level * rng.uniform(1, 1.3)), rng.uniform(0, 0.9) * cover)
     window, cover = blob(x, y, size, rng, roughness=0.15, soft=1)
-    blend(image[window], rng.uniform(15, 70), cover)
+    blend(image[window], dark, cover)
+    return _union([shining, window])
 
 
-def _pinholes(image: Plane, scene: Scene, rng: Generator) -> None:
-    x, y = scene.pixel(rng.uniform(0.7, 0.92), rng.uniform(-np.pi, np.pi))
-    for dx, dy in rng.normal(0, 5, (rng.integers(7, 14), 2)):
-        window, cover = blob(x + dx, y + dy, rng.uniform(1.6, 2.8), rng, roughness=0.2, soft=1)
-        blend(image[window], rng.uniform(15, 80), cover)
+def _pinholes(image: Plane, scene: Scene, rng: Generator) -> Window:
+    x, y = _somewhere(scene, rng, (0.69, 0.95))
+    share, spread = within(rng, RANGES.hole_level), rng.uniform(0.025, 0.06) * scene.radius
+    windows = []
+    for dx, dy in rng.normal(0, spread, (count(rng, RANGES.pinholes), 2)):
+        size = within(rng, RANGES.pinhole_size) * scene.radius
+        px, py = np.clip([x + dx, y + dy], 0, SIDE - 1)
+        window, cover = blob(px, py, size, rng, roughness=0.2, soft=1)
+        blend(image[window], _around(image, px, py, share), cover)
+        windows.append(window)
+    return _union(windows)
 
 
-def _shrinkage(image: Plane, scene: Scene, rng: Generator) -> None:
+def _shrinkage(image: Plane, scene: Scene, rng: Generator) -> Window:
     """Ragged cavities where the section changes: at the groove and the lip."""
-    angle = rng.uniform(-np.pi, np.pi)
-    for _ in range(rng.integers(1, 4)):
-        x, y = scene.pixel(rng.uniform(0.6, 0.7), angle)
-        window, cover = blob(x, y, rng.uniform(1.8, 4), rng, roughness=0.5, soft=1, stretch=4)
-        blend(image[window], rng.uniform(8, 45), cover)
-        angle += rng.normal(0, 0.05)
+    angle, share = rng.uniform(-np.pi, np.pi), within(rng, RANGES.shrinkage_level)
+    windows = []
+    for _ in range(rng.integers(1, 5)):
+        x, y = scene.pixel(rng.uniform(0.59, 0.72), angle)
+        size = by_ratio(rng, RANGES.shrinkage_size) * scene.radius
+        window, cover = blob(x, y, size, rng, roughness=0.5, soft=1, stretch=4)
+        blend(image[window], share * scene.level, cover)
+        windows.append(window)
+        angle += rng.normal(0, 0.06)
+    return _union(windows)
 
 
-def _burr(image: Plane, scene: Scene, rng: Generator) -> None:
+def _burr(image: Plane, scene: Scene, rng: Generator) -> Window:
     """A fin of metal beyond the rim, dark on its shadowed flank and bright where it is torn."""
+    span, height, middle = (
+        by_ratio(rng, RANGES.burr_span),
+        by_ratio(rng, RANGES.burr_height),
+        rng.uniform(-np.pi, np.pi),
+    )
+    scene = scene.part(0.93, 1.03 + 2.2 * height, middle, span)
     r, direction = scene.r, scene.direction
-    span, height = rng.uniform(0.1, 0.9), rng.uniform(0.015, 0.05)
-    lobe = np.clip(1.5 - 1.5 * np.abs(turn(THETA - rng.uniform(-np.pi, np.pi))) / span, 0, 1)
+    lobe = np.clip(1.5 - 1.5 * np.abs(turn(THETA - middle)) / span, 0, 1)
     torn = np.clip(0.6 + 0.45 * along_angle(rng, 12) + 0.35 * along_angle(rng, 60), 0.15, 2.2)
     outline = (1 + height * lobe * torn).take(direction)
     cover = inside(r, outline, scene) * np.clip((r - rng.uniform(0.965, 0.995)) * scene.radius, 0, 1)
     cover *= (lobe > 0).take(direction)
     shiny = np.clip(along_angle(rng, 40) - rng.uniform(0.3, 1.3), 0, 1).take(direction)
     shiny *= np.clip((r - outline) * scene.radius / 3 + 1, 0, 1)
-    flecks = np.clip(noise(rng, 70, 70) - rng.uniform(1.2, 2), 0, 1)
-    blend(image, rng.uniform(20, 60) + 190 * np.maximum(flecks, shiny), cover)
+    flecks = np.clip(noise(rng, 70, 70, r.shape) - rng.uniform(1.2, 2), 0, 1)
+    bright = rng.random() < RANGES.bright_burr
+    dark = scene.level * rng.uniform(0.7, 1.1) if bright else within(rng, RANGES.burr_level)
+    blend(image[scene.window], dark + (min(scene.level * 1.15, 245) - dark) * np.maximum(flecks, shiny), cover)
+    return scene.window
 
 
-def _chipped_edge(image: Plane, scene: Scene, rng: Generator) -> None:
+def _chipped_edge(image: Plane, scene: Scene, rng: Generator) -> Window:
     """A piece broken off the rim or off the edge of the face at the groove."""
-    at_rim = rng.random() < 0.6
-    x, y = scene.pixel(rng.uniform(0.98, 1.0) if at_rim else rng.uniform(0.65, 0.67), rng.uniform(-np.pi, np.pi))
-    window, cover = blob(x, y, rng.uniform(3, 7), rng, roughness=0.4, soft=1)
+    at_rim, angle = rng.random() < 0.6, rng.uniform(-np.pi, np.pi)
+    x, y = scene.pixel(rng.uniform(0.975, 1.0) if at_rim else rng.uniform(0.65, 0.68), angle)
+    size = by_ratio(rng, RANGES.chip_size) * scene.radius
+    level = within(rng, RANGES.chip_level) * scene.level
+    window, cover = blob(x, y, size, rng, roughness=0.4, soft=1, stretch=4, heading=angle + np.pi / 2)
     if at_rim:
         cover *= inside(scene.r[window], 1.003, scene)
-    blend(image[window], np.clip(rng.uniform(30, 80) + 25 * noise(rng, 6, 6, cover.shape), 0, 255), cover)
+    blend(image[window], np.clip(level + 0.12 * scene.level * noise(rng, 6, 6, cover.shape), 0, 255), cover)
+    return window
 
 
-def _scratch(image: Plane, scene: Scene, rng: Generator) -> None:
-    x, y = scene.pixel(rng.uniform(0.72, 0.92), rng.uniform(-np.pi, np.pi))
-    heading, bend, length, width = (
-        rng.uniform(0, np.pi),
-        rng.normal(0, 0.004),
-        rng.uniform(20, 40),
-        rng.uniform(2.5, 4.5),
-    )
-    dx, dy = COLUMNS - x, ROWS - y
-    along, across = dx * np.cos(heading) + dy * np.sin(heading), dy * np.cos(heading) - dx * np.sin(heading)
-    cover = np.clip(0.5 + width / 2 - np.abs(across - bend * along**2), 0, 1)
+def _line(scene: Scene, rng: Generator, length: float, width: float, wander: float) -> tuple[Window, Plane]:
+    """A line on the face, of a half length and a width in pixels, that bends by about `wander` pixels: its cover."""
+    x, y = _somewhere(scene, rng, (0.69, 0.96))
+    reach = length + width + 2
+    window = tuple(slice(max(int(at - reach), 0), min(int(at + reach) + 2, SIDE)) for at in (y, x))
+    rows, columns = window
+    heading = rng.uniform(0, np.pi)
+    dx, dy = COLUMNS[rows, columns] - np.float32(x), ROWS[rows, columns] - np.float32(y)
+    cos, sin = float(np.cos(heading)), float(np.sin(heading))
+    along, across = dx * cos + dy * sin, dy * cos - dx * sin
+    knots = np.cumsum(rng.standard_normal(9))
+    bends = wander * np.interp(along.ravel(), np.linspace(-length, length, 9), knots - knots[4]).reshape(along.shape)
+    cover = np.clip(0.5 + width / 2 - np.abs(across - bends), 0, min(1, width))
     cover *= np.clip((length - np.abs(along)) / 3, 0, 1)
-    cover *= inside(scene.r, 0.99, scene) * (1 - inside(scene.r, 0.66, scene))
-    blend(image, rng.uniform(15, 60), rng.uniform(0.85, 1) * cover)
+    r = scene.r[rows, columns]
+    cover *= inside(r, 0.99, scene) * (1 - inside(r, 0.665, scene))
+    return (rows, columns), cover.astype(np.float32)
 
 
-def _inclusion(image: Plane, scene: Scene, rng: Generator) -> None:
+def _scratch(image: Plane, scene: Scene, rng: Generator) -> Window:
+    length, width = (within(rng, each) * scene.radius for each in (RANGES.scratch_length, RANGES.scratch_width))
+    window, cover = _line(scene, rng, length, width, wander=rng.uniform(0, 1))
+    share = within(rng, RANGES.scratch_level)
+    level = 2 - share if rng.random() < RANGES.bright_scratch else share
+    blend(image[window], np.minimum(level * image[window], 255), rng.uniform(0.85, 1) * cover)
+    return window
+
+
+def _crack(image: Plane, scene: Scene, rng: Generator) -> Window:
+    """A thin dark line that wanders, from cooling or a blow."""
+    length, width = (within(rng, each) * scene.radius for each in (RANGES.crack_length, RANGES.crack_width))
+    window, cover = _line(scene, rng, length, width, wander=rng.uniform(1, 3))
+    blend(image[window], within(rng, RANGES.hole_level) * scene.level, cover)
+    return window
+
+
+def _inclusion(image: Plane, scene: Scene, rng: Generator) -> Window:
     """Grains of mould material in the surface: dull, mottled, with an uneven outline."""
-    x, y = scene.pixel(rng.choice([rng.uniform(0.68, 0.96), rng.uniform(0.56, 0.61)]), rng.uniform(-np.pi, np.pi))
-    window, cover = blob(x, y, rng.uniform(5, 9), rng, roughness=0.6, soft=1.5)
-    mottled = rng.uniform(15, 80) + rng.uniform(20, 60) * noise(rng, 6, 6, cover.shape)
-    blend(image[window], np.clip(mottled, 0, 250), cover)
+    x, y = _somewhere(scene, rng, *[(0.68, 0.96)] * 3, (0.55, 0.61))
+    size = by_ratio(rng, RANGES.inclusion_size) * scene.radius
+    window, cover = blob(x, y, size, rng, roughness=0.6, soft=1.5)
+    mottled = within(rng, RANGES.inclusion_level) + rng.uniform(0.1, 0.3) * noise(rng, 6, 6, cover.shape)
+    blend(image[window], np.clip(mottled * scene.level, 0, 250), cover)
+    return window
 
 
-Painter = Callable[[Plane, Scene, Generator], None]
-# How to paint a kind, its share among a casting's kinds, and the most places it takes on one casting.
-KINDS: dict[str, tuple[Painter, float, int]] = {
-    "blow_hole": (_blow_hole, 0.18, 2),
-    "pinholes": (_pinholes, 0.1, 1),
-    "shrinkage": (_shrinkage, 0.24, 3),
-    "burr": (_burr, 0.2, 5),
-    "chipped_edge": (_chipped_edge, 0.1, 2),
-    "scratch": (_scratch, 0.08, 1),
-    "inclusion": (_inclusion, 0.1, 2),
+Painter = Callable[[Plane, Scene, Generator], Window]
+# How to paint a kind, and its share among a casting's kinds.
+KINDS: dict[str, tuple[Painter, float]] = {
+    "blow_hole": (_blow_hole, 0.2),
+    "pinholes": (_pinholes, 0.07),
+    "shrinkage": (_shrinkage, 0.22),
+    "burr": (_burr, 0.16),
+    "chipped_edge": (_chipped_edge, 0.14),
+    "scratch": (_scratch, 0.08),
+    "crack": (_crack, 0.05),
+    "inclusion": (_inclusion, 0.08),
 }

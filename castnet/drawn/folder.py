@@ -14,19 +14,21 @@ from contextlib import closing
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import track
 
-from castnet.drawn.casting import good_part, photograph
+from castnet.drawn.camera import photograph
+from castnet.drawn.casting import good_part
 from castnet.drawn.defects import Defect, add_defects
 from castnet.errors import UserError
 from castnet.files import hold
 
 # A change to the drawing must change this: a resumed run would otherwise mix two kinds of castings.
-FORMAT = "castnet-generated-3"
+FORMAT = "castnet-generated-4"
 # Images of the public set's (split, class) folders, whose proportions the generated set has.
 PROPORTIONS = {
     ("train", "def_front"): 3758,
@@ -35,13 +37,15 @@ PROPORTIONS = {
     ("test", "ok_front"): 262,
 }
 SMALLEST = 16  # below it a folder would stay empty
+CLASSES = ("def_front", "ok_front")
 BATCH = 16
-HEADER = b"file,part_id,defects,boxes\n"
+HEADER = b"file,group,defects,boxes\n"
 END_OF_JPEG = b"\xff\xd9"
 Row = list[str]
+Picture = NDArray[np.uint8]
 
 
-def draw(seed: tuple[int, ...], defective: bool) -> tuple[NDArray[np.uint8], list[Defect]]:
+def draw(seed: tuple[int, ...], defective: bool) -> tuple[Picture, list[Defect]]:
     """Draw one casting.
 
     Args:
@@ -52,10 +56,26 @@ def draw(seed: tuple[int, ...], defective: bool) -> tuple[NDArray[np.uint8], lis
         Grey levels, uint8 (300, 300), and what is wrong with the casting. Outside the defects' boxes the picture is,
         pixel for pixel, that of the good casting.
     """
-    part, flaws, sensor = (np.random.default_rng((*seed, stream)) for stream in range(3))
-    scene, image = good_part(part)
-    defects = add_defects(image, scene, flaws) if defective else []
-    return photograph(image, scene, sensor), defects
+    scene, image = good_part(_stream(seed, 0))
+    defects = add_defects(image, scene, _stream(seed, 1)) if defective else []
+    return photograph(image, _stream(seed, 2)), defects
+
+
+def draw_pair(seed: tuple[int, ...]) -> tuple[Picture, Picture, list[Defect]]:
+    """What `draw` returns for a good casting and for the same one with defects, in less time: good, defective, defects.
+
+    Args:
+        seed: the same seed draws the same casting.
+    """
+    scene, image = good_part(_stream(seed, 0))
+    good = photograph(image, _stream(seed, 2))
+    defects = add_defects(image, scene, _stream(seed, 1))
+    return good, photograph(image, _stream(seed, 2)), defects
+
+
+def _stream(seed: tuple[int, ...], number: int) -> np.random.Generator:
+    """Part, flaws and sensor each draw from a stream of their own, so that one does not change the others."""
+    return np.random.default_rng((*seed, number))
 
 
 def generate(
@@ -65,21 +85,23 @@ def generate(
     processes: int | None = None,
     resume: bool = False,
     progress: bool = True,
+    pairs: bool = False,
 ) -> None:
-    """Draw n castings, every one of another part, as root/{train,test}/{def_front,ok_front}/*.jpeg.
+    """Draw n parts as root/{train,test}/{def_front,ok_front}/*.jpeg: each once, good or defective, or both ways.
 
-    Beside them lie manifest.csv, with the columns file, part_id, defects (kinds) and boxes (one for each kind,
+    Beside them lie manifest.csv, with the columns file, group (the part), defects (kinds) and boxes (one for each kind,
     left:top:right:bottom in pixels, the last two exclusive), both lists joined by spaces, and generator.json, which
     says how they were made. All is written into root.partial, which takes the root's name when it is complete.
 
     Args:
         root: folder to make; it must not exist or be empty.
-        n: number of castings, at least 16.
+        n: number of parts, at least 16.
         seed: the same seed draws the same castings, whatever the number of processes; not negative.
         processes: how many to draw with; None takes one a core. More than one are spawned, so that a script that
             calls this needs the usual `if __name__ == "__main__"`.
         resume: go on where an interrupted run with the same n and seed stopped, if there was one.
         progress: whether to show a progress bar.
+        pairs: whether to draw every part both ways, in the same light and under the same file name.
 
     Raises:
         UserError: n is too small, the seed is negative, the root is not empty or cannot be written, the disk is full,
@@ -91,16 +113,17 @@ def generate(
     if seed < 0:
         raise UserError(f"seed={seed}: expected 0 or more")
     partial = root.absolute().with_name(f"{root.absolute().name}.partial")
-    by_hand = f"`castnet generate {root} --n {n} --seed {seed} --resume` goes on; removing {partial} starts anew"
+    command = f"castnet generate {root} --n {n} --seed {seed}{' --pairs' * pairs} --resume"
+    by_hand = f"`{command}` goes on; removing {partial} starts anew"
     try:
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
             raise UserError(
                 f"{root}: exists and is not empty; nothing is overwritten, so name a new folder or remove it"
             )
         with hold(partial):
-            done = _prepare(partial, n, seed, resume, by_hand)
-            _draw_all(partial, n, seed, done, processes or os.cpu_count() or 1, progress)
-            whole, _ = _whole_rows(partial)
+            done = _prepare(partial, {"format": FORMAT, "n": n, "seed": seed, "pairs": pairs}, resume, by_hand)
+            _draw_all(_tasks(partial, n, seed, pairs), partial, n, done, processes or os.cpu_count() or 1, progress)
+            whole, _ = _whole_parts(partial, pairs)
             if whole != n:
                 raise UserError(f"{partial}: {n - whole:,} castings are missing or broken; {by_hand}")
             partial.replace(root)
@@ -114,7 +137,7 @@ def generate(
 
 def counts(n: int) -> dict[tuple[str, str], int]:
     """How many of n castings each (split, class) folder gets, in the proportions of the public set."""
-    test_share = sum(PROPORTIONS["test", name] for name in ("def_front", "ok_front")) / sum(PROPORTIONS.values())
+    test_share = sum(PROPORTIONS["test", name] for name in CLASSES) / sum(PROPORTIONS.values())
     shared = {}
     for split, size in (("train", n - round(n * test_share)), ("test", round(n * test_share))):
         defective, good = PROPORTIONS[split, "def_front"], PROPORTIONS[split, "ok_front"]
@@ -123,9 +146,8 @@ def counts(n: int) -> dict[tuple[str, str], int]:
     return shared
 
 
-def _prepare(partial: Path, n: int, seed: int, resume: bool, by_hand: str) -> int:
-    """Make the work folder, or take up the one an interrupted run left, and return how many castings are whole."""
-    settings = {"format": FORMAT, "n": n, "seed": seed}
+def _prepare(partial: Path, settings: dict[str, Any], resume: bool, by_hand: str) -> int:
+    """Make the work folder, or take up the one an interrupted run left, and return how many parts are whole."""
     recorded, manifest = partial / "generator.json", partial / "manifest.csv"
     found = recorded.read_text() if recorded.exists() else ""
     if not found:  # it is written first, so that no casting was drawn yet
@@ -139,23 +161,24 @@ def _prepare(partial: Path, n: int, seed: int, resume: bool, by_hand: str) -> in
     for split, name in PROPORTIONS:
         (partial / split / name).mkdir(parents=True, exist_ok=True)
     manifest.touch()
-    done, size = _whole_rows(partial)
+    done, size = _whole_parts(partial, settings["pairs"])
     os.truncate(manifest, size)
     if not size:
         manifest.write_bytes(HEADER)
     return done
 
 
-def _whole_rows(partial: Path) -> tuple[int, int]:
-    """How many rows of the manifest stand for a whole image, up to the first that does not, and where they end."""
-    rows, size = -1, 0
+def _whole_parts(partial: Path, pairs: bool) -> tuple[int, int]:
+    """How many parts the manifest has whole images of, up to the first that it has not, and where their rows end."""
+    ends: list[int] = []
     with (partial / "manifest.csv").open("rb") as file:
         for line in file:
             image = partial / line.split(b",")[0].decode()
             if not line.endswith(b"\n") or (line != HEADER and not _is_whole(image)):
                 break
-            rows, size = rows + 1, size + len(line)
-    return max(rows, 0), size
+            ends.append((ends[-1] if ends else 0) + len(line))
+    parts = max(len(ends) - 1, 0) // (1 + pairs)
+    return parts, ends[parts * (1 + pairs)] if ends else 0
 
 
 def _is_whole(image: Path) -> bool:
@@ -167,37 +190,36 @@ def _is_whole(image: Path) -> bool:
         return False
 
 
-def _draw_all(partial: Path, n: int, seed: int, done: int, processes: int, progress: bool) -> None:
-    tasks = islice(_tasks(partial, n, seed), done, None)
+def _draw_all(tasks: "Iterator[Task]", partial: Path, n: int, done: int, processes: int, progress: bool) -> None:
     with (
-        closing(_in_order(tasks, processes)) as rows,
+        closing(_in_order(islice(tasks, done, None), processes)) as parts,
         (partial / "manifest.csv").open("a", newline="") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")
-        for row in track(rows, f"Drawing {n:,} castings", total=n, completed=done, disable=not progress):
-            writer.writerow(row)
+        for rows in track(parts, f"Drawing {n:,} castings", total=n, completed=done, disable=not progress):
+            writer.writerows(rows)
             file.flush()
 
 
-Task = tuple[Path, int, int, str, str]
+Task = tuple[Path, int, int, str, tuple[str, ...]]
 
 
-def _tasks(root: Path, n: int, seed: int) -> Iterator[Task]:
+def _tasks(root: Path, n: int, seed: int, pairs: bool) -> Iterator[Task]:
     index = 0
     for (split, name), size in counts(n).items():
         for _ in range(size):
-            yield root, seed, index, split, name
+            yield root, seed, index, split, CLASSES if pairs else (name,)
             index += 1
 
 
-def _in_order(tasks: Iterator[Task], processes: int) -> Generator[Row]:
-    """Draw castings in parallel and yield their rows in order; only a few batches are under way at any time."""
+def _in_order(tasks: Iterator[Task], processes: int) -> Generator[list[Row]]:
+    """Draw parts in parallel and yield their rows in order; only a few batches are under way at any time."""
     if processes == 1:
         yield from map(_draw_one, tasks)
         return
     # Forking a process in which PyTorch has started threads can hang, so workers start afresh.
     pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _end_with_parent)
-    waiting: deque[Future[list[Row]]] = deque()
+    waiting: deque[Future[list[list[Row]]]] = deque()
     try:
         while batch := list(islice(tasks, BATCH)):
             # Workers start here and inherit the mask: an interrupt reaches this process alone.
@@ -222,17 +244,25 @@ def _end_with_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def _draw_batch(batch: list[Task]) -> list[Row]:
+def _draw_batch(batch: list[Task]) -> list[list[Row]]:
     return [_draw_one(task) for task in batch]
 
 
-def _draw_one(task: Task) -> Row:
-    """Draw and save one casting and return its row of the manifest."""
-    root, seed, index, split, name = task
-    pixels, defects = draw((seed, index), defective=name == "def_front")
-    file = f"{split}/{name}/casting_{index:07d}.jpeg"
-    encoded = BytesIO()
-    Image.fromarray(pixels).save(encoded, "JPEG", quality=92)
-    (root / file).write_bytes(encoded.getvalue())
-    boxes = (":".join(map(str, defect.box)) for defect in defects)
-    return [file, f"{index:07d}", " ".join(defect.kind for defect in defects), " ".join(boxes)]
+def _draw_one(task: Task) -> list[Row]:
+    """Draw and save one part and return its rows of the manifest."""
+    root, seed, index, split, names = task
+    if len(names) == 1:
+        pixels, defects = draw((seed, index), defective=names[0] == "def_front")
+        pictures = {names[0]: (pixels, defects)}
+    else:
+        good, pixels, defects = draw_pair((seed, index))
+        pictures = {"def_front": (pixels, defects), "ok_front": (good, [])}
+    rows = []
+    for name, (pixels, defects) in pictures.items():
+        file = f"{split}/{name}/casting_{index:07d}.jpeg"
+        encoded = BytesIO()
+        Image.fromarray(pixels).save(encoded, "JPEG", quality=92)
+        (root / file).write_bytes(encoded.getvalue())
+        boxes = (":".join(map(str, defect.box)) for defect in defects)
+        rows.append([file, f"{index:07d}", " ".join(defect.kind for defect in defects), " ".join(boxes)])
+    return rows

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,8 @@ from castnet.errors import UserError
 from castnet.model.heatmap import logits_and_evidence
 from castnet.model.metrics import CastingMetrics
 from castnet.model.network import CastingCNN
-from castnet.settings import ImageSize, Positive, Rate, check
+from castnet.model.views import turned, turned_back
+from castnet.settings import ImageSize, Positive, Rate, Text, check
 
 Batch = tuple[Tensor, Tensor]
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
@@ -74,6 +75,9 @@ class CastingClassifier(LightningModule):
         temperature: logits are divided by it before the sigmoid (Guo et al., arXiv:1706.04599); training leaves them as
             they are, calibration on validation data sets it.
         threshold: a casting is called defective if P(defect) reaches it.
+        start: what the network starts from, see `castnet.model.start`; it is only kept here for the record.
+        views: 8 averages the logits over all quarter turns and mirror images, for eight times the work; 1 does not.
+            Training itself sees one view.
     """
 
     def __init__(
@@ -90,6 +94,9 @@ class CastingClassifier(LightningModule):
         one_cycle_warmup: Annotated[float, Field(ge=0, lt=1)] | None,
         temperature: Positive,
         threshold: Rate,
+        # Checkpoints of castnet 0.1.0 lack these.
+        start: Text | None = None,
+        views: Literal[1, 8] = 1,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -102,7 +109,9 @@ class CastingClassifier(LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of class 1, float32 (n,), from grey images, float32 (n, 1, image_size, image_size) in [0, 1]."""
-        return cast(Tensor, self.network(self._standardised(images)).float())
+        views = 1 if self.training else self.hparams["views"]
+        logits = [self.network(self._standardised(turned(images, view))).float() for view in range(views)]
+        return torch.stack(logits).mean(0) if views > 1 else cast(Tensor, logits[0])
 
     def _standardised(self, images: Tensor) -> Tensor:
         images = ((images - self.hparams["mean"]) / self.hparams["std"]).expand(-1, 3, -1, -1)
@@ -120,8 +129,18 @@ class CastingClassifier(LightningModule):
             Logits of class 1, float32 (n,), and evidence for the defect, float32 (k, cells, cells), in logits; see
             `castnet.model.heatmap`.
         """
-        logits, evidence = logits_and_evidence(self.network, self._standardised(images), explained)
+        logits, evidence = (
+            torch.stack(each).mean(0)
+            for each in zip(
+                *(self._explain(images, explained, view) for view in range(self.hparams["views"])), strict=True
+            )
+        )
         return logits, evidence if self.test_metrics.defect == 1 else -evidence
+
+    def _explain(self, images: Tensor, explained: Tensor, view: int) -> tuple[Tensor, Tensor]:
+        images = self._standardised(turned(images, view))
+        logits, evidence = logits_and_evidence(self.network, images, explained)
+        return logits, turned_back(evidence, view)
 
     def defect_probability(self, logits: Tensor) -> Tensor:
         """P(defect), float32 (n,), from logits of class 1, float32 (n,)."""

@@ -40,7 +40,7 @@ def test_the_tree_has_the_real_proportions_and_every_part_once(castings: Path) -
         ("test", "ok_front"): 4,
     }
     rows = list(csv.DictReader((castings / "manifest.csv").open()))
-    assert len({row["part_id"] for row in rows}) == 120
+    assert len({row["group"] for row in rows}) == 120
     assert {castings / row["file"] for row in rows} == set(castings.rglob("*.jpeg"))
     with Image.open(castings / rows[0]["file"]) as image:
         assert (image.size, image.mode) == ((300, 300), "L")
@@ -134,15 +134,37 @@ def test_a_disk_that_cannot_be_written_is_one_clear_message(tmp_path: Path) -> N
         generate(tmp_path / "file" / "castings", n=N, progress=False)
 
 
+def test_a_pair_is_one_part_drawn_both_ways_and_goes_on_after_an_interruption(tmp_path: Path) -> None:
+    generate(tmp_path / "whole", n=N, seed=1, processes=1, progress=False, pairs=True)
+    rows = list(csv.DictReader((tmp_path / "whole" / "manifest.csv").open()))
+    assert len(rows) == 2 * N
+    for defective, good in zip(rows[::2], rows[1::2], strict=True):
+        assert defective["group"] == good["group"]
+        assert defective["file"].replace("def_front", "ok_front") == good["file"]
+        assert defective["defects"]
+        assert not good["defects"]
+    flawed, whole = (np.asarray(Image.open(tmp_path / "whole" / row["file"])) for row in rows[:2])
+    expected = draw((1, 0), defective=True)[0], draw((1, 0), defective=False)[0]
+    for picture, drawn in zip((flawed, whole), expected, strict=True):
+        assert np.abs(picture.astype(int) - drawn).mean() < 2  # JPEG's loss
+
+    generate(tmp_path / "torn", n=N, seed=1, processes=1, progress=False, pairs=True)
+    partial = (tmp_path / "torn").rename(tmp_path / "torn.partial")
+    lines = (partial / "manifest.csv").read_text().splitlines(keepends=True)
+    (partial / "manifest.csv").write_text("".join(lines[:10]))  # the fifth part lacks its second picture
+    generate(tmp_path / "torn", n=N, seed=1, processes=1, resume=True, progress=False, pairs=True)
+    assert contents(tmp_path / "torn") == contents(tmp_path / "whole")
+
+
 def test_castings_made_before_are_used_again_but_never_instead_of_others(castings: Path) -> None:
     before = contents(castings)
-    obtain("generated", castings, {"n": 120, "seed": 1})
+    obtain("generated", castings, {"n": 120, "seed": 1, "pairs": False})
     assert contents(castings) == before
     with pytest.raises(UserError, match=r"holds .*'n': 120.*asked for .*'n': 200"):
-        obtain("generated", castings, {"n": 200, "seed": 1})
+        obtain("generated", castings, {"n": 200, "seed": 1, "pairs": False})
 
 
 def test_missing_castings_are_made(tmp_path: Path) -> None:
-    obtain("generated", tmp_path / "castings", {"n": N, "seed": 1})
+    obtain("generated", tmp_path / "castings", {"n": N, "seed": 1, "pairs": False})
     assert (tmp_path / "castings" / "manifest.csv").exists()
     assert module.counts(N)["test", "ok_front"] == len(list((tmp_path / "castings/test/ok_front").iterdir()))

@@ -1,0 +1,57 @@
+"""A training run on drawings as weights that ship, with their card: `make weights`."""
+
+import json
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import yaml
+from safetensors.torch import save
+
+from castnet.drawn.weights import drawing
+from castnet.model.classifier import load_classifier
+from castnet.model.start import GOOD, MEANS
+
+LARGEST_IN_FULL = 64  # weights for larger images are stored in half precision
+
+
+def ship(run: Path, target: Path) -> None:
+    """Write a run's best weights as safetensors, and beside them as JSON how they were made.
+
+    Args:
+        run: folder of a run of `experiment=weights`.
+        target: file to write; its card gets the suffix .json.
+
+    Raises:
+        UserError: the run has no checkpoint of ours.
+    """
+    classifier = load_classifier(run / "checkpoints" / "best.ckpt")
+    assert classifier.test_metrics.defect == 0, "drawn castings' sigmoid means good"
+    config = yaml.safe_load((run / ".hydra" / "config.yaml").read_text())
+    command = yaml.safe_load((run / ".hydra" / "overrides.yaml").read_text())
+    metrics = json.loads((run / "metrics.json").read_text())
+    size = classifier.hparams["image_size"]
+    tensors = {name: tensor.contiguous() for name, tensor in classifier.network.state_dict().items()}
+    if size > LARGEST_IN_FULL:
+        tensors = {name: tensor.half() for name, tensor in tensors.items()}
+    target.write_bytes(save(tensors, {MEANS: GOOD}))
+    card = {
+        "image_size": size,
+        "network": str(classifier.network),
+        "parameters": sum(tensor.numel() for tensor in tensors.values()),
+        "precision": str(next(iter(tensors.values())).dtype).removeprefix("torch."),
+        "drawing": drawing(),
+        "parts": config["data"]["generate"]["n"],
+        "pairs_learnt": metrics["data"]["counts"]["train"]["ok_front"],
+        "epochs": config["trainer"]["max_epochs"],
+        "seeds": {"drawing": config["data"]["generate"]["seed"], "training": config["seed"]},
+        "command": " ".join(["python train.py", *command]),
+        "torch": version("torch"),
+        "figures": {"drawn castings never learnt": {key: metrics[key] for key in ("auroc", "accuracy")}},
+        "licence": "MIT",
+    }
+    target.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    ship(Path(sys.argv[1]), Path(sys.argv[2]))

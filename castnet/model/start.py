@@ -1,0 +1,106 @@
+"""What a network starts from: weights learnt before, instead of random ones."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from castnet.errors import UserError
+from castnet.model.classifier import CastingClassifier
+from castnet.model.network import SMALLEST_IMAGE, CastingCNN
+
+# What a safetensors file says of the class that the network's sigmoid means.
+MEANS = "sigmoid_means"
+GOOD, DEFECT = "good", "defect"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of a `CastingCNN`.
+
+    Attributes:
+        path: where they come from.
+        tensors: float32, by their name in the network.
+        means_defect: whether the network's sigmoid is the probability of the defect, and not that of a good part.
+    """
+
+    path: Path
+    tensors: dict[str, Tensor]
+    means_defect: bool
+
+
+def read_weights(path: Path) -> Weights:
+    """Read a safetensors file that `make weights` wrote, or a checkpoint of castnet's training.
+
+    Raises:
+        UserError: the file is missing, neither of the two, or of a network with other convolutions.
+    """
+    if not path.is_file():
+        raise UserError(f"model.start={path}: no such file; expected drawn, a checkpoint, a safetensors file or null")
+    try:
+        tensors, means = _read_safetensors(path) if path.suffix == ".safetensors" else _read_checkpoint(path)
+    except Exception as error:  # torch.load raises many kinds for a file that is not its own
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"model.start={path}: not weights of castnet's network ({reason})") from error
+    for name, own in _of_kind(CastingCNN(SMALLEST_IMAGE, 0), nn.Conv2d).items():
+        found = tuple(tensors[name].shape) if name in tensors else "missing"
+        if found != tuple(own.shape):
+            raise UserError(f"model.start={path}: of another network ({name} is {found}, not {tuple(own.shape)})")
+    return Weights(path, {name: tensor.float() for name, tensor in tensors.items()}, means == DEFECT)
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], str]:
+    with safe_open(path, framework="pt") as file:
+        means = (file.metadata() or {}).get(MEANS)
+        if means not in (GOOD, DEFECT):
+            raise SafetensorError(f"its metadata have no {MEANS}, {GOOD} or {DEFECT}")
+        return {name: file.get_tensor(name) for name in file.keys()}, means  # noqa: SIM118
+
+
+def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], str]:
+    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    known, prefix = checkpoint["hyper_parameters"], "network."
+    tensors = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in checkpoint["state_dict"].items()
+        if name.startswith(prefix)
+    }
+    return tensors, DEFECT if known["class_names"].index(known["defect_class"]) == 1 else GOOD
+
+
+def take_over(classifier: CastingClassifier, weights: Weights, dense: bool) -> bool:
+    """Start a classifier's network from weights.
+
+    Where its classes lie the other way round, the last layer changes its sign.
+
+    Args:
+        classifier: its network changes.
+        weights: what it starts from.
+        dense: whether to take over the dense layers too, where they are of the same image size, or the convolutions
+            alone.
+
+    Returns:
+        Whether the dense layers were taken over.
+    """
+    network = classifier.network
+    own, taken = network.state_dict(), dict(weights.tensors)
+    dense = dense and all(name in taken and taken[name].shape == tensor.shape for name, tensor in own.items())
+    if weights.means_defect != (classifier.test_metrics.defect == 1):
+        for name in list(own)[-2:]:
+            taken[name] = -taken[name]
+    names = own if dense else _of_kind(network, nn.Conv2d)
+    network.load_state_dict({name: taken[name] for name in names}, strict=dense)
+    return dense
+
+
+def _of_kind(network: nn.Module, kind: type[nn.Module]) -> dict[str, Tensor]:
+    """The parameters of one kind of layer, by name."""
+    return {
+        f"{place}.{name}": parameter
+        for place, layer in network.named_modules()
+        if isinstance(layer, kind)
+        for name, parameter in layer.named_parameters()
+    }

@@ -1,0 +1,49 @@
+"""The weights that ship are those of this drawing and this network."""
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from castnet.drawn import weights
+from castnet.drawn.weights import SHIPPED, card, drawing, shipped
+from castnet.errors import UserError
+from castnet.model.network import CastingCNN
+from castnet.model.start import read_weights
+
+
+@pytest.mark.parametrize("size", SHIPPED)
+def test_a_drawing_that_changed_needs_new_weights(size: int) -> None:
+    learnt, now = card(SHIPPED[size])["drawing"], drawing()
+    again = "`make weights` learns them anew"
+    assert learnt["format"] == now["format"], again
+    assert learnt["ranges"] == now["ranges"], again
+    before, after = (np.array(each["sample"].split(), dtype=int) for each in (learnt, now))
+    assert np.abs(before - after).max() <= 1, again
+
+
+@pytest.mark.parametrize("size", SHIPPED)
+def test_a_network_that_changed_needs_new_weights(size: int) -> None:
+    known, network = card(SHIPPED[size]), CastingCNN(size, dropout=0)
+    assert known["network"] == str(network), "`make weights` learns them anew"
+    network.load_state_dict(read_weights(SHIPPED[size]).tensors)
+
+
+@pytest.mark.parametrize("size", SHIPPED)
+def test_they_are_small_and_learnt_from_drawings_alone(size: int) -> None:
+    assert SHIPPED[size].stat().st_size <= {64: 5.2e6, 128: 13.5e6}[size]
+    known = card(SHIPPED[size])
+    assert known["command"].startswith("python train.py experiment=weights")
+    assert known["figures"]["drawn castings never learnt"]["auroc"] > 0.9
+    with safe_open(SHIPPED[size], framework="pt") as file:
+        assert file.metadata() == {"sigmoid_means": "good"}
+
+
+@pytest.mark.parametrize(("size", "nearest"), [(22, 64), (80, 64)])
+def test_another_size_starts_from_the_nearest(size: int, nearest: int) -> None:
+    assert shipped(size) == SHIPPED[nearest]
+
+
+def test_weights_that_were_not_installed_are_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SHIPPED, 64, weights.SHIPPED[64].with_name("nowhere.safetensors"))
+    with pytest.raises(UserError, match=r"nowhere\.safetensors is missing; `make weights` makes it"):
+        shipped(64)

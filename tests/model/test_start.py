@@ -1,0 +1,92 @@
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from castnet.drawn.weights import SHIPPED
+from castnet.errors import UserError
+from castnet.model.classifier import CastingClassifier
+from castnet.model.network import CastingCNN
+from castnet.model.start import read_weights, take_over
+
+SIZE = 32
+
+
+def classifier(defect_class: str = "bad", size: int = SIZE) -> CastingClassifier:
+    """Its classes are bad (0) and sound (1)."""
+    return CastingClassifier(
+        class_names=["bad", "sound"], defect_class=defect_class, image_size=size, dropout=0, mean=0.5, std=0.25, lr=1,
+        optimizer={}, one_cycle_warmup=None, temperature=1, threshold=0.5,
+    ).eval()  # fmt: skip
+
+
+@pytest.fixture
+def learnt(tmp_path: Path) -> Path:
+    torch.manual_seed(1)
+    path = tmp_path / "learnt.safetensors"
+    save_file(CastingCNN(SIZE, 0).half().state_dict(), path, {"sigmoid_means": "good"})
+    return path
+
+
+def images(size: int = SIZE) -> Tensor:
+    return torch.rand(4, 1, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def test_all_layers_are_taken_over_where_the_size_is_the_same(learnt: Path) -> None:
+    started = classifier()
+    assert take_over(started, read_weights(learnt), dense=True)
+    for name, tensor in read_weights(learnt).tensors.items():
+        assert tensor.dtype == torch.float32
+        torch.testing.assert_close(started.network.state_dict()[name], tensor)
+
+
+def test_weights_say_the_same_of_a_part_whichever_class_is_the_defect(learnt: Path) -> None:
+    first, second = classifier("bad"), classifier("sound")
+    for each in (first, second):
+        take_over(each, read_weights(learnt), dense=True)
+    torch.testing.assert_close(first.defect_probability(first(images())), second.defect_probability(second(images())))
+
+
+def test_another_size_takes_the_convolutions_alone(learnt: Path) -> None:
+    started = classifier(size=48)
+    dense = started.network.state_dict()["layers.10.weight"].clone()
+    assert not take_over(started, read_weights(learnt), dense=True)
+    now, weights = started.network.state_dict(), read_weights(learnt).tensors
+    torch.testing.assert_close(now["layers.6.weight"], weights["layers.6.weight"])
+    torch.testing.assert_close(now["layers.10.weight"], dense)
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights at all"])
+@pytest.mark.parametrize("name", ["x.safetensors", "x.ckpt"])
+def test_what_holds_no_weights_is_one_clear_line(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"model\.start=.*{name}: not weights of castnet's network"):
+        read_weights(tmp_path / name)
+
+
+def test_weights_of_another_network_are_one_clear_line(tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    save_file({"layers.0.weight": torch.zeros(16, 3, 3, 3)}, path, {"sigmoid_means": "good"})
+    with pytest.raises(
+        UserError, match=r"of another network \(layers\.0\.weight is \(16, 3, 3, 3\), not \(32, 3, 3, 3\)\)"
+    ):
+        read_weights(path)
+
+
+def test_weights_that_do_not_say_what_they_mean_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "silent.safetensors"
+    save_file(CastingCNN(SIZE, 0).state_dict(), path)
+    with pytest.raises(UserError, match="its metadata have no sigmoid_means"):
+        read_weights(path)
+
+
+def test_a_missing_file_is_one_clear_line() -> None:
+    with pytest.raises(UserError, match=r"model\.start=nowhere: no such file; expected drawn, a checkpoint"):
+        read_weights(Path("nowhere"))
+
+
+@pytest.mark.parametrize("size", SHIPPED)
+def test_shipped_weights_fit_their_network(size: int) -> None:
+    assert take_over(classifier(size=size), read_weights(SHIPPED[size]), dense=True)
