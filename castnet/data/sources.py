@@ -3,7 +3,7 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NotRequired
 
 from pydantic import Field, with_config
 from typing_extensions import TypedDict
@@ -23,7 +23,7 @@ class Generated(TypedDict):
 
     n: Annotated[int, Field(ge=SMALLEST)]
     seed: Seed
-    pairs: bool
+    pairs: NotRequired[bool]
 
 
 def download_casting(root: Path) -> None:
@@ -84,6 +84,6 @@ def obtain(source: str, root: Path, generated: Generated | None) -> None:
 def _require_same(root: Path, generated: Generated) -> None:
     recorded = root / "generator.json"
     found = json.loads(recorded.read_text()) if recorded.exists() else "no generated castings"
-    asked = {"format": FORMAT, **generated}
+    asked = {"format": FORMAT, "pairs": False, **generated}
     if found != asked:
         raise UserError(f"data.root={root}: holds {found}, asked for {asked}; remove it or name another data.root")

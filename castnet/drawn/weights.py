@@ -45,8 +45,5 @@ def drawing() -> dict[str, Any]:
     """
     pictures = [picture for index in range(SAMPLED) for picture in draw_pair((0, index))[:2]]
     cells = np.stack(pictures).reshape(len(pictures), CELLS, 300 // CELLS, CELLS, 300 // CELLS).mean(axis=(2, 4))
-    return {
-        "format": FORMAT,
-        "ranges": RANGES.digest(),
-        "sample": " ".join(map(str, np.rint(cells).astype(int).ravel())),
-    }
+    sample = " ".join(map(str, np.rint(cells).astype(int).ravel()))
+    return {"format": FORMAT, "ranges": RANGES.digest(), "sample": sample}

@@ -18,7 +18,7 @@ def classifier(defect_class: str = "bad", size: int = SIZE) -> CastingClassifier
     """Its classes are bad (0) and sound (1)."""
     return CastingClassifier(
         class_names=["bad", "sound"], defect_class=defect_class, image_size=size, dropout=0, mean=0.5, std=0.25, lr=1,
-        optimizer={}, one_cycle_warmup=None, temperature=1, threshold=0.5,
+        optimizer={"_target_": "torch.optim.Adam"}, one_cycle_warmup=None, temperature=1, threshold=0.5,
     ).eval()  # fmt: skip
 
 
