@@ -18,6 +18,7 @@ from castnet.drawn.folder import draw
 from castnet.errors import UserError
 from castnet.imaging.decode import decode
 from castnet.line.inspector import Inspector, Verdict
+from castnet.line.predict import cell
 
 GOOD, BAD = "#1f7a4d", "#b3261e"
 EXAMPLES = 6
@@ -160,7 +161,11 @@ def show_many(inspector: Inspector, castings: Sequence[Casting]) -> None:
         if isinstance(result, UserError):
             st.error(f"{casting.name}: {reason(result)}")
     st.download_button(
-        "Download as CSV", table.drop(columns="image").to_csv(index=False), "castnet.csv", "text/csv", on_click="ignore"
+        "Download as CSV",
+        table.drop(columns="image").map(cell).to_csv(index=False),
+        "castnet.csv",
+        "text/csv",
+        on_click="ignore",
     )
     event = st.dataframe(
         table,

@@ -111,7 +111,7 @@ def printer(form: str) -> Callable[[Path, Result], None]:
         writer.writeheader()
 
         def print_csv(file: Path, result: Result) -> None:
-            writer.writerow({name: _cell(value) for name, value in _fields(file, result).items()})
+            writer.writerow({name: cell(value) for name, value in _fields(file, result).items()})
             sys.stdout.flush()
 
         return print_csv
@@ -132,7 +132,7 @@ def _fields(file: Path, result: Result) -> dict[str, object]:
     }
 
 
-def _cell(value: object) -> object:
+def cell(value: object) -> object:
     """Text on one line that no spreadsheet takes for a formula (https://owasp.org/www-community/attacks/CSV_Injection).
 
     A semicolon parts cells too, where the comma is a decimal point.
