@@ -6,7 +6,8 @@ import signal
 import sys
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TextIO
+from types import FrameType
+from typing import NoReturn, TextIO
 
 from castnet.errors import UserError, drop_output, extra, fail, printable
 
@@ -151,9 +152,24 @@ def _willing(stream: TextIO | None) -> TextIO:
     return stream
 
 
+def _end_by_interrupt() -> NoReturn:
+    """End as if Ctrl-C had not been caught, so that a shell's loop ends too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGINT)
+    sys.exit(128 + signal.SIGINT)
+
+
 def main() -> None:
     """Run a command; only its own return ends it with 0 or 1, which are verdicts, and no exception does."""
     sys.stdout, sys.stderr = (_willing(stream) for stream in (sys.stdout, sys.stderr))
+    told: list[int] = []  # to stop; a library that is being imported makes another exception of that
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        told.append(number)
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:  # and not ignored, as `nohup` would have it
+        signal.signal(signal.SIGINT, interrupt)
     try:
         args = parser().parse_args()
         code: int = args.run(args)
@@ -163,15 +179,15 @@ def main() -> None:
     except BrokenPipeError:  # whoever reads the output, such as `head`, has seen enough
         drop_output()
         sys.exit(2)
-    except KeyboardInterrupt:  # as if it had not been caught, so that a shell's loop ends too
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGINT)
-        sys.exit(128 + signal.SIGINT)
+    except KeyboardInterrupt:
+        _end_by_interrupt()
     except OSError as error:
         fail(f"{error.filename or 'output'}: {error.strerror or error}")
     except MemoryError:
         fail("the memory does not suffice")
     except Exception as error:
+        if told:
+            _end_by_interrupt()
         if sys.flags.dev_mode:
             sys.excepthook(type(error), error, error.__traceback__)
         fail(
