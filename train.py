@@ -5,6 +5,7 @@ python train.py data=casting data.root=FOLDER            the public set
 python train.py experiment=seed                          the Keras notebook
 python train.py experiment=sharp                         at 128 px
 python train.py -m model.lr=1e-3,2e-3                    a sweep
+python train.py -m hydra/sweeper=optuna study=default    a sweep that searches
 """
 
 from pathlib import Path
@@ -29,8 +30,8 @@ with extra("train"):
     from castnet.settings import Seed, Text, require
 
 
-def train(cfg: DictConfig) -> float:
-    """Train as configured and return the best value of the monitored validation metric, for sweeps."""
+def train(cfg: DictConfig) -> dict[str, float]:
+    """Train as configured and return the validation metrics of the best weights, for sweeps that search."""
     require("seed", cfg.seed, Seed)
     require("ckpt_path", cfg.ckpt_path, Text | None)
     rule = entry.build("threshold", cfg.threshold, ThresholdRule) if cfg.get("threshold") else None
@@ -67,13 +68,17 @@ def train(cfg: DictConfig) -> float:
         choose_operating_point(Path(best.best_model_path), datamodule, rule)
     else:
         finish_checkpoint(Path(best.best_model_path))
-    trainer.test(load_classifier(Path(best.best_model_path)), datamodule, verbose=False)
-    return float(best.best_model_score)
+    classifier = load_classifier(Path(best.best_model_path))
+    trainer.test(classifier, datamodule, verbose=False)
+    return {
+        cfg.callbacks.checkpoint.monitor.removeprefix("val/"): float(best.best_model_score),
+        **(classifier.validation or {}),
+    }
 
 
 @hydra.main(version_base="1.3", config_path=str(Path(__file__).parent / "conf"), config_name="train")
-def main(cfg: DictConfig) -> float:
-    return entry.guard(train, cfg)
+def main(cfg: DictConfig) -> dict[str, float]:
+    return entry.job(train, cfg)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,10 @@ from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -61,6 +63,16 @@ def _is_hydras(error: Exception) -> bool:
     """Whether Hydra raised an error while it composed: its own errors are not all of a kind of their own."""
     raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
     return Path(raised_in).is_relative_to(Path(hydra.__file__).parent / "_internal")
+
+
+def job(function: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:
+    """Run a job of Hydra's under `guard`, unless it is to report to someone else.
+
+    Sweepers and launchers of other making than Hydra's are told of errors as they are, also from other processes.
+    """
+    chosen = HydraConfig.get()
+    choices = {chosen.runtime.choices[group] for group in ("hydra/sweeper", "hydra/launcher")}
+    return function(cfg) if chosen.mode is RunMode.MULTIRUN and choices != {"basic"} else guard(function, cfg)
 
 
 class _Stopped(SystemExit):

@@ -1,10 +1,13 @@
 """One tiny generated data set, one trained checkpoint and one exported model serve all tests."""
 
 import os
+import pwd
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -164,3 +167,25 @@ def castnet(*arguments: object) -> "subprocess.CompletedProcess[str]":
     process = start(*arguments)
     out, err = process.communicate(timeout=60)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """URL of an empty database on a server of its own; tests that need it skip where PostgreSQL is not installed."""
+    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    if not installed:
+        pytest.skip("PostgreSQL is not in /usr/lib/postgresql (apt-get install postgresql)")
+    programs = installed[-1].parent
+    # The server refuses to run as root; and names of sockets must be short.
+    user = pwd.getpwnam("postgres") if os.getuid() == 0 else pwd.getpwuid(os.getuid())
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.chown(folder, user.pw_uid, user.pw_gid)
+        run = partial(subprocess.run, cwd=folder, user=user.pw_uid, group=user.pw_gid, check=True, capture_output=True)
+        run([programs / "initdb", "--no-sync", "--username=castnet", "--pgdata=data"])
+        options = f"-k {folder} -c listen_addresses= -c fsync=off"
+        log = Path(folder) / "log"
+        run([programs / "pg_ctl", "--pgdata=data", f"--options={options}", f"--log={log}", "--wait", "start"])
+        try:
+            yield f"postgresql+psycopg://castnet@/postgres?host={folder}"
+        finally:
+            run([programs / "pg_ctl", "--pgdata=data", "--mode=immediate", "--wait", "stop"])

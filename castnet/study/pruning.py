@@ -1,0 +1,62 @@
+"""Ends a run of a study that is hopeless."""
+
+from typing import Any
+
+import optuna
+from lightning import Callback, LightningModule, Trainer
+from optuna.pruners import BasePruner
+from optuna.trial import Trial
+
+from castnet.study.storage import open_storage
+
+PRUNED = "pruned"  # the trial's attribute that tells its other runs
+
+
+class Pruning(Callback):
+    """Report the objective after every epoch, and end the run if the study's pruner finds the trial hopeless.
+
+    Runs of one trial, its repetitions, take turns in reporting: epoch e of repetition r is step e · repeats + r, so
+    that a run is compared with runs of the same seed and fold. One that is pruned ends the others.
+
+    Args:
+        storage: as for `castnet.study.storage.open_storage`.
+        study_name: the study.
+        objective: validation metric to report.
+        pruner: decides; None lets every run end by itself.
+        run: `trial_id` in the storage and which `repeat` of how many `repeats` this run is.
+
+    Raises:
+        optuna.TrialPruned: the run is hopeless.
+    """
+
+    def __init__(
+        self, *, storage: str, study_name: str, objective: Any, pruner: BasePruner | None, run: dict[str, int]
+    ) -> None:
+        self.storage, self.study_name, self.pruner = storage, study_name, pruner
+        self.objective, self.run = objective, run
+        self.trial: Trial | None = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.pruner and trainer.is_global_zero:
+            study = optuna.load_study(
+                study_name=self.study_name, storage=open_storage(self.storage), pruner=self.pruner
+            )
+            self.trial = Trial(study, self.run["trial_id"])
+        self._end_if(trainer, self._ended_elsewhere())
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        hopeless = False
+        if self.trial is not None:
+            value = trainer.callback_metrics[f"val/{self.objective}"].item()
+            self.trial.report(value, trainer.current_epoch * self.run["repeats"] + self.run["repeat"])
+            hopeless = self.trial.should_prune() or self._ended_elsewhere()
+        self._end_if(trainer, hopeless)
+
+    def _ended_elsewhere(self) -> bool:
+        return self.trial is not None and PRUNED in self.trial.user_attrs
+
+    def _end_if(self, trainer: Trainer, hopeless: bool) -> None:
+        if trainer.strategy.broadcast(hopeless):
+            if self.trial is not None:
+                self.trial.set_user_attr(PRUNED, trainer.current_epoch)
+            raise optuna.TrialPruned(f"in epoch {trainer.current_epoch}")

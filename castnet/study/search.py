@@ -1,0 +1,147 @@
+"""A sweep that searches: Optuna asks for settings, Hydra's launcher tries them, Optuna is told what came of it."""
+
+import logging
+import math
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.plugins.launcher import Launcher
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from optuna import Study, Trial, TrialPruned, create_study
+from optuna.storages import fail_stale_trials
+from optuna.storages._heartbeat import get_heartbeat_thread
+from optuna.trial import TrialState
+
+from castnet.errors import UserError
+from castnet.settings import Count, Rate, Text
+from castnet.study.page import write_page
+from castnet.study.space import space
+from castnet.study.storage import open_storage, require_same
+
+log = logging.getLogger(__name__)
+
+Objective = Literal["loss", "accuracy", "auroc", "escape_rate", "overkill_rate"]
+Direction = Literal["minimize", "maximize"]
+PATIENCE = 2.0  # seconds between looks at the trials that other machines have under way
+
+
+class Search:
+    """One call's share in a study; conf/hydra/sweeper/optuna.yaml explains the settings."""
+
+    def __init__(
+        self,
+        *,
+        n_trials: Count,
+        n_jobs: Count,
+        study_name: Text,
+        storage: Text,
+        objective: Objective | list[Objective],
+        direction: Direction | list[Direction],
+        average: list[str],
+        params: dict[str, Any],
+        sampler: dict[str, Any],
+        pruner: dict[str, Any] | None,
+        max_failure_rate: Rate,
+        run: None,
+    ) -> None:
+        self.n_trials, self.n_jobs, self.max_failure_rate = n_trials, n_jobs, max_failure_rate
+        self.study_name, self.storage, self.sampler = study_name, storage, sampler
+        self.average, self.params = average, params
+        self.objectives = [objective] if isinstance(objective, str) else objective
+        self.directions = [direction] if isinstance(direction, str) else direction
+        if len(self.directions) != len(self.objectives):
+            raise UserError(f"hydra.sweeper.direction={direction}: expected one for each of {self.objectives}")
+        if len(self.objectives) > 1 and pruner:
+            raise UserError("hydra.sweeper.pruner: prunes by one objective; several need hydra.sweeper.pruner=null")
+        self.launched = self.tried = self.failed = 0
+
+    def run(self, config: DictConfig, loader: ConfigLoader, launcher: Launcher, arguments: list[str]) -> None:
+        """Try settings until the study has its trials; then write study.html into the sweep's folder."""
+        written = [f"{key}={value}" for key, value in self.params.items()] + arguments
+        self.space = space(OverridesParser.create(config_loader=loader).parse_overrides(written), self.average)
+        for example in self.space.examples():  # Hydra refuses settings that do not exist before the first trial
+            loader.load_sweep_config(config, example)
+        study = create_study(
+            storage=open_storage(self.storage),
+            study_name=self.study_name,
+            directions=self.directions,
+            sampler=instantiate(self.sampler),
+            load_if_exists=True,
+        )
+        require_same(study, dict(zip(self.objectives, self.directions, strict=True)), self.space)
+        folder = Path(config.hydra.sweep.dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(config, folder / "multirun.yaml")
+        log.info(f"Study {study.study_name}: hydra.sweeper.study_name={study.study_name} goes on with it")
+        while trials := self._ask(study):
+            self._try(study, launcher, trials)
+        log.info(write_page(study, self.space, folder))
+
+    def _ask(self, study: Study) -> list[Trial]:
+        """The next trials; none when the study is complete. Waits for those that other machines have under way."""
+        while True:
+            fail_stale_trials(study)
+            states = [trial.state for trial in study.get_trials(deepcopy=False)]
+            finished = states.count(TrialState.COMPLETE) + states.count(TrialState.PRUNED)
+            missing = self.n_trials - finished - states.count(TrialState.RUNNING)
+            asked = [study.ask(self.space.searched) for _ in range(min(self.n_jobs, missing))]
+            # Other machines may have asked at the same moment; of too many trials, the last ones step back.
+            everyone = study.get_trials(deepcopy=False)
+            for trial in list(asked):
+                before = [other.state for other in everyone[: trial.number]]
+                if len(before) - before.count(TrialState.FAIL) >= self.n_trials:
+                    study.tell(trial, state=TrialState.FAIL)
+                    asked.remove(trial)
+            if asked or finished >= self.n_trials:
+                return asked
+            time.sleep(PATIENCE)
+
+    def _try(self, study: Study, launcher: Launcher, trials: list[Trial]) -> None:
+        """Run trials, all repetitions of each, and judge them by their means."""
+        jobs = []
+        for trial in trials:
+            chosen = [*self.space.fixed, *(f"{key}={value}" for key, value in trial.params.items())]
+            for index, repeat in enumerate(self.space.repeats):
+                run = f"{{trial_id:{trial._trial_id},repeat:{index},repeats:{len(self.space.repeats)}}}"
+                told = [f"hydra.sweeper.study_name='{study.study_name}'", f"hydra.sweeper.run={run}"]
+                jobs.append([*chosen, *repeat, *told])
+        waiting = list(trials)
+        try:
+            with ExitStack() as beating:
+                for trial in trials:
+                    beating.enter_context(get_heartbeat_thread(trial._trial_id, study._storage))  # type: ignore[arg-type]
+                try:
+                    returns = launcher.launch(jobs, initial_job_idx=self.launched)
+                    outcomes = [job._return_value for job in returns]
+                except Exception as error:
+                    outcomes = [error] * len(jobs)
+            self.launched += len(jobs)
+            while waiting:
+                of_trial, outcomes = outcomes[: len(self.space.repeats)], outcomes[len(self.space.repeats) :]
+                self._tell(study, waiting.pop(0), of_trial)
+        finally:
+            for trial in waiting:  # interrupted, or stopped by the failure of another one
+                study.tell(trial, state=TrialState.FAIL)
+
+    def _tell(self, study: Study, trial: Trial, outcomes: list[Any]) -> None:
+        errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        values = [] if errors else [fmean(outcome[name] for outcome in outcomes) for name in self.objectives]
+        if not all(map(math.isfinite, values)):
+            errors = [UserError(f"trial {trial.number}: {', '.join(self.objectives)} came out as {values}")]
+        self.tried += 1
+        if failures := [error for error in errors if not isinstance(error, TrialPruned)]:
+            self.failed += 1
+            study.tell(trial, state=TrialState.FAIL)
+            log.error(f"Trial {trial.number} failed: {failures[0]!r}")
+            if self.failed > self.max_failure_rate * self.tried:
+                raise failures[0]
+        elif errors:
+            study.tell(trial, state=TrialState.PRUNED)
+        else:
+            study.tell(trial, values)

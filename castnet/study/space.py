@@ -1,0 +1,87 @@
+"""Hydra's override grammar as Optuna's search space."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from castnet.errors import UserError
+
+
+@dataclass(frozen=True)
+class Space:
+    """What a study searches.
+
+    Attributes:
+        fixed: overrides that every run has.
+        searched: distributions by key.
+        averaged: sweeps whose values are repetitions.
+        repeats: overrides of the runs that make up one trial, one list for each run.
+    """
+
+    fixed: list[str]
+    searched: dict[str, BaseDistribution]
+    averaged: list[str]
+    repeats: list[list[str]]
+
+    def examples(self) -> Iterator[list[str]]:
+        """Overrides of one run for every choice and every bound, so that each is seen once."""
+        for key, drawn in self.searched.items():
+            for value in drawn.choices if isinstance(drawn, CategoricalDistribution) else (drawn.low, drawn.high):  # type: ignore[attr-defined]
+                yield [*self.fixed, f"{key}={value}", *self.repeats[0]]
+
+
+def space(overrides: Sequence[Override], averaged: Sequence[str]) -> Space:
+    """Part overrides into what is fixed, searched and repeated; of two with one key the later counts.
+
+    Args:
+        overrides: parsed by Hydra.
+        averaged: keys whose sweeps are repetitions of a trial.
+
+    Raises:
+        UserError: nothing is searched, a sweep cannot be searched, or an interval is to be averaged over.
+    """
+    last = {override.get_key_element(): override for override in overrides}
+    sweeps = {key: override for key, override in last.items() if override.is_sweep_override()}
+    searched = {key: _distribution(key, override) for key, override in sweeps.items() if key not in averaged}
+    if not searched:
+        raise UserError("hydra.sweeper.params: names no setting to search; choose one with study=…, or add KEY=RANGE")
+    if unlisted := [key for key in averaged if key in sweeps and not sweeps[key].is_discrete_sweep()]:
+        raise UserError(f"{unlisted[0]}={sweeps[unlisted[0]].get_value_string()}: no list of values to average over")
+    return Space(
+        fixed=[override.input_line or "" for key, override in last.items() if key not in sweeps],
+        searched=searched,
+        averaged=[override.input_line or "" for key, override in sweeps.items() if key in averaged],
+        repeats=[
+            list(chosen)
+            for chosen in product(
+                *(
+                    [f"{key}={value}" for value in sweeps[key].sweep_string_iterator()]
+                    for key in averaged
+                    if key in sweeps
+                )
+            )
+        ],
+    )
+
+
+def _distribution(key: str, override: Override) -> BaseDistribution:
+    sweep = override.value()
+    try:
+        if isinstance(sweep, IntervalSweep):
+            assert sweep.start is not None
+            assert sweep.end is not None
+            log = "log" in sweep.tags
+            if "int" in sweep.tags or isinstance(sweep.start, int):
+                return IntDistribution(int(sweep.start), int(sweep.end), log=log)
+            return FloatDistribution(sweep.start, sweep.end, log=log)
+        if isinstance(sweep, RangeSweep) and not sweep.shuffle:
+            values = list(sweep.range())
+            if all(isinstance(value, int) for value in values):
+                return IntDistribution(int(values[0]), int(values[-1]), step=int(sweep.step), log="log" in sweep.tags)
+            return FloatDistribution(values[0], values[-1], step=float(sweep.step))
+        return CategoricalDistribution(tuple(override.sweep_string_iterator()))
+    except (ValueError, IndexError) as error:
+        raise UserError(f"{key}={override.get_value_string()}: nothing to search in ({error})") from error

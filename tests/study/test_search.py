@@ -1,0 +1,227 @@
+import csv
+import os
+import re
+import shlex
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from wsgiref.util import setup_testing_defaults
+
+import optuna
+import pytest
+
+from tests.conftest import ROOT, Command, Ran, call
+from tests.study import quick
+
+STUDY = ["-m", "hydra/sweeper=optuna", "hydra.sweeper.study_name=s"]
+LR = "model.lr=tag(log,interval(1e-4,1e-2))"
+
+
+@pytest.fixture
+def search(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """The study `s` on results that take no time; overrides are its arguments."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*overrides: str, folder: str = "run") -> Ran:
+        return call(quick.main, *STUDY, *overrides, capture=capfd, folder=tmp_path / folder)
+
+    return run
+
+
+def start(folder: str, *overrides: str, **environment: object) -> "subprocess.Popen[str]":
+    """The same from a shell."""
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), **{name: str(value) for name, value in environment.items()}}
+    command = [sys.executable, "-m", "tests.study.quick", *STUDY, f"hydra.sweep.dir={folder}", *overrides]
+    return subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def study(storage: str = "sqlite:///runs/studies.db") -> optuna.Study:
+    return optuna.load_study(study_name="s", storage=storage)
+
+
+def states(of: optuna.Study) -> list[str]:
+    return [trial.state.name for trial in of.get_trials()]
+
+
+def test_a_trial_trains_all_its_seeds_and_reports_every_epoch(run_train: Command) -> None:
+    ran = run_train(*STUDY, LR, "seed=0,1", "hydra.sweeper.n_trials=1")
+    assert ran.code == 0, ran.err
+    (trial,) = study().get_trials()
+    assert trial.intermediate_values.keys() == {0, 1, 2, 3}  # two epochs of two seeds
+    with (ran.folder / "sweep.csv").open() as table:
+        runs = [row["overrides"].split()[-1] for row in csv.DictReader(table)]
+    assert runs == ["seed=0", "seed=1"]
+    losses = [trial.intermediate_values[step] for step in range(4)]
+    assert trial.value == pytest.approx((min(losses[::2]) + min(losses[1::2])) / 2, abs=1e-5)
+    assert "-m seed=0,1" in (ran.folder / "study.html").read_text()
+
+
+def test_a_hopeless_trial_ends_while_it_trains_and_with_it_its_other_seeds(run_train: Command) -> None:
+    pruner = ["_target_=optuna.pruners.ThresholdPruner", "n_warmup_steps=0"]
+    hopeless = ["~hydra.sweeper.pruner.n_startup_trials", "+hydra.sweeper.pruner.upper=0.0"]
+    hopeless += [f"hydra.sweeper.pruner.{setting}" for setting in pruner]
+    ran = run_train(*STUDY, LR, "seed=0,1", "hydra.sweeper.n_trials=1", *hopeless)
+    assert ran.code == 0, ran.err
+    (trial,) = study().get_trials()
+    assert trial.state.name == "PRUNED"
+    assert trial.intermediate_values.keys() == {0}  # one epoch of one seed
+    assert not list(ran.folder.glob("*/metrics.json"))
+    assert "No trial has a result" in (ran.folder / "study.html").read_text()
+
+
+def test_a_trial_is_judged_by_the_mean_of_its_repetitions(search: Command) -> None:
+    ran = search(LR, "seed=0,1,4", "hydra.sweeper.n_trials=2")
+    assert ran.code == 0, ran.err
+    for trial in study().get_trials():
+        assert trial.value == pytest.approx(abs(trial.params["model.lr"] - 1e-3) + 0.1 * 5 / 3)
+    assert {path.parent.parent.name for path in ran.folder.glob("*/.hydra/overrides.yaml")} == set("012345")
+
+
+def test_the_best_overrides_are_a_line_to_paste(search: Command) -> None:
+    ran = search("study=default", "trainer.max_epochs=3", "hydra.sweeper.n_trials=3", "~callbacks.progress_bar")
+    assert ran.code == 0, ran.err
+    best = study().best_trial
+    (line,) = re.findall(r"python train\.py .*", ran.out)
+    overrides = shlex.split(line)[2:]
+    assert overrides[:2] == ["trainer.max_epochs=3", "~callbacks.progress_bar"]
+    assert dict(override.split("=") for override in overrides[2:]) == {k: str(v) for k, v in best.params.items()}
+    assert "3 complete" in ran.out
+    for title in ("loss: history", "loss: by setting", "loss: importance of the settings"):
+        assert title in (ran.folder / "study.html").read_text()
+
+
+def test_several_objectives_end_with_their_pareto_front(search: Command) -> None:
+    ran = search("study=escapes", "hydra.sweeper.n_trials=3")
+    assert ran.code == 0, ran.err
+    assert len(study().best_trials) == 3  # what one gains, the other loses
+    page = (ran.folder / "study.html").read_text()
+    assert "Which of one can be had at which of the other" in page
+    assert page.count("<code>") == 3
+
+
+def test_a_study_goes_on_under_its_name_up_to_its_trials(search: Command) -> None:
+    for folder, n, launched in (("first", 2, 2), ("second", 5, 3), ("third", 5, 0)):
+        ran = search(LR, f"hydra.sweeper.n_trials={n}", folder=folder)
+        assert ran.code == 0, ran.err
+        assert len(list(ran.folder.glob("*/.hydra"))) == launched
+    assert states(study()) == ["COMPLETE"] * 5
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < end, "not in time"
+        time.sleep(0.05)
+
+
+def test_a_killed_study_tries_the_lost_settings_again(search: Command, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    killed = start("killed", LR, "hydra.sweeper.n_trials=2", QUICK_BEGUN=begun, QUICK_SECONDS=60)
+    until(begun.exists)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert states(study()) == ["RUNNING"]
+    lost = study().get_trials()[0].params
+    with sqlite3.connect("runs/studies.db") as database:  # as if its machine had been silent for an hour
+        database.execute("update trial_heartbeats set heartbeat = datetime(heartbeat, '-1 hour')")
+    ran = search(LR, "hydra.sweeper.n_trials=2", folder="resumed")
+    assert ran.code == 0, ran.err
+    assert states(study()) == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert study().get_trials()[1].params == lost
+
+
+def test_a_study_that_is_told_to_stop_leaves_no_trial_under_way(search: Command, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    stopped = start("stopped", LR, QUICK_BEGUN=begun, QUICK_SECONDS=60)
+    until(begun.exists)
+    stopped.terminate()
+    assert stopped.wait(timeout=60) == 143
+    assert states(study()) == ["FAIL"]
+
+
+def joined(storage: str, tmp_path: Path) -> None:
+    arguments = [LR, "hydra.sweeper.n_trials=5", f"hydra.sweeper.storage='{storage}'"]
+    machines = [start(str(tmp_path / name), *arguments, QUICK_SECONDS=0.2) for name in ("a", "b")]
+    printed = [machine.communicate(timeout=300)[0] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], printed
+    assert sorted(states(study(storage)))[:5] == ["COMPLETE"] * 5
+    assert states(study(storage)).count("COMPLETE") == 5
+    for name, said in zip(("a", "b"), printed, strict=True):
+        assert "5 complete" in said
+        assert (tmp_path / name / "study.html").exists()
+
+
+def test_two_machines_share_a_study_in_a_file(search: Command, tmp_path: Path) -> None:
+    joined(f"sqlite:///{tmp_path}/shared.db", tmp_path)
+
+
+def test_two_machines_share_a_study_in_postgresql(search: Command, tmp_path: Path, postgresql: str) -> None:
+    joined(postgresql, tmp_path)
+
+
+def test_a_few_failures_do_not_end_a_study_but_many_do(search: Command) -> None:
+    drawn = ["hydra.sweeper.sampler._target_=optuna.samplers.RandomSampler", "+hydra.sweeper.sampler.seed=1"]
+    ran = search("model.lr=choice(1e-3,1)", "hydra.sweeper.n_trials=4", "hydra.sweeper.max_failure_rate=1.0", *drawn)
+    assert ran.code == 0, ran.err
+    assert states(study()).count("COMPLETE") == 4
+    assert "FAIL" in states(study())
+    ran = search("model.lr=interval(0.6,1)", "hydra.sweeper.study_name=bad", folder="bad")
+    assert ran.code == 70
+    assert "diverged" in ran.err
+
+
+def test_the_dashboard_opens_the_same_storage(search: Command) -> None:
+    import optuna_dashboard
+
+    assert search(LR, "hydra.sweeper.n_trials=1").code == 0
+    answer: list[str] = []
+    environ: dict[str, object] = {"PATH_INFO": "/api/studies"}
+    setup_testing_defaults(environ)
+    body = b"".join(
+        optuna_dashboard.wsgi("sqlite:///runs/studies.db")(environ, lambda status, *_: answer.append(status))
+    )
+    assert answer == ["200 OK"]
+    assert b'"study_name": "s"' in body
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([], "hydra.sweeper.params: names no setting to search"),
+        (["model.lrr=interval(0,1)"], "Could not override 'model.lrr'"),
+        (["study=defualt"], "Could not find 'study/defualt'"),
+        (["model.lr=interval(1,0)"], "model.lr=interval(1,0): nothing to search in"),
+        ([LR, "hydra.sweeper.objective=escapes"], "hydra.sweeper.objective=escapes: expected 'loss', 'accuracy'"),
+        ([LR, "hydra.sweeper.direction=down"], "hydra.sweeper.direction=down: expected 'minimize' or 'maximize'"),
+        (["study=escapes", "hydra.sweeper.pruner={_target_:x}"], "several need hydra.sweeper.pruner=null"),
+        ([LR, "hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials=0: expected greater than"),
+        ([LR, "hydra.sweeper.storage=nonsense"], "hydra.sweeper.storage=nonsense: no URL of a database"),
+        ([LR, "hydra.sweeper.storage=postgresql+psycopg://u:secret@127.0.0.1:1/x"], "=127.0.0.1:1/x: cannot be opened"),
+        ([LR, "hydra.sweeper.storage=sqlite:////proc/x/studies.db"], "cannot be opened"),
+    ],
+)  # fmt: skip
+def test_a_mistake_gets_one_line_before_the_first_trial(search: Command, overrides: list[str], message: str) -> None:
+    ran = search(*overrides)
+    assert ran.code == 2
+    (line,) = [line for line in ran.err.splitlines() if line.startswith("error: ")]
+    assert message in line
+    assert "secret" not in ran.err + ran.out
+    assert not list(ran.folder.glob("*/.hydra"))
+
+
+def test_a_study_that_compares_something_else_is_not_gone_on_with(search: Command) -> None:
+    assert search(LR, "hydra.sweeper.n_trials=1").code == 0
+    for other, part in [
+        (["model.lr=interval(0,1)"], "search space"),
+        ([LR, "seed=0,1"], "repetitions"),
+        ([LR, "trainer.max_epochs=3"], "fixed settings"),
+        ([LR, "hydra.sweeper.objective=escape_rate"], "objective"),
+    ]:
+        ran = search(*other, folder=part)
+        assert ran.code == 2
+        assert f"hydra.sweeper.study_name=s: that study has other {part}" in ran.err
+    assert search(LR, "hydra.sweeper.n_trials=2", "trainer.devices=2", folder="elsewhere").code == 0

@@ -1,0 +1,42 @@
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from castnet.errors import UserError
+from castnet.study.space import Space, space
+
+
+def parsed(*overrides: str) -> Space:
+    return space(OverridesParser.create().parse_overrides(list(overrides)), averaged=["seed"])
+
+
+@pytest.mark.parametrize(
+    ("sweep", "expected"),
+    [
+        ("interval(0,1)", FloatDistribution(0, 1)),
+        ("tag(log,interval(1e-4,1e-2))", FloatDistribution(1e-4, 1e-2, log=True)),
+        ("int(interval(1,8))", IntDistribution(1, 8)),
+        ("tag(int,log,interval(1,8))", IntDistribution(1, 8, log=True)),
+        ("range(1,9)", IntDistribution(1, 8)),
+        ("range(16,129,16)", IntDistribution(16, 128, step=16)),
+        ("range(0,1,0.25)", FloatDistribution(0, 0.75, step=0.25)),
+        ("choice(16,32)", CategoricalDistribution(("16", "32"))),
+        ("area,nearest", CategoricalDistribution(("area", "nearest"))),
+        ("choice([default],'a b')", CategoricalDistribution(("[default]", r"a\ b"))),
+    ],
+)
+def test_hydras_grammar_means_in_a_study_what_it_means_elsewhere(sweep: str, expected: BaseDistribution) -> None:
+    assert parsed(f"x={sweep}").searched == {"x": expected}
+
+
+def test_of_two_overrides_of_a_key_the_later_counts() -> None:
+    found = parsed("x=interval(0,1)", "y=1", "~z", "x=interval(2,3)", "y=choice(4,5)")
+    assert found.searched == {"x": FloatDistribution(2, 3), "y": CategoricalDistribution(("4", "5"))}
+    assert found.fixed == ["~z"]
+
+
+def test_sweeps_of_averaged_keys_are_the_runs_of_a_trial() -> None:
+    assert parsed("x=1,2", "seed=range(3)").repeats == [["seed=0"], ["seed=1"], ["seed=2"]]
+    assert parsed("x=1,2").repeats == [[]]
+    with pytest.raises(UserError, match="no list of values to average over"):
+        parsed("x=1,2", "seed=interval(0,1)")
