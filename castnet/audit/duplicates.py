@@ -1,17 +1,18 @@
 """Which photographs show the same casting: found without comparing every pair, proved by laying one over the other.
 
 Castings of one type share almost everything, so the shared is taken away step by step. Unwrapped (see unwrap.py),
-images know neither shift nor scale, and a rotation is a shift along the angle. Every (radius, frequency) is divided by
-its mean strength in this folder. The magnitudes of what is left do not change under rotation or mirroring: they find
-candidates. The phases give the best alignment and the correlation there, which decides.
+images know neither shift nor scale, and a rotation is a shift along the angle; what is the same over many radii is the
+lamp's share and goes as well. Every (radius, frequency) is divided by its mean strength in this folder. The magnitudes
+of what is left do not change under rotation or mirroring: they find candidates. The phases give the best alignment and
+the correlation there, which decides.
 """
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,14 +29,18 @@ Indices = NDArray[np.int64]
 T = TypeVar("T")
 
 SHIFTS = 1024
+PLACED_ANGLES = 256
 NEIGHBOURS = 16
 
-# A coincidence of one flaw or of the blades lies in few bands of radii; copies agree in all of them.
-BANDS, BEST_BANDS_IGNORED = 8, 2
-# Likeness above which two images are copies of one photograph, and the least that every image must have with its
-# group's representative. On the public set different photographs reach 0.36 and copies lie above 0.51; among 2,400
-# generated castings and planted copies (benchmarks/audit.py) it is 0.34 and 0.60.
-SAME, LEAST_IN_GROUP = 0.45, 0.40
+# A coincidence of one flaw, of the vanes or of the lamp lies in few bands of radii; copies agree in all of them.
+BANDS, BEST_BANDS_IGNORED = 8, 3
+# Where turning marks beat with the sensor's grid, several bands agree, but only in some sectors; so the places, each a
+# band in a sector, that agree least must still agree.
+SECTORS, LEAST_PLACES = 8, 24
+# Likeness above which two images are copies of one photograph; and what every image must have with its group's
+# representative, as a whole and in the places that agree least. Set on drawn castings: those of one mould under one
+# lamp, and planted copies (benchmarks/audit.py; docs/audit.md has what they do on other images).
+SAME, LEAST_IN_GROUP, LEAST_IN_PLACES = 0.45, 0.40, 0.15
 
 
 class Bar(Protocol):
@@ -145,11 +150,35 @@ def align(a: Spectrum, b: Spectrum) -> tuple[Floats, Floats, NDArray[np.bool_]]:
     return likeness, np.where(is_mirrored, shift, -shift), is_mirrored
 
 
+def agree_everywhere(a: Spectrum, b: Spectrum) -> NDArray[np.bool_]:
+    """Whether pairs agree as copies do, as a whole and in the places that agree least: (n,), see `align`."""
+    likeness, angle, is_mirrored = align(a, b)
+    phase = np.exp(1j * np.arange(FREQUENCIES.start, FREQUENCIES.stop) * angle[:, None]).astype(np.complex64)
+    turned = (
+        np.where(is_mirrored[:, None, None], b.conj(), b) * np.where(is_mirrored[:, None], phase.conj(), phase)[:, None]
+    )
+    pad = ((0, 0), (0, 0), (FREQUENCIES.start, 0))
+    one, other = (np.fft.irfft(np.pad(spectra, pad), n=PLACED_ANGLES) for spectra in (a, turned))
+
+    def placed(products: Floats) -> Floats:
+        places = products.reshape(len(a), BANDS, len(RADII) // BANDS, SECTORS, PLACED_ANGLES // SECTORS)
+        return places.sum((2, 4)).reshape(len(a), -1)
+
+    correlations = placed(one * other) / np.sqrt(placed(one**2) * placed(other**2) + 1e-12)
+    least = np.sort(correlations, axis=1)[:, :LEAST_PLACES].mean(1)
+    return (likeness >= LEAST_IN_GROUP) & (least >= LEAST_IN_PLACES)
+
+
 def likenesses(spectra: Spectra, pairs: Indices, bar: Bar = plain) -> Floats:
     """Likeness of each pair (m, 2) of images: float32 (m,)."""
+    return _each(lambda a, b: align(a, b)[0], spectra, pairs, bar)
 
-    def compare(block: Indices) -> Floats:
-        return align(spectra[pairs[block, 0]], spectra[pairs[block, 1]])[0]
+
+def _each(
+    measure: Callable[[Spectrum, Spectrum], NDArray[Any]], spectra: Spectra, pairs: Indices, bar: Bar = plain
+) -> NDArray[Any]:
+    def compare(block: Indices) -> NDArray[Any]:
+        return measure(spectra[pairs[block, 0]], spectra[pairs[block, 1]])
 
     blocks = list(_blocks(len(pairs), 128))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -184,8 +213,8 @@ def candidates(spectra: Spectra) -> Indices:
 def grouped(spectra: Spectra, pairs: Indices, likeness: Floats) -> Indices:
     """Connected components of the pairs (m, 2) that are alike, cut where they are mere chains.
 
-    Every member must itself be like its group's representative; those that are not are parted from the others and
-    form groups among themselves.
+    Every member must itself agree everywhere with its group's representative; those that do not are parted from the
+    others and form groups among themselves.
 
     Returns:
         For each image the index of its group's representative, the member with the strongest pairs: int64 (n,).
@@ -202,7 +231,7 @@ def grouped(spectra: Spectra, pairs: Indices, likeness: Floats) -> Indices:
         representative = order[np.unique(group[order], return_index=True)[1]][group].astype(np.int64)
         others = np.flatnonzero(representative != np.arange(n))
         close = np.ones(n, dtype=bool)
-        close[others] = likenesses(spectra, np.stack([others, representative[others]], axis=1)) >= LEAST_IN_GROUP
+        close[others] = _each(agree_everywhere, spectra, np.stack([others, representative[others]], axis=1))
         if close.all():
             return representative
         keep = close[pairs[:, 0]] == close[pairs[:, 1]]

@@ -10,6 +10,8 @@ from castnet.imaging.decode import Grey
 
 Floats = NDArray[np.float32]
 Spectrum = NDArray[np.complex64]
+# As OpenCV has it: centre, diameters, degrees.
+Ellipse = tuple[tuple[float, float], tuple[float, float], float]
 
 WORKING_SIZE = 300
 # In units of the opening's radius: from inside the hub to just inside the rim. Beyond it lies what the camera or an
@@ -18,6 +20,17 @@ RADII = np.linspace(0.32, 1.7, 64, dtype=np.float32)
 ANGLES = 512
 # Below 10 periods a turn lie the blades and the light, above 96 mostly noise.
 FREQUENCIES = slice(10, 96)
+# A turned surface mirrors the lamp in beams that change with the angle but hardly with the radius: what is the same
+# over this many radii (a fifth of the opening's radius) is the lamp's share and not the casting's.
+LAMP_RADII = 9
+# Shares of an ellipse's radius: points of an outline nearer than this belong to it, the others are flaws beside it;
+# and within which another ellipse is looked for, of at least this share of the area, which the hub's hole has not.
+ON_ELLIPSE, INSIDE, LEAST_INSIDE = 0.04, 0.9, 0.2
+# Where along its radius, and at which angles, an ellipse's edge is looked for.
+EDGE_RADII = np.linspace(0.84, 1.12, 57, dtype=np.float32)
+EDGE_ANGLES = np.linspace(-np.pi, np.pi, 128, endpoint=False, dtype=np.float32)
+# The share of the image in whose middle the opening is looked for where dark surroundings join the part.
+MIDDLE = 0.75
 
 
 @dataclass(frozen=True)
@@ -44,7 +57,7 @@ def working_image(image: Grey) -> Grey:
 
 
 def locate(image: Grey) -> Frame:
-    """Find the largest dark region with an elliptic outline, such as an impeller's opening.
+    """Find the innermost large dark region with an elliptic outline, such as an impeller's opening.
 
     Under an affine warp A of the image the frame's matrix becomes A @ matrix @ Q with Q a rotation or mirroring, so
     nothing else is left of the warp in the unwrapped image (Baumberg, CVPR 2000).
@@ -52,31 +65,87 @@ def locate(image: Grey) -> Frame:
     Args:
         image: uint8 (height, width), long side at most WORKING_SIZE.
     """
-    blurred = cv2.GaussianBlur(image, (0, 0), 1.5)
-    otsu, _ = cv2.threshold(blurred, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-    fit, ellipse = 0.0, None
+    blurred = cv2.GaussianBlur(image, (0, 0), 1.5).astype(np.uint8)
+    height, width = image.shape
+    centre = (width - 1) / 2, (height - 1) / 2
+    ellipse = _dark_ellipse(blurred) or _dark_ellipse(blurred, (centre, (MIDDLE * width, MIDDLE * height), 0))
+    if ellipse is None:
+        return Frame(np.array(centre), np.eye(2) * min(height, width) / 2 / RADII[-1], False)
+    # On brighter paper the whole part is dark; in its copy before a dark edge only the opening may be.
+    while inner := _dark_ellipse(blurred, ellipse):
+        ellipse = inner
+    # The threshold lies anywhere between dark and bright; the steepest rise lies at the edge, however the image is lit.
+    directions = np.stack([np.cos(EDGE_ANGLES), np.sin(EDGE_ANGLES)])
+    for _ in range(2):
+        frame = _frame(ellipse)
+        profiles = _sample(blurred, frame, *(np.outer(EDGE_RADII, along) for along in directions)).astype(np.int32)
+        steepest = EDGE_RADII[np.diff(profiles, axis=0).argmax(0)]
+        edge = (frame.centre[:, None] + frame.matrix @ (steepest * directions)).T.astype(np.float32)
+        ellipse = _refitted(cv2.fitEllipse(edge), edge)
+    return _frame(ellipse)
+
+
+def _frame(ellipse: Ellipse) -> Frame:
+    centre, diameters, degrees = ellipse
+    axes = _axes(degrees)
+    return Frame(np.array(centre), axes @ np.diag(np.array(diameters) / 2) @ axes.T, True)
+
+
+def _dark_ellipse(image: Grey, around: Ellipse | None = None) -> Ellipse | None:
+    """The region darker than most whose outline is most like an ellipse, if need be well inside another ellipse."""
+    left, top, least = 0, 0, 0.02 * image.size
+    if around is not None:
+        (x, y), (width, height), degrees = around
+        reach = max(width, height) / 2
+        left, top = (max(int(at - reach), 0) for at in (x, y))
+        image = image[top : int(y + reach) + 1, left : int(x + reach) + 1]
+        shrunk = ((x - left, y - top), (INSIDE * width, INSIDE * height), degrees)
+        inside = cv2.ellipse(np.zeros_like(image), shrunk, 1, cv2.FILLED)
+        if not inside.any():
+            return None
+        least = LEAST_INSIDE * np.pi / 4 * width * height
+    pixels = image if around is None else image[inside > 0]
+    otsu, _ = cv2.threshold(pixels.reshape(1, -1), 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    fit, found = 0.9, None
     for share in (0.9, 0.75, 0.6, 0.45):  # shadows and grooves join the opening at the higher ones
-        outlines, _ = cv2.findContours(
-            (blurred < share * otsu).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
-        )
+        dark = (image < share * otsu).astype(np.uint8)
+        if around is not None:
+            dark &= inside
+        outlines, _ = cv2.findContours(dark, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE, offset=(left, top))
         for outline in outlines:
             area, hull = cv2.contourArea(outline), cv2.convexHull(outline)
-            if area < 0.02 * image.size or len(hull) < 5:  # five points define an ellipse
+            if area < least or len(hull) < 5:  # five points define an ellipse
                 continue
-            candidate = cv2.fitEllipse(hull)
-            ellipse_area = np.pi / 4 * candidate[1][0] * candidate[1][1]
+            if around is not None and _distance(hull[:, 0], around).max() > INSIDE - 0.02:
+                continue  # it ends only because the search does
+            ellipse = _refitted(cv2.fitEllipse(hull), outline[:, 0])
+            ellipse_area = np.pi / 4 * ellipse[1][0] * ellipse[1][1]
             likeness = min(area, ellipse_area) / max(area, ellipse_area)
             if likeness > fit:
-                fit, ellipse = likeness, candidate
+                fit, found = likeness, ellipse
         if fit > 0.97:
             break
-    if ellipse is None or fit < 0.9:
-        height, width = image.shape
-        return Frame(np.array([width - 1, height - 1]) / 2, np.eye(2) * min(height, width) / 2 / RADII[-1], False)
-    centre, diameters, degrees = ellipse
+    return found
+
+
+def _refitted(ellipse: Ellipse, points: NDArray[np.generic]) -> Ellipse:
+    """Fit an ellipse to the points (n, 2) that it nearly passes, twice: a chip at the edge must not pull it aside."""
+    for _ in range(2):
+        near = points[np.abs(_distance(points, ellipse) - 1) < ON_ELLIPSE]
+        ellipse = cv2.fitEllipse(near) if len(near) >= 5 else ellipse
+    return ellipse
+
+
+def _axes(degrees: float) -> NDArray[np.float64]:
     cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
-    axes = np.array([[cos, -sin], [sin, cos]])
-    return Frame(np.array(centre), axes @ np.diag(np.array(diameters) / 2) @ axes.T, True)
+    return np.array([[cos, -sin], [sin, cos]])
+
+
+def _distance(points: NDArray[np.generic], ellipse: Ellipse) -> NDArray[np.float64]:
+    """Distance of points (n, 2) from an ellipse's centre in units of the ellipse: (n,)."""
+    centre, diameters, degrees = ellipse
+    along = (points - np.array(centre)) @ _axes(degrees) * (2 / np.maximum(diameters, 1e-6))
+    return np.hypot(along[:, 0], along[:, 1])
 
 
 def _sample(image: Grey, frame: Frame, x: Floats, y: Floats) -> Grey:
@@ -120,6 +189,8 @@ def unwrapped_spectrum(image: Grey) -> tuple[Spectrum, bool]:
     margin = ANGLES // 8
     light = np.pad(np.log(polar.astype(np.float32) + 10), ((0, 0), (margin, margin)), mode="wrap")
     detail = cv2.GaussianBlur(light, (0, 0), 1) - cv2.GaussianBlur(light, (0, 0), 6)
+    if frame.located:
+        detail -= cv2.blur(detail, (1, LAMP_RADII))
     detail /= np.sqrt(cv2.GaussianBlur(detail * detail, (0, 0), 10)) + 0.03
     spectrum = np.fft.rfft(detail[:, margin:-margin], axis=1)[:, FREQUENCIES]
     return spectrum.astype(np.complex64), frame.located
