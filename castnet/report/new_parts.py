@@ -122,7 +122,7 @@ class NewPartsReport(Callback):
         if not whole:
             print(f"new parts: no report, since {folder} has not a run of every fold of any setting")
             return
-        report = Examination({name: _pool(of, data) for name, of in whole.items()}, data)
+        report = Examination({name: pool(of, data) for name, of in whole.items()}, data)
         report.write(folder)
         Console().print(report.table())
         print(f"report: {folder / 'new_parts.html'}")
@@ -133,7 +133,8 @@ def _is_whole(runs: Sequence[Path], folds: int) -> bool:
     return sorted(found) == list(range(folds))
 
 
-def _pool(runs: Sequence[Path], data: Mapping[Any, Any]) -> Pooled:
+def pool(runs: Sequence[Path], data: Mapping[Any, Any]) -> Pooled:
+    """The test images of runs, one for each fold, whose data settings are `data` but for the fold."""
     files: list[str] = []
     labels: list[str] = []
     margins = []
