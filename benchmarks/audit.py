@@ -2,7 +2,9 @@
 
 A fifth of the images are generated castings, the others are copies of those in train/, laid into test/: rotated by any
 angle, mirrored or not, rescaled by 0.85-1.15, shifted by up to 5 % of the width, brightened or darkened by up to 20 %,
-and encoded anew. Precision and recall are those of pairs of images.
+and encoded anew. Half of the castings come in series of eight: of one mould, laid down alike under one lamp, so that
+shadows, reflections and vanes are the same, while turning marks, stains and defects are each casting's own. Precision
+and recall are those of pairs of images; no pair of a series may be taken for one photograph.
 
     python benchmarks/audit.py
     python benchmarks/audit.py --sizes 100000
@@ -25,8 +27,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from castnet.audit.audit import audit
+from castnet.drawn.camera import photograph
+from castnet.drawn.casting import good_part
+from castnet.drawn.defects import add_defects
 from castnet.drawn.folder import generate
 from castnet.imaging.decode import decode
+
+SERIES = 8
+
+
+def draw_series(root: Path, count: int, seed: int) -> None:
+    """Add series of castings that share all but what is each casting's own to root/train; every other is defective."""
+
+    for number in range(count * SERIES):
+        in_series, defective = number // SERIES, bool(number % 2)
+        part, flaws, camera = (np.random.default_rng((seed, number, stream)) for stream in range(3))
+        scene, image = good_part(part, setting=np.random.default_rng((seed, in_series)))
+        if defective:
+            add_defects(image, scene, flaws)
+        encoded = cv2.imencode(".jpg", photograph(image, camera), [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
+        file = root / "train" / ("def_front" if defective else "ok_front") / f"series_{number:05d}.jpeg"
+        file.write_bytes(encoded.tobytes())
 
 
 def disguised(image: NDArray[np.uint8], rng: np.random.Generator) -> bytes:
@@ -77,8 +98,9 @@ def precision_recall(groups_csv: Path, origins: dict[str, str]) -> tuple[float, 
 
 def measure(size: int, folder: Path) -> None:
     """Print one line of the table for so many images."""
-    root = folder / str(size)
-    generate(root, n=size // 5, seed=size, progress=False)
+    root, series = folder / str(size), size // 10 // SERIES
+    generate(root, n=size // 5 - series * SERIES, seed=size, progress=False)
+    draw_series(root, series, seed=size)
     origins = plant(root, size - size // 5, seed=size)
     before, start = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
     result = audit(root, folder / f"audit_{size}", progress=False)

@@ -31,19 +31,25 @@ RADII = 512
 TABLE, WALL_FOOT, LIP, HUB = -0.24, -0.08, 0.05, 0.07
 
 
-def good_part(rng: Generator) -> tuple[Scene, Plane]:
+def good_part(rng: Generator, setting: Generator | None = None) -> tuple[Scene, Plane]:
     """Draw a casting without defects.
+
+    Args:
+        rng: what is drawn from it differs from casting to casting.
+        setting: what is drawn from it is the same where castings of one mould are laid down alike under one lamp:
+            place, paper, shadows, vanes, moiré and what turned surfaces mirror. None draws that from `rng` as well.
 
     Returns:
         The scene and its picture before the camera, float32 (300, 300).
     """
-    scene = place(rng)
-    paper = within(rng, RANGES.paper)
-    image = _paper(scene, paper, rng)
-    height = within(rng, RANGES.height)
-    _paint_face(image, scene, height, rng)
+    setting = setting or rng
+    scene = place(setting)
+    paper = within(setting, RANGES.paper)
+    image = _paper(scene, paper, setting)
+    height = within(setting, RANGES.height)
+    _paint_face(image, scene, height, rng, setting)
     middle = scene.part(0, RANGES.groove[1] + 0.1, 0, np.pi)
-    _paint_middle(image[middle.window], middle, paper, height, rng)
+    _paint_middle(image[middle.window], middle, paper, height, rng, setting)
     _paint_harmless(image, scene, rng)
     return scene, image
 
@@ -77,13 +83,13 @@ def _paper(scene: Scene, level: float, rng: Generator) -> Plane:
     return image
 
 
-def _paint_face(image: Plane, scene: Scene, height: float, rng: Generator) -> None:
+def _paint_face(image: Plane, scene: Scene, height: float, rng: Generator, setting: Generator) -> None:
     rim = 1 + rng.uniform(0.0005, 0.002) * along_angle(rng, 40)
     foot, r, direction, level = scene.distance(WALL_FOOT * height), scene.r, scene.direction, scene.level
     wall = level * (within(rng, RANGES.wall) + 0.08 * along_angle(rng, 20))
     blend(image, wall.take(direction), inside(foot, rim.take(direction), scene))
 
-    shine = _turned(level, rng).take(direction)
+    shine = _turned(level, setting).take(direction)
     marks = rng.normal(0, within(rng, RANGES.marks), RADII)
     marks += mostly_low(rng, RANGES.coarse_marks) * _along_radius(rng, int(rng.integers(10, 50)))
     marks = np.convolve(marks, np.ones(5) / 2.5, mode="same")  # a mark is about a pixel wide
@@ -94,11 +100,11 @@ def _paint_face(image: Plane, scene: Scene, height: float, rng: Generator) -> No
         ring = within(rng, RANGES.ring_level) * np.exp(-(((np.arange(RADII) / RADII_PER_UNIT - at) / width) ** 2))
         arc = np.clip(rng.uniform(0.2, 1) + rng.uniform(0, 0.8) * along_angle(rng, 4), 0, 1)
         shine += _at_radius(ring, r) * arc.take(direction)
-    if rng.random() < RANGES.moire:
+    if setting.random() < RANGES.moire:
         # Sampled once a pixel, marks about a pixel apart beat with the sensor's grid by themselves.
-        beat = np.sin(np.float32(2 * np.pi * scene.radius * within(rng, RANGES.moire_pitch)) * r)
-        where = np.clip(rng.uniform(-0.5, 1) + along_angle(rng, 2), 0, 1.5)
-        shine += within(rng, RANGES.moire_level) * beat * where.take(direction)
+        beat = np.sin(np.float32(2 * np.pi * scene.radius * within(setting, RANGES.moire_pitch)) * r)
+        where = np.clip(setting.uniform(-0.5, 1) + along_angle(setting, 2), 0, 1.5)
+        shine += within(setting, RANGES.moire_level) * beat * where.take(direction)
     shine += within(rng, RANGES.clouds) * noise(rng, 7, 7) + within(rng, RANGES.face_slope) * ramp(rng) / 2
     # Worn edges catch or lose light: at the rim, and where the face meets the groove.
     worn_rim = np.clip(within(rng, RANGES.worn_rim) + 25 * along_angle(rng, 12), -80, 55)
@@ -115,7 +121,7 @@ def groove_outside() -> float:
     return RANGES.groove[1] + 0.01
 
 
-def _paint_middle(image: Plane, scene: Scene, paper: float, height: float, rng: Generator) -> None:
+def _paint_middle(image: Plane, scene: Scene, paper: float, height: float, rng: Generator, setting: Generator) -> None:
     """Groove, lip, opening with its vanes, hub and hole, on the window of the picture that holds them."""
     r, direction, level = scene.r, scene.direction, scene.level
     groove = within(rng, RANGES.groove)
@@ -133,22 +139,24 @@ def _paint_middle(image: Plane, scene: Scene, paper: float, height: float, rng: 
         floor += within(rng, RANGES.glint_level) * np.exp(-(beam**4))
     blend(image, floor.take(direction), inside(r, groove, scene))
     r = scene.distance(LIP * height)
-    ring = within(rng, RANGES.lip) * level + 0.35 * (_turned(level, rng) - level) + 9 * along_angle(rng, 30)
+    ring = within(rng, RANGES.lip) * level + 0.35 * (_turned(level, setting) - level) + 9 * along_angle(rng, 30)
     blend(image, np.clip(ring, 30, 250).take(direction), inside(r, lip, scene))
 
     # Straight vanes touch an inner circle, so along each the direction changes with arccos(inner / r).
-    inner = rng.uniform(0.22, 0.3)
-    bend = np.arccos(np.minimum(inner * RADII_PER_UNIT / np.arange(1, RADII + 1), 1)) * rng.choice([-1, 1])
-    combs = np.cos(float(rng.integers(5, 9)) * THETA) + 0.3 * along_angle(rng, 40) + 0.4 * along_angle(rng, 10)
-    vanes = np.clip(combs - rng.uniform(0.2, 1.1), 0, 1.2) * within(rng, RANGES.vanes)
+    inner = setting.uniform(0.22, 0.3)
+    bend = np.arccos(np.minimum(inner * RADII_PER_UNIT / np.arange(1, RADII + 1), 1)) * setting.choice([-1, 1])
+    combs = (
+        np.cos(float(setting.integers(5, 9)) * THETA) + 0.3 * along_angle(setting, 40) + 0.4 * along_angle(setting, 10)
+    )
+    vanes = np.clip(combs - setting.uniform(0.2, 1.1), 0, 1.2) * within(setting, RANGES.vanes)
     shifted = (direction + _at_radius(bend * DIRECTIONS / (2 * np.pi), r).astype(np.intp)) % DIRECTIONS
-    dark = within(rng, RANGES.opening) + vanes.take(shifted) * np.clip(1.3 - np.abs(r - 0.43) / 0.09, 0, 1)
+    dark = within(setting, RANGES.opening) + vanes.take(shifted) * np.clip(1.3 - np.abs(r - 0.43) / 0.09, 0, 1)
     blend(image, dark, inside(r, opening, scene))
 
     r = scene.distance(HUB * height)
     boss = within(rng, RANGES.boss)
     hole = boss - within(rng, RANGES.boss_width)
-    ring = within(rng, RANGES.hub) * level + 0.3 * (_turned(level, rng) - level) + 8 * along_angle(rng, 20)
+    ring = within(rng, RANGES.hub) * level + 0.3 * (_turned(level, setting) - level) + 8 * along_angle(rng, 20)
     blend(image, np.clip(ring, 30, 250).take(direction), inside(r, boss, scene))
     glow = np.cos(THETA - scene.light).take(direction)
     blend(image, level * rng.uniform(0.2, 0.6) + rng.uniform(5, 30) * glow, inside(r, hole, scene))

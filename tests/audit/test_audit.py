@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.audit import disguised, plant, precision_recall
+from benchmarks.audit import disguised, draw_series, plant, precision_recall
 from castnet.audit.audit import audit
 from castnet.audit.duplicates import Spectra, candidates, grouped, likenesses
 from castnet.audit.findings import Audit
@@ -57,6 +57,17 @@ def test_disguised_copies_are_found_and_different_parts_stay_apart(planted) -> N
     )
     assert (precision, recall) == (1, 1)
     assert found >= len(origins) + 3
+
+
+def test_one_lamp_does_not_make_one_photograph(tmp_path: Path) -> None:
+    # Two moulds of eight castings each, laid down alike: shadows, reflections and vanes are the same.
+    for name in ("def_front", "ok_front"):
+        (tmp_path / "root/train" / name).mkdir(parents=True)
+    draw_series(tmp_path / "root", 2, seed=1)
+    origins = plant(tmp_path / "root", 24, seed=1)
+    result = audit(tmp_path / "root", tmp_path / "out", progress=False)
+    assert precision_recall(tmp_path / "out/groups.csv", origins)[:2] == (1, 1)
+    assert not result.two_labels
 
 
 def test_leaks_name_a_copy_in_train(planted) -> None:
