@@ -26,7 +26,7 @@ def planted(castings: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     """Castings with 30 disguised copies in test/ and one of every other flaw: root, out, audit, copies' origins."""
     root = tmp_path_factory.mktemp("audit") / "castings"
     shutil.copytree(castings, root)
-    origins = plant(root, 30, seed=0)
+    origins = plant(root, 30, seed=3)
     first, second, third = sorted((root / "train/def_front").glob("*.jpeg"))[:3]
     shutil.copy(first, root / "test/def_front/identical.jpeg")
     copy = root / "train/ok_front/relabelled.jpeg"
@@ -35,7 +35,7 @@ def planted(castings: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     (root / "train/ok_front/empty.png").write_bytes(b"")
     large = Image.fromarray(decode(sorted((root / "train/ok_front").glob("casting_*.jpeg"))[0])).resize((640, 640))
     large.save(root / "train/ok_front/large.png")
-    Image.new("L", (300, 300), 250).save(root / "train/ok_front/bright.png")
+    Image.new("L", (300, 300), 250).save(root / "train/ok_front/blank.png")
     return root, root.parent / "out", audit(root, root.parent / "out", progress=False), origins
 
 
@@ -96,9 +96,17 @@ def test_odd_images_are_reported(planted) -> None:
     assert set(result.unreadable) == {"train/ok_front/torn.jpeg", "train/ok_front/empty.png"}
     assert result.odd_sizes == ["train/ok_front/large.png"]
     assert result.sizes["640×640"] == 1
-    assert "train/ok_front/bright.png" in result.lighting_outliers
-    assert result.not_located == ["train/ok_front/bright.png"]
+    assert "train/ok_front/blank.png" in result.not_located
     assert not set(result.unreadable) & set(read_groups(out))
+
+
+def test_unusual_light_is_reported(castings: Path, tmp_path: Path) -> None:
+    casting = decode(next((castings / "train/ok_front").iterdir()))
+    (tmp_path / "root/ok").mkdir(parents=True)
+    for percent in (*range(40, 60), 100):
+        Image.fromarray((casting * (percent / 100)).astype(np.uint8)).save(tmp_path / f"root/ok/{percent}.png")
+    result = audit(tmp_path / "root", tmp_path / "out", progress=False)
+    assert result.lighting_outliers == ["ok/100.png"]
 
 
 def test_counts_and_groups_cover_every_readable_image(planted) -> None:
