@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 SMALL = ("data.image_size=32", "trainer.max_epochs=2", "trainer.accelerator=cpu", "+trainer.enable_progress_bar=false")
-TIMEOUT = 120.0  # seconds after which a command counts as hanging
+TIMEOUT = 600.0  # seconds after which a command counts as hanging
 
 
 @dataclass(frozen=True)
