@@ -24,7 +24,7 @@ with extra("train"):
     from castnet.drawn.weights import shipped
     from castnet.model.classifier import CastingClassifier, finish_checkpoint, load_classifier
     from castnet.model.resume import fit, require_resumable
-    from castnet.model.start import read_weights
+    from castnet.model.start import keep_of_start, read_weights
     from castnet.report.start import start_from
     from castnet.report.threshold import ThresholdRule, choose_operating_point
     from castnet.settings import Seed, Text, require
@@ -57,13 +57,15 @@ def train(cfg: DictConfig) -> dict[str, float]:
     print(datamodule.describe(), flush=True)
 
     classifier = entry.build("model", cfg.model, CastingClassifier, class_names=datamodule.folder.classes)
-    if weights and not cfg.ckpt_path:
+    if weights:
         print(start_from(classifier, weights, datamodule), flush=True)
     fit(trainer, classifier, datamodule, cfg.ckpt_path)
 
     best = trainer.checkpoint_callback
     if not isinstance(best, ModelCheckpoint) or best.best_model_score is None:
         raise UserError("no epoch was validated and kept, so there are no best weights; see callbacks.checkpoint")
+    if weights:
+        keep_of_start(Path(best.best_model_path), weights)
     if rule:
         choose_operating_point(Path(best.best_model_path), datamodule, rule)
     else:

@@ -13,6 +13,7 @@ from castnet.errors import UserError
 # By the image size they were learnt at.
 SHIPPED = {
     64: Path(__file__).with_name("weights.safetensors"),
+    128: Path(__file__).with_name("weights_sharp.safetensors"),
 }
 SAMPLED = 3  # pairs drawn to tell one drawing from another
 CELLS = 6

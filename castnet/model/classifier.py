@@ -76,6 +76,8 @@ class CastingClassifier(LightningModule):
             they are, calibration on validation data sets it.
         threshold: a casting is called defective if P(defect) reaches it.
         start: what the network starts from, see `castnet.model.start`; it is only kept here for the record.
+        start_share: share of what the network started from in the weights that are kept, see
+            `castnet.model.start.keep_of_start`.
         views: 8 averages the logits over all quarter turns and mirror images, for eight times the work; 1 does not.
             Training itself sees one view.
     """
@@ -96,6 +98,7 @@ class CastingClassifier(LightningModule):
         threshold: Rate,
         # Checkpoints of castnet 0.1.0 lack these.
         start: Text | None = None,
+        start_share: Rate = 0,
         views: Literal[1, 8] = 1,
     ) -> None:
         super().__init__()

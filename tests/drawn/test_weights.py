@@ -38,7 +38,7 @@ def test_they_are_small_and_learnt_from_drawings_alone(size: int) -> None:
         assert file.metadata() == {"sigmoid_means": "good"}
 
 
-@pytest.mark.parametrize(("size", "nearest"), [(22, 64), (80, 64)])
+@pytest.mark.parametrize(("size", "nearest"), [(22, 64), (80, 64), (96, 128), (256, 128)])
 def test_another_size_starts_from_the_nearest(size: int, nearest: int) -> None:
     assert shipped(size) == SHIPPED[nearest]
 
