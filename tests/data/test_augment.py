@@ -77,3 +77,12 @@ def test_the_network_sees_the_mean_of_the_pixels_between_zero_and_one() -> None:
     images = network_input(pixels, 32)
     assert images.shape == (2, 1, 32, 32)
     torch.testing.assert_close(images[1, 0, 3, 5], pixels[1, 6:8, 10:12].float().mean() / 255)
+
+
+def test_a_batch_mapped_alike_keeps_what_two_images_share() -> None:
+    pair = noise(1).repeat(4, 1, 1)
+    amounts = {"shift": 0.1, "zoom": 0.2, "rotation": 180.0, "flip": True}
+    apart, alike = augment(pair, **amounts), augment(pair, **amounts, alike=True)
+    assert not torch.equal(apart[0], apart[1])
+    for image in alike[1:]:
+        torch.testing.assert_close(image, alike[0])
