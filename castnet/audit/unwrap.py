@@ -113,8 +113,10 @@ def _dark_ellipse(image: Grey, around: Ellipse | None = None) -> Ellipse | None:
             dark &= inside
         outlines, _ = cv2.findContours(dark, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE, offset=(left, top))
         for outline in outlines:
-            area, hull = cv2.contourArea(outline), cv2.convexHull(outline)
-            if area < least or len(hull) < 5:  # five points define an ellipse
+            if (area := cv2.contourArea(outline)) < least:
+                continue
+            hull = cv2.convexHull(outline)
+            if len(hull) < 5:  # five points define an ellipse
                 continue
             if around is not None and _distance(hull[:, 0], around).max() > INSIDE - 0.02:
                 continue  # it ends only because the search does
