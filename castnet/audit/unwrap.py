@@ -98,9 +98,11 @@ def _dark_ellipse(image: Grey, around: Ellipse | None = None) -> Ellipse | None:
         (x, y), (width, height), degrees = around
         reach = max(width, height) / 2
         left, top = (max(int(at - reach), 0) for at in (x, y))
-        image = image[top : int(y + reach) + 1, left : int(x + reach) + 1]
+        image = image[top : max(int(y + reach) + 1, 0), left : max(int(x + reach) + 1, 0)]
+        if not image.size:
+            return None
         shrunk = ((x - left, y - top), (INSIDE * width, INSIDE * height), degrees)
-        inside = cv2.ellipse(np.zeros_like(image), shrunk, 1, cv2.FILLED)
+        inside = cv2.ellipse(np.zeros(image.shape, np.uint8), shrunk, 1, cv2.FILLED)
         if not inside.any():
             return None
         least = LEAST_INSIDE * np.pi / 4 * width * height

@@ -16,6 +16,7 @@ from castnet.audit.audit import audit
 from castnet.audit.duplicates import Spectra, candidates, grouped, likenesses
 from castnet.audit.findings import Audit
 from castnet.audit.resplit import resplit
+from castnet.audit.unwrap import _dark_ellipse
 from castnet.cli import main
 from castnet.errors import UserError
 from castnet.imaging.decode import decode
@@ -208,6 +209,11 @@ def test_chains_are_cut() -> None:
     assert 2 <= len(np.unique(group)) <= 4
     assert group[0] != group[-1]
     assert (likenesses(spectra, np.stack([np.arange(n), group], axis=1)) >= 0.4).all()
+
+
+def test_an_ellipse_beside_the_image_holds_none() -> None:
+    # Outlines of parts that the border cuts are fitted by ellipses of which nothing need lie in the image.
+    assert _dark_ellipse(np.zeros((50, 50), np.uint8), ((-200.0, 25.0), (30.0, 30.0), 0.0)) is None
 
 
 def test_candidates_are_few() -> None:
