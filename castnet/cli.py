@@ -119,7 +119,8 @@ def parser() -> argparse.ArgumentParser:
     predict = commands.add_parser(
         "predict",
         help="judge images",
-        epilog="Exit code 0: all good, 1: a defect found, 2: trouble, such as an image that cannot be read.",
+        epilog="Exit code 0: all good, 1: a defect found, 2: trouble, such as an image that cannot be read, 3: no "
+        "defect found, but an image that the model is unsure of.",
     )
     predict.add_argument("model", type=Path, help="what `castnet export` wrote")
     predict.add_argument("paths", nargs="*", metavar="PATH", help="images, folders of them, or patterns")

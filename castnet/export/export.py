@@ -25,7 +25,7 @@ from castnet.errors import UserError
 from castnet.export import resample as in_graph
 from castnet.imaging.decode import Grey, decode
 from castnet.imaging.resample import RESAMPLE
-from castnet.model.classifier import CastingClassifier, load_classifier
+from castnet.model.classifier import VERDICTS, CastingClassifier, load_classifier
 from castnet.model.heatmap import cell_grid
 
 CHECKED = 64  # images that the written file must judge as PyTorch does
@@ -36,7 +36,7 @@ SUMMARY = ("accuracy", "auroc", *RATES, "confusion_matrix")
 
 
 class Deployed(nn.Module):
-    """From decoded images to P(defect), logits and evidence, in one graph.
+    """From decoded images to verdicts, and what they follow from, in one graph.
 
     Args:
         classifier: in evaluation mode.
@@ -49,7 +49,7 @@ class Deployed(nn.Module):
         self.classifier, self.stored_size = classifier, stored_size
         self.resample = in_graph.RESAMPLE[resample]
 
-    def forward(self, images: Tensor, explained: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, images: Tensor, explained: Tensor) -> tuple[Tensor, ...]:
         """Judge grey images of one size.
 
         Args:
@@ -59,12 +59,14 @@ class Deployed(nn.Module):
 
         Returns:
             P(defect), float32 (n,); logits of class 1, float32 (n,); evidence, float32 (k, cells, cells), see
-            `CastingClassifier.explain`.
+            `CastingClassifier.explain`; unfamiliarity, float32 (n,); verdicts, int64 (n,), see
+            `CastingClassifier.verdicts`.
         """
         pixels = self.resample(images, self.stored_size)
         inputs = network_input(pixels, self.classifier.hparams["image_size"])
         logits, evidence = self.classifier.explain(inputs, explained)
-        return self.classifier.defect_probability(logits), logits, evidence
+        p_defect, unfamiliarity = self.classifier.defect_probability(logits), self.classifier.unfamiliarity(inputs)
+        return p_defect, logits, evidence, unfamiliarity, self.classifier.verdicts(p_defect, unfamiliarity)
 
 
 def export(source: Path, out: Path, unfinished: bool = False) -> str:
@@ -138,7 +140,7 @@ def _to_onnx(module: Deployed) -> onnx.ModelProto:
             module,
             (torch.zeros(2, 300, 310, dtype=torch.uint8), torch.arange(2)),
             input_names=["images", "explained"],
-            output_names=["p_defect", "logits", "evidence"],
+            output_names=["p_defect", "logits", "evidence", "unfamiliarity", "verdicts"],
             dynamic_shapes=({axis: Dim.DYNAMIC for axis in range(3)}, {0: Dim.DYNAMIC}),
             dynamo=True,
             verbose=False,
@@ -151,6 +153,9 @@ def _card(classifier: CastingClassifier, data: dict[str, Any], ckpt_path: Path) 
     """All that a person may ask of the model."""
     card = {
         **{key: classifier.hparams[key] for key in ("class_names", "defect_class", "threshold", "temperature")},
+        "defective_from": classifier.hparams["defective_from"],
+        "verdicts": VERDICTS,
+        "reference": classifier.reference,
         "image_size": classifier.hparams["image_size"],
         "evidence_grid": cell_grid(classifier.hparams["image_size"]),
         "data": {
@@ -201,16 +206,17 @@ def _compare(
     """
     session = ort.InferenceSession(file, providers=["CPUExecutionProvider"])
     nothing = np.empty(0, np.int64)
-    found = [session.run(["p_defect", "logits"], {"images": image[None], "explained": nothing}) for image in images]
-    p_defect, logits = (torch.from_numpy(np.concatenate(values)) for values in zip(*found, strict=True))
+    found = [session.run(["logits", "verdicts"], {"images": image[None], "explained": nothing}) for image in images]
+    logits, verdicts = (torch.from_numpy(np.concatenate(values)) for values in zip(*found, strict=True))
     pixels = torch.from_numpy(np.stack([resample(image, stored_size) for image in images]))
     with torch.no_grad():
-        expected = classifier(network_input(pixels, classifier.hparams["image_size"]))
+        inputs = network_input(pixels, classifier.hparams["image_size"])
+        expected = classifier(inputs)
+        decided = classifier.verdicts(classifier.defect_probability(expected), classifier.unfamiliarity(inputs))
     if not (logits.isfinite().all() and expected.isfinite().all()):
         raise UserError(f"{file.stem}: not written, because its logits are not finite; lower model.lr")
     difference = (logits - expected).abs().max().item()
-    decide = classifier.test_metrics.decide
-    changed = (decide(p_defect) != decide(classifier.defect_probability(expected))).sum().item()
+    changed = (verdicts != decided).sum().item()
     if difference > TOLERANCE or changed:
         raise UserError(
             f"{file.stem}: not written, because ONNX Runtime does not judge as PyTorch does: logits differ by up to "

@@ -52,6 +52,14 @@ def _are_counts(value: object) -> bool:
     return all(isinstance(subset, dict) and all(map(_is_number, subset.values())) for subset in subsets)
 
 
+def _is_reference(value: object) -> bool:
+    return value is None or (
+        isinstance(value, dict)
+        and all(isinstance(value.get(key), list) and all(map(_is_number, value[key])) for key in REFERENCE)
+    )
+
+
+REFERENCE = ("p_defect", "unfamiliarity")
 METRICS = ("accuracy", "auroc", "escape_rate", "overkill_rate")
 EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "class_names": (
@@ -60,6 +68,9 @@ EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     ),
     "defect_class": ("a name", lambda value: _are_text([value])),
     "threshold": ("a number from 0 to 1", lambda value: _is_number(value, 0, 1)),
+    "defective_from": ("a number from 0 to 1", lambda value: value is None or _is_number(value, 0, 1)),
+    "verdicts": ("names", lambda value: value is None or (isinstance(value, list) and _are_text(value))),
+    "reference": (f"{' and '.join(REFERENCE)} as numbers", _is_reference),
     "temperature": ("a number above 0", lambda value: _is_number(value, 0) and value > 0),
     "image_size": ("a whole number above 0", lambda value: type(value) is int and value > 0),
     "evidence_grid": (

@@ -35,6 +35,7 @@ SIGNATURE = {
     "evidence": "tensor(float)",
 }
 M_MMAP_THRESHOLD, OWN_MAPPING = -3, 2**22  # the number of the setting in malloc.h, and bytes
+UNSURE, TWO_VERDICTS = "unsure", ["good", "defective"]
 AHEAD = 64  # images that are under way at once
 
 
@@ -43,17 +44,24 @@ class Verdict:
     """What the model says of one image.
 
     Attributes:
-        class_name: the class it is taken for.
-        is_defect: whether that is the defective one.
+        verdict: `good`, `defective` or `unsure`.
+        reason: why it is unsure, `unfamiliar` (not what the model was trained on) or `doubtful` (too close to call), or
+            None.
+        class_name: the class it is taken for; `unsure` if for none.
+        is_defect: whether it must not pass as good: False for `good` alone, for who asks no more than that.
         p_defect: P(defect), calibrated where training was.
-        threshold: a casting is called defective if P(defect) reaches it.
+        threshold: no casting is good whose P(defect) reaches it.
+        unfamiliarity: how unlike the training images it is; unfamiliar from 1 on, 0 where the model does not know.
         latency_ms: milliseconds from the file, bytes or array to here.
     """
 
+    verdict: str
+    reason: str | None
     class_name: str
     is_defect: bool
     p_defect: float
     threshold: float
+    unfamiliarity: float
     latency_ms: float
 
 
@@ -64,8 +72,9 @@ class Inspector:
         model: the ONNX file.
 
     Attributes:
-        card: all that the file says of its model: class_names, defect_class, threshold, temperature, image_size, data
-            (source, root, protocol, counts, …), validation and test (metrics by name), castnet (version), exported.
+        card: all that the file says of its model: class_names, defect_class, threshold, defective_from, temperature,
+            image_size, data (source, root, protocol, counts, …), validation and test (metrics by name), reference
+            (P(defect) and unfamiliarity of some validation images), castnet (version), exported.
 
     Raises:
         UserError: the file is missing, or `castnet export` did not write it.
@@ -96,6 +105,9 @@ class Inspector:
         self.threshold: float = self.card["threshold"]
         self._defect: str = self.card["defect_class"]
         self._good = next(name for name in self.card["class_names"] if name != self._defect)
+        # Models written before 0.2 know two verdicts.
+        self._verdicts = self.card.get("verdicts") or TWO_VERDICTS
+        self._outputs = ["p_defect", "verdicts", "unfamiliarity"] if "verdicts" in signature else ["p_defect"]
 
     def inspect(self, source: Source) -> Verdict:
         """Judge one image.
@@ -107,13 +119,26 @@ class Inspector:
             UserError: it cannot be read as an image, or the model gives no number for it.
         """
         start = time.perf_counter()
-        p_defect = float(self._run("p_defect", _grey(source), NONE))
+        p_defect, *others = (value.item() for value in self._run(self._outputs, _grey(source), NONE))
         if not 0 <= p_defect <= 1:
             raise UserError(f"the model gives P(defect) = {p_defect:g}; expected a probability")
-        is_defect = p_defect >= self.threshold
+        code, unfamiliarity = others or (int(p_defect >= self.threshold), 0.0)
+        if not 0 <= code < len(self._verdicts):
+            raise UserError(f"the model gives verdict {code}; expected one of {', '.join(self._verdicts)}")
         milliseconds = 1000 * (time.perf_counter() - start)
-        name = self._defect if is_defect else self._good
-        return Verdict(name, is_defect, p_defect, self.threshold, milliseconds)
+        verdict = self._verdicts[code]
+        name = {"good": self._good, "defective": self._defect}.get(verdict, UNSURE)
+        sure = name != UNSURE
+        return Verdict(
+            verdict=verdict if sure else UNSURE,
+            reason=None if sure else verdict,
+            class_name=name,
+            is_defect=verdict != "good",
+            p_defect=p_defect,
+            threshold=self.threshold,
+            unfamiliarity=unfamiliarity,
+            latency_ms=milliseconds,
+        )
 
     def heatmap(self, source: Source) -> NDArray[np.uint8]:
         """The image as grey levels, tinted red where the evidence for a defect lies: uint8 (height, width, 3).
@@ -125,24 +150,25 @@ class Inspector:
             UserError: it cannot be read as an image.
         """
         grey = _grey(source)
-        evidence = self._run("evidence", grey, FIRST)
+        (evidence,) = self._run(["evidence"], grey, FIRST)
         if evidence.ndim != 2 or len(set(evidence.shape)) != 1:
             raise UserError(f"the model gives evidence of shape {evidence.shape}; expected (cells, cells)")
         return overlay(grey, evidence, self.card["evidence_grid"])
 
-    def _run(self, output: str, grey: Grey, explained: NDArray[np.int64]) -> NDArray[np.float32]:
-        """One of the model's outputs for one image, without the dimension of the batch.
+    def _run(self, outputs: list[str], grey: Grey, explained: NDArray[np.int64]) -> list[NDArray[Any]]:
+        """Some of the model's outputs for one image, without the dimension of the batch.
 
         Raises:
             UserError: the model cannot judge it, or what it gives is no number: neither is a verdict.
         """
         try:
-            (given,) = self._session.run([output], {"images": grey[None], "explained": explained})
+            given = self._session.run(outputs, {"images": grey[None], "explained": explained})
         except Exception as error:  # see above
             raise UserError(f"the model cannot judge an image of {grey.shape} pixels ({str(error)[:160]})") from error
-        if len(given) != 1 or not np.isfinite(given).all():
-            raise UserError(f"the model gives {output} that is not finite; train it anew, with a lower model.lr")
-        return given[0]
+        for output, values in zip(outputs, given, strict=True):
+            if len(values) != 1 or not np.isfinite(values).all():
+                raise UserError(f"the model gives {output} that is not finite; train it anew, with a lower model.lr")
+        return [values[0] for values in given]
 
     def inspect_many(self, sources: Iterable[Source]) -> Iterator[Verdict | UserError]:
         """Judge images in parallel, on all cores.

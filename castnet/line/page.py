@@ -20,7 +20,12 @@ from castnet.imaging.decode import decode
 from castnet.line.inspector import Inspector, Verdict
 from castnet.line.predict import cell
 
-GOOD, BAD = "#1f7a4d", "#b3261e"
+COLOURS = {"good": "#1f7a4d", "defective": "#b3261e", "unsure": "#8a5a00"}
+REASONS = {
+    None: "",
+    "unfamiliar": "Unfamiliar: unlike what the model was trained on. Another object, light, focus or place?",
+    "doubtful": "Doubtful: too close to call; a second look costs less than either mistake.",
+}
 EXAMPLES = 6
 RATES = {"escape_rate": "escape rate", "overkill_rate": "overkill rate", "accuracy": "accuracy"}
 THUMBNAIL = 96  # pixels
@@ -95,7 +100,7 @@ def show_card(inspector: Inspector) -> None:
         st.subheader("How good it is there")
         st.table(pd.DataFrame(columns, index=[*RATES.values(), "AUROC"]))
         st.caption("Escape rate: defective castings that pass. Overkill rate: good castings that are rejected.")
-    if test := card.get("test"):
+    if "intervals" in (test := card.get("test", {})):
         ends = {
             rate: "–".join(f"{end:.2%}" for end in test[f"{rate}_interval"] or ())
             for rate in ("escape_rate", "overkill_rate")
@@ -122,7 +127,7 @@ def show_one(inspector: Inspector, casting: Casting) -> None:
     except UserError as error:
         st.error(f"{casting.name}: {reason(error)}")
         return
-    colour, word = (BAD, "Defective") if verdict.is_defect else (GOOD, "Good")
+    colour, word = COLOURS[verdict.verdict], verdict.verdict.capitalize()
     p, cut = 100 * verdict.p_defect, 100 * verdict.threshold
     judged, left, right = st.columns([1.1, 1, 1], gap="medium")
     judged.markdown(
@@ -130,7 +135,8 @@ def show_one(inspector: Inspector, casting: Casting) -> None:
 <div class="quiet">{html.escape(casting.name)}</div>
 <div class="verdict" data-testid="verdict" style="color: {colour}">{word}</div>
 <div class="quiet">{html.escape(verdict.class_name)}, P(defect) = <b>{verdict.p_defect:.4f}</b>,
-judged in {verdict.latency_ms:.1f} ms</div>
+unfamiliarity {verdict.unfamiliarity:.2f}, judged in {verdict.latency_ms:.1f} ms</div>
+<div>{REASONS[verdict.reason]}</div>
 <div class="meter" style="--cut: {cut}%" role="meter" aria-label="P(defect)" aria-valuemin="0" aria-valuemax="1"
      aria-valuenow="{verdict.p_defect:.4f}">
   <div class="fill" style="width: {p}%; background: {colour}"></div>
@@ -155,7 +161,7 @@ def show_many(inspector: Inspector, castings: Sequence[Casting]) -> None:
         results = list(inspector.inspect_many(casting.content for casting in castings))
         table = pd.DataFrame([_row(casting, result) for casting, result in zip(castings, results, strict=True)])
     counts = table["verdict"].value_counts()
-    for column, word in zip(st.columns(3), ("defective", "good", "not read"), strict=True):
+    for column, word in zip(st.columns(4), ("defective", "unsure", "good", "not read"), strict=True):
         column.metric(word, f"{counts.get(word, 0):,}")
     for casting, result in zip(castings, results, strict=True):
         if isinstance(result, UserError):
@@ -173,7 +179,7 @@ def show_many(inspector: Inspector, castings: Sequence[Casting]) -> None:
         row_height=56,
         on_select="rerun",
         selection_mode="single-row",
-        column_order=["image", "file", "verdict", "p_defect"],
+        column_order=["image", "file", "verdict", "reason", "p_defect", "unfamiliarity"],
         column_config={
             "image": st.column_config.ImageColumn("casting", width="small"),
             "p_defect": st.column_config.ProgressColumn("P(defect)", format="%.4f", min_value=0, max_value=1),
@@ -192,10 +198,11 @@ def _row(casting: Casting, result: Verdict | UserError) -> dict[str, object]:
     return {
         "image": f"data:image/png;base64,{b64encode(_png(np.asarray(thumbnail))).decode()}",
         "file": casting.name,
-        "verdict": "defective" if result.is_defect else "good",
+        "verdict": result.verdict,
         "p_defect": result.p_defect,
+        "unfamiliarity": result.unfamiliarity,
         "class": result.class_name,
-        "reason": None,
+        "reason": result.reason,
     }
 
 

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -17,8 +17,11 @@ from castnet.errors import UserError, printable
 from castnet.imaging.listing import Listing, list_images
 from castnet.line.inspector import Inspector, Verdict
 
-GOOD, DEFECT, TROUBLE = 0, 1, 2  # exit codes
-FIELDS = ("file", "class", "is_defect", "p_defect", "threshold", "latency_ms", "error")
+GOOD, DEFECT, TROUBLE, UNSURE = 0, 1, 2, 3  # exit codes
+BY_WEIGHT = (GOOD, UNSURE, DEFECT, TROUBLE)
+FIELDS = (
+    "file", "class", "is_defect", "p_defect", "threshold", "latency_ms", "error", "verdict", "reason", "unfamiliarity"
+)  # fmt: skip
 
 Result = Verdict | UserError
 
@@ -32,7 +35,8 @@ def predict(model: Path, patterns: Sequence[str], form: str) -> int:
         form: `table`, `json` (one object a line) or `csv`.
 
     Returns:
-        Exit code: 0 all castings are good, 1 some are defective, 2 some images could not be read.
+        Exit code: 0 all castings are good, 1 some are defective, 2 some images could not be read; 3 some are unsure, if
+        none is defective and all could be read.
 
     Raises:
         UserError: no such model, or a pattern without images.
@@ -59,16 +63,24 @@ def predict(model: Path, patterns: Sequence[str], form: str) -> int:
         codes.append(code(result))
     if form == "table":
         unread = f", {codes.count(TROUBLE):,} not read" if TROUBLE in codes else ""
+        unsure = f", {codes.count(UNSURE):,} unsure" if UNSURE in codes else ""
         print(
-            f"{len(files):,} images: {codes.count(GOOD):,} good, {codes.count(DEFECT):,} defective{unread} "
+            f"{len(files):,} images: {codes.count(GOOD):,} good, {codes.count(DEFECT):,} defective{unsure}{unread} "
             f"(threshold {inspector.threshold:.3g}, {time.perf_counter() - start:.1f} s)"
         )
-    return max(codes)
+    return worst(codes)
 
 
 def code(result: Result) -> int:
     """The exit code that a result alone stands for."""
-    return TROUBLE if isinstance(result, UserError) else DEFECT if result.is_defect else GOOD
+    if isinstance(result, UserError):
+        return TROUBLE
+    return {"good": GOOD, "defective": DEFECT, "unsure": UNSURE}[result.verdict]
+
+
+def worst(codes: Iterable[int]) -> int:
+    """The exit code of a command that would have ended with each of these for one image."""
+    return max(codes, key=BY_WEIGHT.index)
 
 
 def _find(pattern: str) -> Listing:
@@ -115,7 +127,7 @@ def printer(form: str) -> Callable[[Path, Result], None]:
             sys.stdout.flush()
 
         return print_csv
-    print("P(defect)  verdict     file")
+    print("P(defect)  verdict              file")
     return _print_row
 
 
@@ -129,6 +141,9 @@ def _fields(file: Path, result: Result) -> dict[str, object]:
         "p_defect": result.p_defect,
         "threshold": result.threshold,
         "latency_ms": round(result.latency_ms, 3),
+        "verdict": result.verdict,
+        "reason": result.reason,
+        "unfamiliarity": round(result.unfamiliarity, 3),
     }
 
 
@@ -142,7 +157,8 @@ def cell(value: object) -> object:
 
 def _print_row(file: Path, result: Result) -> None:
     if isinstance(result, UserError):
-        print(f"        –  not read    {printable(result)}", flush=True)
+        print(f"        –  not read             {printable(result)}", flush=True)
     else:
         red, plain = ("\033[31m", "\033[0m") if result.is_defect and sys.stdout.isatty() else ("", "")
-        print(f"{red}{result.p_defect:9.4f}  {printable(result.class_name):<10}  {printable(file)}{plain}", flush=True)
+        name = printable(result.class_name) + (f": {result.reason}" if result.reason else "")
+        print(f"{red}{result.p_defect:9.4f}  {name:<19}  {printable(file)}{plain}", flush=True)

@@ -15,7 +15,7 @@ from castnet.errors import UserError
 from castnet.imaging.decode import open_file
 from castnet.imaging.listing import list_images
 from castnet.line.inspector import Inspector
-from castnet.line.predict import GOOD, TROUBLE, code, printer
+from castnet.line.predict import GOOD, TROUBLE, code, printer, worst
 
 STATE = ".castnet-inspected"
 POLL = 0.5  # seconds; a file that has not changed for as long may be complete
@@ -83,7 +83,7 @@ def watch(model: Path, folder: Path, form: str) -> int:
                 show(file, result)
                 state.write(_entry(folder, file, version))
                 state.flush()
-                done[file], exit_code = version, max(exit_code, code(result))
+                done[file], exit_code = version, worst((exit_code, code(result)))
                 if stop.is_set():
                     break
     os.close(lock)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from castnet.errors import UserError
+from castnet.model.familiarity import Familiarity
 from castnet.model.heatmap import logits_and_evidence
 from castnet.model.metrics import CastingMetrics
 from castnet.model.network import CastingCNN
@@ -57,6 +58,9 @@ def _tried(settings: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
+VERDICTS = ("good", "defective", "doubtful", "unfamiliar")  # the last two are two reasons to be unsure
+
+
 class CastingClassifier(LightningModule):
     """The notebook's CNN with binary cross-entropy; its sigmoid is the probability of class 1.
 
@@ -75,6 +79,7 @@ class CastingClassifier(LightningModule):
         temperature: logits are divided by it before the sigmoid (Guo et al., arXiv:1706.04599); training leaves them as
             they are, calibration on validation data sets it.
         threshold: a casting is called defective if P(defect) reaches it.
+        defective_from: between the threshold and this P(defect) a casting is doubtful; None doubts none.
         start: what the network starts from, see `castnet.model.start`; it is only kept here for the record.
         start_share: share of what the network started from in the weights that are kept, see
             `castnet.model.start.keep_of_start`.
@@ -100,6 +105,7 @@ class CastingClassifier(LightningModule):
         start: Text | None = None,
         start_share: Rate = 0,
         views: Literal[1, 8] = 1,
+        defective_from: Rate | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -109,6 +115,9 @@ class CastingClassifier(LightningModule):
         self.val_metrics = CastingMetrics(class_names, defect_class, threshold)
         self.test_metrics = CastingMetrics(class_names, defect_class, threshold)
         self.validation: dict[str, float] | None = None  # the last validation metrics; checkpoints keep them
+        # What is familiar, and P(defect) and unfamiliarity of some validation images, known once training has ended.
+        self.familiarity: Familiarity | None = None
+        self.reference: dict[str, list[float]] | None = None
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of class 1, float32 (n,), from grey images, float32 (n, 1, image_size, image_size) in [0, 1]."""
@@ -150,6 +159,28 @@ class CastingClassifier(LightningModule):
         logits = logits / self.hparams["temperature"]
         return torch.sigmoid(logits if self.test_metrics.defect == 1 else -logits)
 
+    def unfamiliarity(self, images: Tensor) -> Tensor:
+        """How unlike the training images each image is, float32 (n,); see `Familiarity`, and 0 where that is not known.
+
+        Args:
+            images: as for forward.
+        """
+        return images.new_zeros(len(images)) if self.familiarity is None else self.familiarity(images)
+
+    def verdicts(self, p_defect: Tensor, unfamiliarity: Tensor) -> Tensor:
+        """Which of `VERDICTS` each image gets, int64 (n,); a number that is not finite never makes a casting good.
+
+        Args:
+            p_defect: float32 (n,).
+            unfamiliarity: float32 (n,), unfamiliar from 1 on.
+        """
+        threshold, defective_from = self.hparams["threshold"], self.hparams["defective_from"]
+        familiar = unfamiliarity < 1
+        verdicts = torch.where(familiar, 2, 3)
+        surely = p_defect >= (threshold if defective_from is None else defective_from)
+        verdicts = torch.where(familiar & surely, 1, verdicts)
+        return torch.where(familiar & (p_defect < threshold), 0, verdicts)
+
     def _step(self, batch: Batch, stage: str) -> tuple[Tensor, Tensor]:
         images, labels = batch
         logits = self(images)
@@ -182,8 +213,8 @@ class CastingClassifier(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._step(batch, "val")
 
-    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        return self._step(batch, "test")[1]
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        return {"p_defect": self._step(batch, "test")[1], "unfamiliarity": self.unfamiliarity(batch[0])}
 
     def on_validation_epoch_start(self) -> None:
         self._require_finite("weights are", *self.network.parameters())
@@ -201,7 +232,9 @@ class CastingClassifier(LightningModule):
         checkpoint |= {"validation": self.validation, "finished": False}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.validation = checkpoint["validation"]
+        self.validation, self.reference = checkpoint["validation"], checkpoint.get("reference")
+        if familiar := checkpoint.get("familiarity"):
+            self.familiarity = Familiarity(**familiar)
 
     def configure_optimizers(self) -> Any:
         optimizer = make_optimizer(self.hparams["optimizer"], self.network.parameters(), self.hparams["lr"])
@@ -220,7 +253,9 @@ class CastingClassifier(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def finish_checkpoint(ckpt_path: Path, validation: dict[str, float] | None = None, **hyper_parameters: float) -> None:
+def finish_checkpoint(
+    ckpt_path: Path, hyper_parameters: dict[str, float | None] | None = None, **entries: dict[str, Any]
+) -> None:
     """Mark a checkpoint as the outcome of a training run that came to its end.
 
     A run that was stopped leaves checkpoints whose entry `finished` is False; those written before there was such an
@@ -228,12 +263,12 @@ def finish_checkpoint(ckpt_path: Path, validation: dict[str, float] | None = Non
 
     Args:
         ckpt_path: it is replaced only when the new one is whole.
-        validation: the validation metrics that now hold, if they changed.
         hyper_parameters: those to replace.
+        entries: others to replace or add, by name: `validation`, `familiarity`, `reference`.
     """
     checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=True)
-    checkpoint["hyper_parameters"] |= hyper_parameters
-    checkpoint |= {"finished": True, "validation": validation or checkpoint["validation"]}
+    checkpoint["hyper_parameters"] |= hyper_parameters or {}
+    checkpoint |= {"finished": True, **entries}
     partial = ckpt_path.with_suffix(".partial")
     torch.save(checkpoint, partial)
     partial.replace(ckpt_path)

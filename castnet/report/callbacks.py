@@ -119,7 +119,7 @@ class TestReport(Callback):
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)  # which fails now rather than after training
-        self.p_defect: list[Tensor] = []
+        self.outputs: list[dict[str, Tensor]] = []
 
     def on_test_batch_end(
         self,
@@ -130,11 +130,14 @@ class TestReport(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self.p_defect.append(outputs.cpu())
+        self.outputs.append({name: values.cpu() for name, values in outputs.items()})
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         datamodule = cast(CastingDataModule, trainer.datamodule)  # type: ignore[attr-defined]
         rows = datamodule.rows[datamodule.test_subset]
+        p_defect, unfamiliarity = (
+            torch.cat([output[name] for output in self.outputs]) for name in ("p_defect", "unfamiliarity")
+        )
         self.evaluation = Evaluation(
             data=datamodule.summary(),
             class_names=pl_module.hparams["class_names"],
@@ -144,7 +147,9 @@ class TestReport(Callback):
             files=[datamodule.folder.files[row] for row in rows],
             labels=torch.from_numpy(datamodule.folder.labels[rows]),
             parts=None if datamodule.groups is None else datamodule.groups[rows],
-            p_defect=torch.cat(self.p_defect),
+            p_defect=p_defect,
+            unfamiliarity=unfamiliarity,
+            verdicts=cast(CastingClassifier, pl_module).verdicts(p_defect, unfamiliarity).numpy(),
             block=datamodule.block,
             rows=rows,
             slices=datamodule.test_slices(),

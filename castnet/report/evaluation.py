@@ -17,9 +17,11 @@ from torchmetrics.functional.classification import binary_calibration_error
 
 from castnet.data.split import Indices
 from castnet.imaging.decode import Grey
+from castnet.model.classifier import VERDICTS
 from castnet.model.metrics import CastingMetrics
 from castnet.report import figures, html
 from castnet.report.interval import counted, rate_interval
+from castnet.report.verdicts import risk_by_coverage, verdict_rates
 
 SAMPLES = 10  # the notebook shows ten test images with their predictions
 MOST_ERRORS = 40
@@ -41,6 +43,8 @@ class Evaluation:
         labels: true class indices, int64 (n,).
         parts: which part each image shows, int64 (n,), or None where that is not known.
         p_defect: P(defect), float32 (n,).
+        unfamiliarity: how unlike the training images each image is, float32 (n,); unfamiliar from 1 on.
+        verdicts: indices of `castnet.model.classifier.VERDICTS`, int64 (n,).
         block: pixels as stored for the network, uint8 (N, side, side).
         rows: where in the block the images are, (n,).
         slices: images to judge by themselves too, bool (n,) by name.
@@ -57,6 +61,8 @@ class Evaluation:
     labels: Tensor
     parts: Indices | None
     p_defect: Tensor
+    unfamiliarity: Tensor
+    verdicts: NDArray[np.int64]
     block: Grey
     rows: Indices
     slices: dict[str, NDArray[np.bool_]]
@@ -88,6 +94,8 @@ class Evaluation:
             labels=self.labels[chosen],
             parts=None if self.parts is None else self.parts[chosen],
             p_defect=self.p_defect[chosen],
+            unfamiliarity=self.unfamiliarity[chosen],
+            verdicts=self.verdicts[chosen],
             rows=self.rows[chosen],
             slices={},
         )
@@ -110,6 +118,7 @@ class Evaluation:
             **self._certainty(),
             "confusion_matrix": self.counted.confusion_matrix().tolist(),
             "classes": classes,
+            "verdicts": verdict_rates(self.verdicts, self.defective.numpy()),
         }
 
     def _certainty(self) -> dict[str, Any]:
@@ -165,6 +174,11 @@ class Evaluation:
                 shown = f"{interval[0]:.4f}–{interval[1]:.4f}" if interval else ""
                 table.add_row(rate.replace("_", " "), _shown(numbers[rate]), shown, "", count)
             table.add_row("ECE", _shown(numbers["ece"]))
+            verdicts = numbers["verdicts"]
+            table.add_row("unfamiliar", _shown(verdicts["unfamiliar_rate"]))
+            table.add_row("doubtful", _shown(verdicts["doubtful_rate"]))
+            table.add_row("called good, of defective", _shown(verdicts["passed_rate"]))
+            table.add_row("called defective, of good", _shown(verdicts["rejected_rate"]))
         table.caption = (
             f"Threshold {self.threshold:.4g}, temperature {self.temperature:.3g}. {metrics['intervals']} "
             + self.data["protocol"]
@@ -180,7 +194,7 @@ class Evaluation:
         return wrong[np.lexsort((-np.abs(p_defect[wrong] - self.threshold), overkill))]
 
     def figures(self) -> dict[str, Figure]:
-        """By file name: confusion matrix, PR curve, rates by threshold, reliability, samples, errors, evidence."""
+        """By file name: confusion matrix, PR curve, rates by threshold, reliability, risk, samples, errors."""
         precision, recall, _ = self.counted.pr_curve()
         samples = np.sort(np.random.default_rng(0).permutation(len(self.files))[:SAMPLES])
         drawn = {
@@ -188,6 +202,15 @@ class Evaluation:
             "precision_recall": figures.precision_recall(precision.numpy(), recall.numpy()),
             "threshold": figures.rates_by_threshold(self.p_defect.numpy(), self.defective.numpy(), self.threshold),
             "reliability": figures.reliability(self.p_defect.numpy(), self.defective.numpy(), self.temperature),
+            "risk_coverage": figures.risk_coverage(
+                risk_by_coverage(
+                    self.p_defect.numpy(),
+                    self.unfamiliarity.numpy(),
+                    self.predicted != self.labels.numpy(),
+                    self.threshold,
+                ),
+                1 - verdict_rates(self.verdicts, self.defective.numpy())["unsure_rate"],
+            ),
             "sample_predictions": self._draw_predictions(samples, self._pixels(samples)),
         }
         errors = self.errors()[:MOST_ERRORS]
@@ -219,10 +242,11 @@ class Evaluation:
         table = folder / "predictions.csv"
         with table.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.writer(file)
-            writer.writerow(["file", "true", "predicted", "p_defect"])
+            writer.writerow(["file", "true", "predicted", "p_defect", "verdict", "unfamiliarity"])
             names = np.array(self.class_names)
-            for row in zip(self.files, names[self.labels], names[self.predicted], self.p_defect.tolist(), strict=True):
-                writer.writerow(row)
+            columns = (names[self.labels], names[self.predicted], self.p_defect.tolist())
+            judged = (np.array(VERDICTS)[self.verdicts], self.unfamiliarity.tolist())
+            writer.writerows(zip(self.files, *columns, *judged, strict=True))
         metrics = self.metrics()
         errors = [self.files[row] for row in self.errors()]
         page = html.render("report.html.j2", drawn, metrics=metrics, errors=errors)

@@ -141,6 +141,24 @@ def reliability(p_defect: NDArray[np.floating], defective: NDArray[np.bool_], te
     return figure
 
 
+def risk_coverage(risk: NDArray[np.floating], coverage: float) -> Figure:
+    """Share of wrong decisions among the surest images, against how many of all they are.
+
+    Args:
+        risk: among the k surest, for k from 1 to n, (n,).
+        coverage: share of the images that is judged, the others being called unsure.
+    """
+    figure = Figure(figsize=(4.2, 3.8), layout="constrained")
+    axis = figure.subplots()
+    axis.plot(np.arange(1, len(risk) + 1) / len(risk), risk, color=TRAIN)
+    axis.axvline(coverage, color=QUIET, linestyle="--", linewidth=1, label=f"judged: {coverage:.1%}")
+    axis.set(xlabel="share of the images judged", ylabel="share of wrong decisions", xlim=(0, 1.02))
+    axis.set_ylim(bottom=-0.02 * max(risk.max(), 0.01))
+    axis.legend(frameon=False)
+    _tidy(axis)
+    return figure
+
+
 def curves(history: Mapping[str, Sequence[float]]) -> Figure:
     """Accuracy and loss of training and validation, epoch by epoch.
 

@@ -4,21 +4,24 @@ import csv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from rich.progress import track
 from rich.table import Table
+from torch import Tensor
 
 from castnet.data.datamodule import CastingDataModule
 from castnet.imaging.decode import Grey, decode
 from castnet.imaging.resample import RESAMPLE
 from castnet.model.classifier import CastingClassifier
 from castnet.model.metrics import CastingMetrics
+from castnet.report.verdicts import verdict_rates
 
 CHUNK = 64
-RATES = ("accuracy", "escape_rate", "overkill_rate")
+RATES = ("accuracy", "escape_rate", "overkill_rate", "unsure_rate", "passed_rate")
 Spoil = Callable[[Grey, float, np.random.Generator], Grey]
 
 
@@ -86,7 +89,7 @@ class Row:
     corruption: str
     unit: str
     dose: float | None
-    numbers: dict[str, float]
+    numbers: dict[str, Any]
 
 
 def robustness(classifier: CastingClassifier, datamodule: CastingDataModule) -> list[Row]:
@@ -98,6 +101,7 @@ def robustness(classifier: CastingClassifier, datamodule: CastingDataModule) -> 
     cases += [(name, unit, dose) for name, (_, unit, doses) in CORRUPTIONS.items() for dose in doses]
     hparams = classifier.hparams
     counted = [CastingMetrics(hparams["class_names"], hparams["defect_class"], hparams["threshold"]) for _ in cases]
+    verdicts: list[list[Tensor]] = [[] for _ in cases]
     rows = datamodule.rows[datamodule.test_subset]
     labels = torch.from_numpy(datamodule.folder.labels[rows])
     side = datamodule.block.shape[-1]
@@ -105,13 +109,19 @@ def robustness(classifier: CastingClassifier, datamodule: CastingDataModule) -> 
     classifier = classifier.eval().cpu()
     for start in track(range(0, len(rows), CHUNK), "Spoiling images", transient=True):
         images = [decode(datamodule.folder.paths[row]) for row in rows[start : start + CHUNK]]
-        for (name, _, dose), metrics in zip(cases, counted, strict=True):
+        for (name, _, dose), metrics, judged in zip(cases, counted, verdicts, strict=True):
             spoilt = _spoilt(images, name, dose, start)
             pixels = torch.from_numpy(np.stack([reduce(image, side) for image in spoilt]))
             with torch.inference_mode():
-                p_defect = classifier.defect_probability(classifier(datamodule.input_of(pixels)))
+                inputs = datamodule.input_of(pixels)
+                p_defect = classifier.defect_probability(classifier(inputs))
+                judged.append(classifier.verdicts(p_defect, classifier.unfamiliarity(inputs)))
             metrics.update(p_defect, labels[start : start + CHUNK])
-    return [Row(*case, metrics.compute()) for case, metrics in zip(cases, counted, strict=True)]
+    defective = (labels == counted[0].defect).numpy()
+    return [
+        Row(*case, {**metrics.compute(), **verdict_rates(torch.cat(judged).numpy(), defective)})
+        for case, metrics, judged in zip(cases, counted, verdicts, strict=True)
+    ]
 
 
 def _spoilt(images: list[Grey], name: str, dose: float | None, start: int) -> Iterator[Grey]:
@@ -133,5 +143,7 @@ def write_robustness(found: list[Row], folder: Path) -> Table:
         table.add_column(rate.replace("_", " "), justify="right")
     for row in found:
         dose = "" if row.dose is None else f"{row.dose:g} {row.unit}"
-        table.add_row(row.corruption, dose, *(f"{row.numbers[rate]:.4f}" for rate in RATES))
+        table.add_row(
+            row.corruption, dose, *("–" if row.numbers[rate] is None else f"{row.numbers[rate]:.4f}" for rate in RATES)
+        )
     return table

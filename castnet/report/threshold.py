@@ -13,20 +13,28 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from castnet.data.datamodule import CastingDataModule
+from castnet.errors import UserError
 from castnet.model.classifier import CastingClassifier, finish_checkpoint, load_classifier
+from castnet.model.familiarity import Familiarity
 from castnet.settings import Positive, check
 
 # Standard deviation of log(temperature) before any image is seen. Without it, validation images that are all right
 # would sharpen the probabilities without end, and a defect that looks only a little better than those would pass.
 PRIOR = 0.5
+SAMPLED = 10_000  # images are enough to know what is familiar by
+REFERENCE = 500  # validation images that a line's P(defect) and unfamiliarity are compared with
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """Logits are divided by the temperature; a casting is called defective if P(defect) reaches the threshold."""
+    """Logits are divided by the temperature; a casting is called defective if P(defect) reaches the threshold.
+
+    From the threshold to `defective_from` it is doubtful, if that is given.
+    """
 
     temperature: float
     threshold: float
+    defective_from: float | None
 
 
 @dataclass(frozen=True)
@@ -42,20 +50,39 @@ class ThresholdRule:
         overkill_cost: of a good part rejected, in the same unit.
         max_escape_rate: if given, costs do not matter and the threshold is the highest at which the validation images
             that pass are expected to hold no larger share of all defects.
+        review_cost: of a second look, in the same unit. A casting is doubtful where that costs less than either
+            letting it pass or rejecting it (Chow, IEEE Trans. Inf. Theory 16, 1970); None doubts none.
 
     Raises:
-        UserError: a cost is not above 0, or the rate not between 0 and 1.
+        UserError: a cost is not above 0, the rate not between 0 and 1, or a second look never pays.
     """
 
     escape_cost: Positive
     overkill_cost: Positive
     max_escape_rate: Annotated[float, Field(ge=0, lt=1)] | None
+    review_cost: Positive | None = None
 
     def __post_init__(self) -> None:
         check("threshold", ThresholdRule.__init__, vars(self))
+        if self.review_cost is None:
+            return
+        if self.max_escape_rate is not None:
+            raise UserError("threshold.review_cost: costs do not count with threshold.max_escape_rate; set one of them")
+        dearest = self.escape_cost * self.overkill_cost / (self.escape_cost + self.overkill_cost)
+        if self.review_cost >= dearest:
+            raise UserError(
+                f"threshold.review_cost={self.review_cost}: expected less than {dearest:.3g}; a dearer "
+                "second look never pays"
+            )
+
+    def cuts(self, p_defect: NDArray[np.floating]) -> tuple[float, float | None]:
+        """Up to where a casting is good and, if any is doubtful, from where it is defective, given P(defect) of validation images, (n,)."""
+        if self.review_cost is None:
+            return self.threshold(p_defect), None
+        return self.review_cost / self.escape_cost, 1 - self.review_cost / self.overkill_cost
 
     def threshold(self, p_defect: NDArray[np.floating]) -> float:
-        """The threshold for calibrated P(defect) of the validation images, (n,)."""
+        """The threshold for calibrated P(defect) of the validation images, (n,), if none may be doubtful."""
         if self.max_escape_rate is None:
             return self.overkill_cost / (self.escape_cost + self.overkill_cost)
         ordered = np.sort(p_defect.astype(np.float64))
@@ -92,7 +119,7 @@ def logits_and_labels(
 
 
 def choose_operating_point(ckpt_path: Path, datamodule: CastingDataModule, rule: ThresholdRule) -> OperatingPoint:
-    """Calibrate a checkpoint on its validation images, choose its threshold, and store both in it.
+    """Calibrate a checkpoint on its validation images, choose its cuts, learn what is familiar, and store all in it.
 
     The checkpoint's validation metrics become those at the operating point.
 
@@ -106,9 +133,32 @@ def choose_operating_point(ckpt_path: Path, datamodule: CastingDataModule, rule:
     temperature = fit_temperature(logits, labels)
     classifier.hparams["temperature"] = temperature
     p_defect = classifier.defect_probability(logits)
-    point = OperatingPoint(temperature, rule.threshold(p_defect.numpy()))
+    point = OperatingPoint(temperature, *rule.cuts(p_defect.numpy()))
 
     classifier.val_metrics.threshold = point.threshold
     classifier.val_metrics.update(p_defect, labels)
-    finish_checkpoint(ckpt_path, classifier.val_metrics.compute(), **asdict(point))
+    familiarity = fit_familiarity(datamodule)
+    compared = np.linspace(0, len(labels) - 1, min(REFERENCE, len(labels))).astype(int)
+    validation = np.concatenate([familiarity(datamodule.input_of(pixels)) for pixels, _ in datamodule.loader("val")])
+    reference = {"p_defect": p_defect[compared].tolist(), "unfamiliarity": validation[compared].tolist()}
+    finish_checkpoint(
+        ckpt_path,
+        asdict(point),
+        validation=classifier.val_metrics.compute(),
+        familiarity=vars(familiarity),
+        reference=reference,
+    )
     return point
+
+
+def fit_familiarity(datamodule: CastingDataModule) -> Familiarity:
+    """What is familiar to who has seen the train and val images, as they are stored; some of them where they are many.
+
+    Training images count without augmentation: that a network stands other light better for it does not make other
+    light usual.
+    """
+    rows = np.concatenate([datamodule.rows["train"], datamodule.rows["val"]])
+    rows = np.sort(np.random.default_rng(0).permutation(rows)[:SAMPLED])
+    parts = rows if datamodule.groups is None else datamodule.groups[rows]
+    chunks = (torch.from_numpy(datamodule.block[rows[start : start + 256]]) for start in range(0, len(rows), 256))
+    return Familiarity.fit((datamodule.input_of(pixels) for pixels in chunks), parts)

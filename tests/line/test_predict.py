@@ -9,6 +9,7 @@ from pathlib import Path
 from queue import Empty, Queue
 
 import pytest
+from PIL import Image
 
 from castnet.line.inspector import Inspector
 from tests.conftest import castnet, start
@@ -32,11 +33,19 @@ def test_the_exit_code_tells_good_from_defective_from_trouble(
     good, defective = sorted_out[False][0], sorted_out[True][0]
     assert castnet("predict", model, good).returncode == 0
     assert castnet("predict", model, good, defective).returncode == 1
+    dark = tmp_path / "dark.png"
+    Image.new("L", (300, 300)).save(dark)
+    ran = castnet("predict", model, good, dark)
+    assert ran.returncode == 3
+    assert "unsure: unfamiliar" in ran.stdout
+    assert "2 images: 1 good, 0 defective, 1 unsure (" in ran.stdout
+    assert castnet("predict", model, dark, defective).returncode == 1
+    assert json.loads(castnet("predict", model, dark, "--json").stdout)["reason"] == "unfamiliar"
     torn = tmp_path / "torn.jpeg"
     torn.write_bytes(good.read_bytes()[:3000])
     ran = castnet("predict", model, torn, good, defective)
     assert ran.returncode == 2
-    assert f"not read    {torn}" in ran.stdout
+    assert f"not read             {torn}" in ran.stdout
     assert f"{defective}\n3 images: 1 good, 1 defective, 1 not read (threshold 0." in ran.stdout
 
 

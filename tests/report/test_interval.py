@@ -54,6 +54,7 @@ def test_a_run_with_known_parts_counts_them_and_one_without_says_so(
     with (tmp_path / "groups.csv").open("w", newline="") as table:
         csv.writer(table).writerows([("file", "group"), *((file, file.split("/")[1]) for file in files)])
     ran = run_train(f"data.groups={tmp_path / 'groups.csv'}", "trainer.max_epochs=1", folder="known")
+    assert ran.code == 0, ran.err
     known = json.loads((ran.folder / "metrics.json").read_text())
     assert [entry["parts"] for entry in known["classes"].values()] == [1, 1]
     assert known["escape_rate_interval"][1] >= 0.975  # one part says next to nothing

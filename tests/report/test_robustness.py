@@ -34,4 +34,8 @@ def test_evaluate_draws_the_table_on_request_clean_row_first(
     assert rows[0]["corruption"] == "clean"
     for rate in ("accuracy", "escape_rate", "overkill_rate"):
         assert float(rows[0][rate]) == pytest.approx(metrics[rate])
+    for rate in ("unsure_rate", "passed_rate"):
+        assert float(rows[0][rate]) == pytest.approx(metrics["verdicts"][rate])
+    darkest = next(row for row in rows if row["corruption"] == "darker" and row["dose"] == "0.6")
+    assert float(darkest["unsure_rate"]) > float(rows[0]["unsure_rate"])
     assert "Robustness" in ran.out

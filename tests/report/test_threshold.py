@@ -85,3 +85,19 @@ def test_the_costs_move_the_threshold_and_no_rule_leaves_it(run_train: Command) 
     ran = run_train("threshold.escape_cost=0", folder="refused")
     assert ran.code == 2
     assert "threshold.escape_cost=0: expected greater than 0" in ran.err
+
+
+def test_a_second_look_pays_between_two_cuts() -> None:
+    low, high = ThresholdRule(10, 1, None, review_cost=0.25).cuts(np.array([0.5]))
+    assert high is not None
+    assert (low, high) == (pytest.approx(0.025), pytest.approx(0.75))
+    for p in np.linspace(0.001, 0.999, 500):
+        cheapest = min((10 * p, "good"), (1 - p, "defective"), (0.25, "doubtful"))[1]
+        assert cheapest == ("good" if p < low else "defective" if p >= high else "doubtful")
+    assert ThresholdRule(10, 1, None).cuts(np.array([0.5])) == (1 / 11, None)
+
+
+@pytest.mark.parametrize(("cost", "rate"), [(0.0, None), (10 / 11, None), (0.1, 0.01)])
+def test_a_second_look_that_never_pays_is_refused(cost: float, rate: float | None) -> None:
+    with pytest.raises(UserError, match="review_cost"):
+        ThresholdRule(10, 1, rate, review_cost=cost)

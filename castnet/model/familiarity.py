@@ -1,0 +1,122 @@
+"""Whether an image is of what the network was trained on, told from the image alone."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+# A change smaller than this is nobody's business, however alike the training images are: of the mean grey level, with
+# white as 1, and of the logarithms of contrast and of each band's energy.
+NOTICED = 0.02
+FLOOR = 0.002  # of an energy, half a grey level, so that a flat image has a logarithm
+THUMBNAIL, STRUCTURES = 16, 32
+FOLDS = 5
+# Of the images held out, this share is to be familiar; each of two scores takes its part of what the rest may be.
+FAMILIAR = 0.995
+MARGIN = 1.1  # the cut lies this much further out, for parts that differ more than those held out did
+
+
+@dataclass(frozen=True)
+class Familiarity:
+    """Two distances from the training images, each divided by its cut; the larger one counts.
+
+    The appearance is a handful of numbers: mean, contrast and the energy of each octave of detail, from the finest to
+    the coarsest. Their Mahalanobis distance notices other light, another focus and other surfaces. The structure is a
+    thumbnail of 16 × 16, its own mean and contrast removed; what 32 principal components of the training images leave
+    of it notices another shape, a part that lies elsewhere and one that is half covered. Neither asks the network, so
+    that neither is surer of the images that the network has learnt by heart.
+
+    Attributes:
+        appearance_mean: float32 (k,), k by the size of the images.
+        whitening: float32 (k, k).
+        structure_mean: float32 (256,).
+        structures: float32 (256, 32 or fewer).
+        cuts: of both distances, float32 (2,).
+    """
+
+    appearance_mean: Tensor
+    whitening: Tensor
+    structure_mean: Tensor
+    structures: Tensor
+    cuts: Tensor
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """How unlike the training images each image is, float32 (n,): unfamiliar from 1 on.
+
+        Args:
+            images: the network's input, float32 (n, 1, image_size, image_size) in [0, 1].
+        """
+        distances = torch.stack([self._by_appearance(appearance(images)), self._by_structure(structure(images))], 1)
+        return (distances / self.cuts.to(images.device)).amax(1)
+
+    def _by_appearance(self, values: Tensor) -> Tensor:
+        return torch.linalg.vector_norm((values - self.appearance_mean.to(values)) @ self.whitening.to(values), dim=1)
+
+    def _by_structure(self, values: Tensor) -> Tensor:
+        values = values - self.structure_mean.to(values)
+        components = self.structures.to(values)
+        return torch.linalg.vector_norm(values - (values @ components) @ components.T, dim=1)
+
+    @classmethod
+    def fit(cls, batches: Iterable[Tensor], parts: NDArray[np.int64]) -> "Familiarity":
+        """What is familiar, and where that ends, from images that the network was trained and chosen on.
+
+        The cuts follow from images held out: five times a fifth of the parts is judged by the others, as conformal
+        prediction does it (cross-conformal, Vovk, Ann. Math. Artif. Intell. 74, 2015), with a margin. Where the parts
+        are not known, an image may be judged by copies of itself, which few numbers and the margin make up for.
+
+        Args:
+            batches: n images in all, float32 (…, 1, image_size, image_size) in [0, 1].
+            parts: which part each image shows, (n,); an image of which nothing is known is a part of its own.
+        """
+        found = [(appearance(images).double(), structure(images).double()) for images in batches]
+        seen, structures = (torch.cat(values) for values in zip(*found, strict=True))
+        _, parts = np.unique(parts, return_inverse=True)
+        folds = torch.from_numpy(np.random.default_rng(0).permutation(parts.max() + 1)[parts] % FOLDS)
+        distances = torch.zeros(len(seen), 2, dtype=torch.float64)
+        for fold in folds.unique():
+            others, held = cls._without_cuts(seen[folds != fold], structures[folds != fold]), folds == fold
+            distances[held] = torch.stack(
+                [others._by_appearance(seen[held]), others._by_structure(structures[held])], dim=1
+            )
+        cuts = MARGIN * torch.quantile(distances, FAMILIAR, dim=0, interpolation="higher")
+        whole = cls._without_cuts(seen, structures)
+        return cls(whole.appearance_mean, whole.whitening, whole.structure_mean, whole.structures, cuts.float())
+
+    @classmethod
+    def _without_cuts(cls, seen: Tensor, structures: Tensor) -> "Familiarity":
+        covariance = torch.cov(seen.T) if len(seen) > 1 else torch.zeros(seen.shape[1], seen.shape[1])
+        precision = torch.linalg.inv(covariance + NOTICED**2 * torch.eye(seen.shape[1]))
+        mean = structures.mean(0)
+        components = torch.linalg.eigh((structures - mean).T @ (structures - mean)).eigenvectors
+        kept = min(STRUCTURES, len(structures) // 4)  # as many as there are images would leave nothing of any of them
+        found = [seen.mean(0), torch.linalg.cholesky(precision), mean, components[:, components.shape[1] - kept :]]
+        return cls(*(values.float() for values in [*found, torch.ones(2)]))
+
+
+def appearance(images: Tensor) -> Tensor:
+    """Mean, log contrast and log energy of each octave of detail: float32 (n, k) from (n, 1, side, side) in [0, 1]."""
+    values = [images.mean((1, 2, 3)), (images.std((1, 2, 3)) + FLOOR).log()]
+    while images.shape[-1] >= 4:
+        coarser = F.avg_pool2d(images, 2)
+        even = 2 * coarser.shape[-1]
+        detail = images[..., :even, :even] - coarser.repeat_interleave(2, 2).repeat_interleave(2, 3)
+        values.append((detail.abs().mean((1, 2, 3)) + FLOOR).log())
+        images = coarser
+    return torch.stack(values, dim=1)
+
+
+def structure(images: Tensor) -> Tensor:
+    """Thumbnails without mean and contrast, float32 (n, 256) from (n, 1, side, side) in [0, 1]."""
+    side = images.shape[-1]
+    pixel, cell = torch.arange(side) * THUMBNAIL, torch.arange(THUMBNAIL)[:, None] * side
+    overlaps = torch.minimum(pixel + THUMBNAIL, cell + side) - torch.maximum(pixel, cell)
+    averages = overlaps.clamp(min=0).to(images) / side
+    thumbnails = (averages @ images[:, 0] @ averages.T).flatten(1)
+    thumbnails = thumbnails - thumbnails.mean(1, keepdim=True)
+    contrast = torch.linalg.vector_norm(thumbnails, dim=1, keepdim=True)
+    return thumbnails / (contrast + THUMBNAIL * NOTICED)
