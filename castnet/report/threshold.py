@@ -76,7 +76,11 @@ class ThresholdRule:
             )
 
     def cuts(self, p_defect: NDArray[np.floating]) -> tuple[float, float | None]:
-        """Up to where a casting is good and, if any is doubtful, from where it is defective, given P(defect) of validation images, (n,)."""
+        """Up to where a casting is good and, if any is doubtful, from where it is defective.
+
+        Args:
+            p_defect: calibrated P(defect) of the validation images, (n,).
+        """
         if self.review_cost is None:
             return self.threshold(p_defect), None
         return self.review_cost / self.escape_cost, 1 - self.review_cost / self.overkill_cost

@@ -60,7 +60,7 @@ def test_an_uploaded_casting_gets_the_inspectors_verdict_and_a_heat_map(
 ) -> None:
     verdict = inspector.inspect(test_images[0])
     upload(page, test_images[0])
-    expect(page.get_by_test_id("verdict")).to_have_text("Defective" if verdict.is_defect else "Good", timeout=30_000)
+    expect(page.get_by_test_id("verdict")).to_have_text(verdict.verdict.capitalize(), timeout=30_000)
     meter = page.get_by_role("meter")
     assert float(meter.get_attribute("aria-valuenow") or "nan") == pytest.approx(verdict.p_defect, abs=1e-4)
     expect(meter).to_contain_text(f"threshold {verdict.threshold:.3g}")
@@ -90,7 +90,7 @@ def test_bad_files_get_a_line_each_and_the_others_a_verdict(
     for file, row in zip(test_images, rows, strict=False):
         verdict = inspector.inspect(file)
         assert float(row["p_defect"]) == pytest.approx(verdict.p_defect, abs=1e-4)
-        assert row["verdict"] == ("defective" if verdict.is_defect else "good")
+        assert row["verdict"] == verdict.verdict
     assert [row["verdict"] for row in rows[-3:]] == ["not read"] * 3
 
 
