@@ -19,7 +19,7 @@ from castnet.imaging.listing import list_images
 from castnet.imaging.resample import area_average
 from castnet.line.inspector import Inspector, Verdict
 from castnet.line.serve import MAX_BODY, MAX_WAITING
-from castnet.model.classifier import load_classifier
+from castnet.model.classifier import VERDICTS, load_classifier
 from tests.conftest import castnet, start
 from tests.line.test_inspector import bomb
 
@@ -164,12 +164,13 @@ def test_http_and_inspector_judge_every_real_test_image_as_pytorch_does(
     classifier = load_classifier(model.with_suffix(".ckpt")).eval()
     pixels = torch.from_numpy(np.stack([area_average(decode(file), 64) for file in files]))
     with torch.inference_mode():
-        p_defect = classifier.defect_probability(classifier(network_input(pixels, 32)))
-    called_defective = (classifier.test_metrics.decide(p_defect) == classifier.test_metrics.defect).tolist()
+        inputs = network_input(pixels, 32)
+        p_defect = classifier.defect_probability(classifier(inputs))
+        decided = classifier.verdicts(p_defect, classifier.unfamiliarity(inputs)).tolist()
     with httpx.Client(base_url=address) as client:
         answers = [client.post("/inspect", content=file.read_bytes()).json() for file in files]
     verdicts = [asdict(verdict) for verdict in inspector.inspect_many(files) if isinstance(verdict, Verdict)]
     assert len(files) == len(verdicts) == 715
     for found in (answers, verdicts):
         assert [entry["p_defect"] for entry in found] == pytest.approx(p_defect.tolist(), abs=1e-5)
-        assert [entry["is_defect"] for entry in found] == called_defective
+        assert [VERDICTS.index(entry["reason"] or entry["verdict"]) for entry in found] == decided
