@@ -4,12 +4,16 @@ import argparse
 import os
 import signal
 import sys
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn, TextIO
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from castnet.errors import UserError, drop_output, extra, fail, printable
+
+if TYPE_CHECKING:
+    from castnet.line.predict import Record
 
 
 def _generate(args: argparse.Namespace) -> int:
@@ -51,17 +55,35 @@ def _predict(args: argparse.Namespace) -> int:
     if args.watch:
         from castnet.line.watch import watch
 
-        return watch(args.model, args.watch, args.form)
+        return watch(args.model, args.watch, args.form, _record(args))
     from castnet.line.predict import predict
 
-    return predict(args.model, args.paths, args.form)
+    return predict(args.model, args.paths, args.form, _record(args))
+
+
+def _record(args: argparse.Namespace) -> "Record | None":
+    """What makes the recorder that was asked for, if one was."""
+    if args.record is None:
+        return None
+    with extra("record"):
+        from castnet.line.record import Recorder
+
+    return partial(Recorder, args.record, keep=args.keep, keep_bytes=args.keep_bytes)
 
 
 def _serve(args: argparse.Namespace) -> int:
     with extra("serve"):
         from castnet.line.serve import serve
 
-    return serve(args.model, args.host, args.port)
+    return serve(
+        args.model,
+        args.host,
+        args.port,
+        record=_record(args),
+        shadow=args.shadow,
+        token_file=args.token_file,
+        insist=args.open,
+    )
 
 
 def _app(args: argparse.Namespace) -> int:
@@ -75,7 +97,20 @@ def _app(args: argparse.Namespace) -> int:
             from castnet.export.last_run import model_of_last_run
 
         args.model = model_of_last_run()
-    return launch(args.model, args.host, args.port)
+    return launch(args.model, args.host, args.port, insist=args.open)
+
+
+def _add_record(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--record", metavar="URL", help="keep every verdict: sqlite:///FILE or postgresql+psycopg://…")
+    command.add_argument(
+        "--keep",
+        choices=("none", "unsure", "rejected", "all"),
+        default="none",
+        help="which images it keeps too",
+    )
+    command.add_argument(
+        "--keep-bytes", type=int, default=1_000_000_000, metavar="N", help="bytes of images kept; the oldest go first"
+    )
 
 
 def parser() -> argparse.ArgumentParser:
@@ -128,18 +163,24 @@ def parser() -> argparse.ArgumentParser:
     form.add_argument("--json", dest="form", action="store_const", const="json", help="print one JSON object a line")
     form.add_argument("--csv", dest="form", action="store_const", const="csv", help="print CSV")
     predict.add_argument("--watch", type=Path, metavar="DIR", help="judge images as they come into a folder")
+    _add_record(predict)
     predict.set_defaults(run=_predict, form="table")
 
     serve = commands.add_parser("serve", help="judge images over HTTP")
     serve.add_argument("model", type=Path, help="what `castnet export` wrote")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     serve.add_argument("--port", type=int, default=8000, help="port to listen on (default: %(default)s)")
+    serve.add_argument("--shadow", type=Path, metavar="MODEL", help="record another model's verdicts beside these")
+    serve.add_argument("--token-file", type=Path, metavar="FILE", help="holds the token that requests must bear")
+    serve.add_argument("--open", action="store_true", help="listen on any address without a token")
+    _add_record(serve)
     serve.set_defaults(run=_serve)
 
     app = commands.add_parser("app", help="show the page on which to inspect castings")
     app.add_argument("model", type=Path, nargs="?", help="what `castnet export` wrote (default: the last run in runs/)")
     app.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     app.add_argument("--port", type=int, default=8501, help="port to listen on (default: %(default)s)")
+    app.add_argument("--open", action="store_true", help="listen on any address without a login")
     app.set_defaults(run=_app)
     return main
 

@@ -6,25 +6,41 @@ import sys
 from pathlib import Path
 
 from castnet.errors import UserError
+from castnet.line.access import is_this_machine
 
 PAGE = Path(__file__).with_name("page.py")
 UPLOAD_MB = 20  # of one file
 COLOURS = {"primaryColor": "#2f6db5", "textColor": "#1b2a3a", "secondaryBackgroundColor": "#f3f5f8"}
 
 
-def launch(model: Path, host: str, port: int) -> int:
+LOGIN = Path(".streamlit/secrets.toml")
+
+
+def has_login() -> bool:
+    """Whether Streamlit is told who may log in: https://docs.streamlit.io/develop/concepts/connections/authentication."""
+    return LOGIN.is_file() and "[auth" in LOGIN.read_text()
+
+
+def launch(model: Path, host: str, port: int, insist: bool = False) -> int:
     """Start the page; this process becomes its server and does not return.
 
     Args:
         model: what `castnet export` wrote.
         host: address to listen on.
         port: port to listen on.
+        insist: listen on any address without a login.
 
     Raises:
-        UserError: there is no such model, or the address cannot be listened on.
+        UserError: there is no such model, other machines could come in without a login, or the address cannot be
+            listened on.
     """
     if not model.is_file():
         raise UserError(f"{model}: no such file; `castnet export RUN -o {model}` makes one of a training run")
+    if not (is_this_machine(host) or has_login() or insist):
+        raise UserError(
+            f"--host {host}: whoever reaches that address would see the page; describe a login under [auth] in "
+            f"{LOGIN}, or insist with --open"
+        )
     try:
         socket.create_server((host, port)).close()
     except (OSError, OverflowError) as error:

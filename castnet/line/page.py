@@ -18,6 +18,7 @@ from castnet.drawn.folder import draw
 from castnet.errors import UserError
 from castnet.imaging.decode import decode
 from castnet.line.inspector import Inspector, Verdict
+from castnet.line.launch import has_login
 from castnet.line.predict import cell
 
 COLOURS = {"good": "#1f7a4d", "defective": "#b3261e", "unsure": "#8a5a00"}
@@ -209,6 +210,9 @@ def _row(casting: Casting, result: Verdict | UserError) -> dict[str, object]:
 def page(model: Path) -> None:
     st.set_page_config("castnet", page_icon="🔩", layout="wide")
     st.markdown(STYLE, unsafe_allow_html=True)
+    if has_login() and not st.user.is_logged_in:
+        st.button("Log in", on_click=st.login)
+        st.stop()
     inspector = load(str(model), model.stat().st_mtime_ns)
     with st.sidebar:
         show_card(inspector)

@@ -8,7 +8,9 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import track
@@ -17,6 +19,9 @@ from castnet.errors import UserError, printable
 from castnet.imaging.listing import Listing, list_images
 from castnet.line.inspector import Inspector, Verdict
 
+if TYPE_CHECKING:
+    from castnet.line.record import Recorder
+
 GOOD, DEFECT, TROUBLE, UNSURE = 0, 1, 2, 3  # exit codes
 BY_WEIGHT = (GOOD, UNSURE, DEFECT, TROUBLE)
 FIELDS = (
@@ -24,15 +29,17 @@ FIELDS = (
 )  # fmt: skip
 
 Result = Verdict | UserError
+Record = Callable[[str, Inspector, Path], "Recorder"]  # from who judges, with what, and its file
 
 
-def predict(model: Path, patterns: Sequence[str], form: str) -> int:
+def predict(model: Path, patterns: Sequence[str], form: str, record: Record | None = None) -> int:
     """Print a verdict for every image.
 
     Args:
         model: what `castnet export` wrote.
         patterns: files, folders (searched in depth) and glob patterns.
         form: `table`, `json` (one object a line) or `csv`.
+        record: what keeps the verdicts, if anything does.
 
     Returns:
         Exit code: 0 all castings are good, 1 some are defective, 2 some images could not be read; 3 some are unsure, if
@@ -58,9 +65,12 @@ def predict(model: Path, patterns: Sequence[str], form: str) -> int:
         transient=True,
         disable=sys.stdout.isatty() or len(files) == 1,
     )
-    for file, result in zip(files, progress, strict=True):
-        show(file, result)
-        codes.append(code(result))
+    with record("predict", inspector, model) if record else nullcontext() as recorder:
+        for file, result in zip(files, progress, strict=True):
+            show(file, result)
+            codes.append(code(result))
+            if recorder and isinstance(result, Verdict):
+                recorder.put_file(file, result)
     if form == "table":
         unread = f", {codes.count(TROUBLE):,} not read" if TROUBLE in codes else ""
         unsure = f", {codes.count(UNSURE):,} unsure" if UNSURE in codes else ""

@@ -1,6 +1,7 @@
 """The verdict over HTTP, for a line's control system: what `castnet serve` does."""
 
 import asyncio
+import hmac
 import logging
 import os
 import resource
@@ -9,15 +10,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Timer
 from types import FrameType
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import uvicorn
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import Depends, FastAPI, Header, HTTPException, Request, Response
 from starlette.requests import ClientDisconnect
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from castnet.errors import UserError
+from castnet.line.access import read_token
 from castnet.line.inspector import Inspector, Verdict
+from castnet.line.judge import Judge, judge_of
+from castnet.line.predict import Record
 
 MAX_BODY = 20_000_000  # bytes of one image file
 MAX_WAITING = 64  # requests taken in and not yet answered; further ones are told to come back
@@ -40,9 +44,25 @@ IMAGE_BODY = {
 }
 
 
-def application(inspector: Inspector) -> FastAPI:
-    """The HTTP interface to an inspector: `POST /inspect`, `GET /health`, and `/docs` made from these."""
-    app = FastAPI(title="castnet", version=inspector.card["castnet"], description=inspector.card["data"]["protocol"])
+def application(inspector: Inspector, judge: Judge, token: str | None = None) -> FastAPI:
+    """The HTTP interface to an inspector: `POST /inspect`, `GET /health`, and `/docs` made from these.
+
+    Args:
+        inspector: whose card is shown.
+        judge: gives the verdict on a body.
+        token: what every request must bear, if any.
+    """
+
+    def require_token(authorization: Annotated[str, Header()] = "") -> None:
+        if token and not hmac.compare_digest(authorization.encode(), f"Bearer {token}".encode()):
+            raise HTTPException(401, "expected a bearer token", {"WWW-Authenticate": "Bearer"})
+
+    app = FastAPI(
+        title="castnet",
+        version=inspector.card["castnet"],
+        description=inspector.card["data"]["protocol"],
+        dependencies=[Depends(require_token)],
+    )
     pool = ThreadPoolExecutor(os.cpu_count(), "inspect")
     waiting = 0
     app.state.draining = False
@@ -70,7 +90,7 @@ def application(inspector: Inspector) -> FastAPI:
             response.headers["Connection"] = "close"
         try:
             body = await _body(request, keep=True)
-            return await asyncio.get_running_loop().run_in_executor(pool, inspector.inspect, body)
+            return await asyncio.get_running_loop().run_in_executor(pool, judge, body)
         except UserError as error:
             raise HTTPException(422, str(error)) from error
         finally:
@@ -185,18 +205,34 @@ class _DrainingServer(uvicorn.Server):
             Timer(DRAIN_SECONDS, super().handle_exit, (sig, frame)).start()
 
 
-def serve(model: Path, host: str, port: int) -> int:
+def serve(
+    model: Path,
+    host: str,
+    port: int,
+    *,
+    record: Record | None = None,
+    shadow: Path | None = None,
+    token_file: Path | None = None,
+    insist: bool = False,
+) -> int:
     """Serve verdicts until terminated; what was taken in by then is still answered.
 
     Args:
         model: what `castnet export` wrote.
         host: address to listen on.
         port: port to listen on; 0 takes a free one.
+        record: what keeps the verdicts, if anything does.
+        shadow: another model, whose verdicts are recorded and answer nobody.
+        token_file: holds the token that requests must bear.
+        insist: listen on any address without one.
 
     Raises:
-        UserError: no such model, the address cannot be listened on, or too few files may be open at once.
+        UserError: no such model, other machines could come in unasked, the address cannot be
+            listened on, or too few files may be open at once.
     """
+    token = read_token(host, token_file, insist)
     inspector = Inspector(model)
+    judge = judge_of(model, inspector, record, shadow)
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     _Connection.most = min(MAX_CONNECTIONS, files - OTHER_FILES)
     if _Connection.most < 8:
@@ -206,7 +242,7 @@ def serve(model: Path, host: str, port: int) -> int:
     except (OSError, OverflowError) as error:
         raise UserError(f"{host}:{port}: cannot be listened on ({error}); name another --host or --port") from error
     config = uvicorn.Config(
-        application(inspector),
+        application(inspector, judge, token),
         loop="asyncio",
         http=_Connection,
         ws="none",

@@ -14,8 +14,8 @@ from pathlib import Path
 from castnet.errors import UserError
 from castnet.imaging.decode import open_file
 from castnet.imaging.listing import list_images
-from castnet.line.inspector import Inspector
-from castnet.line.predict import GOOD, TROUBLE, code, printer, worst
+from castnet.line.inspector import Inspector, Verdict
+from castnet.line.predict import GOOD, TROUBLE, Record, code, printer, worst
 
 STATE = ".castnet-inspected"
 POLL = 0.5  # seconds; a file that has not changed for as long may be complete
@@ -24,7 +24,7 @@ PATIENCE = 10.0  # seconds that a file which cannot be read is given, for its wr
 Version = tuple[int, int]  # size in bytes, time of modification in nanoseconds
 
 
-def watch(model: Path, folder: Path, form: str) -> int:
+def watch(model: Path, folder: Path, form: str, record: Record | None = None) -> int:
     """Print a verdict for every image that is in a folder or comes into it, until interrupted or terminated.
 
     Which images were inspected stands in the folder's `.castnet-inspected`, so that each is inspected once, also after
@@ -36,6 +36,7 @@ def watch(model: Path, folder: Path, form: str) -> int:
         model: what `castnet export` wrote.
         folder: searched in depth.
         form: `table`, `json` or `csv`, see `castnet.line.predict.predict`.
+        record: what keeps the verdicts, if anything does.
 
     Returns:
         Exit code, as of `castnet.line.predict.predict`.
@@ -59,7 +60,8 @@ def watch(model: Path, folder: Path, form: str) -> int:
     done = _read_state(folder)
     waiting: dict[Path, tuple[Version, float]] = {}  # what is not inspected yet, and since when it is as it is
     unreadable: dict[Path, UserError] = {}
-    with (folder / STATE).open("a") as state:
+    recording = record("watch", inspector, model) if record else contextlib.nullcontext()
+    with (folder / STATE).open("a") as state, recording as recorder:
         while not stop.wait(POLL):
             now, before = time.monotonic(), waiting
             listing = list_images(folder)
@@ -81,6 +83,8 @@ def watch(model: Path, folder: Path, form: str) -> int:
                 if isinstance(result, UserError) and now - since < PATIENCE:
                     continue
                 show(file, result)
+                if recorder and isinstance(result, Verdict):
+                    recorder.put_file(file, result)
                 state.write(_entry(folder, file, version))
                 state.flush()
                 done[file], exit_code = version, worst((exit_code, code(result)))

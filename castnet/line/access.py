@@ -1,0 +1,42 @@
+"""Who may come in: this machine, or whoever bears a token."""
+
+import ipaddress
+from pathlib import Path
+
+from castnet.errors import UserError
+
+SHORTEST_TOKEN = 16  # characters; a shorter one can be guessed
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether nobody but this machine reaches an address."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def read_token(host: str, token_file: Path | None, insist: bool) -> str | None:
+    """The token that requests must bear; none is needed where only this machine can make any.
+
+    Args:
+        host: address to listen on.
+        token_file: holds the token, or None.
+        insist: listen without a token, whatever the address.
+
+    Raises:
+        UserError: other machines could make requests without a token, or the file holds none.
+    """
+    if token_file is not None:
+        try:
+            token = token_file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{token_file}: cannot be read ({error})") from error
+        if len(token) < SHORTEST_TOKEN:
+            raise UserError(f"{token_file}: expected a token of {SHORTEST_TOKEN} characters or more")
+        return token
+    if not (is_this_machine(host) or insist):
+        raise UserError(
+            f"--host {host}: whoever reaches that address would be answered; name a --token-file, or insist with --open"
+        )
+    return None

@@ -1,0 +1,136 @@
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from castnet.errors import UserError
+from castnet.line.inspector import Inspector
+from castnet.line.record import Recorder, connect, images, models, verdicts
+from tests.conftest import castnet
+
+POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+
+
+def count(url: str) -> int:
+    with connect(url).connect() as connection:
+        return connection.execute(sa.select(sa.func.count()).select_from(verdicts)).scalar_one()
+
+
+def test_a_command_records_what_it_says(model: Path, castings: Path, tmp_path: Path, inspector: Inspector) -> None:
+    url = f"sqlite:///{tmp_path / 'record.db'}"
+    os.chdir(tmp_path)
+    ran = castnet("predict", model, castings / "test", "--record", url, "--keep", "rejected")
+    assert ran.returncode == 1, ran.stderr
+    with connect(url).connect() as connection:
+        rows = connection.execute(sa.select(verdicts)).all()
+        kept = connection.execute(sa.select(images.c.image, images.c.content)).all()
+        assert connection.execute(sa.select(models.c.model)).scalars().all() == [rows[0].model]
+    assert len(rows) == 12
+    for row in rows:
+        verdict = inspector.inspect(row.name)
+        assert (row.p_defect, row.verdict, row.reason) == (verdict.p_defect, verdict.verdict, verdict.reason)
+    assert {row.image for row in rows if row.verdict != "good"} == {image for image, _ in kept}
+    assert not list(tmp_path.glob(".castnet-spool/*/*")), "all is in the database"
+
+
+def test_the_oldest_images_go_beyond_the_bound(
+    inspector: Inspector, model: Path, test_images: list[Path], tmp_path: Path
+) -> None:
+    url, bound = f"sqlite:///{tmp_path / 'record.db'}", 30_000
+    with Recorder(url, "page", inspector, model, keep="all", keep_bytes=bound, spool=tmp_path) as recorder:
+        for file in test_images:
+            recorder.put_file(file, inspector.inspect(file))
+    with connect(url).connect() as connection:
+        sizes = connection.execute(sa.select(images.c.bytes)).scalars().all()
+    assert 0 < sum(sizes) <= bound
+    assert count(url) == len(test_images)
+
+
+def test_what_is_no_record_is_one_line(model: Path, test_images: list[Path]) -> None:
+    ran = castnet("predict", model, test_images[0], "--record", "mysql://user:secret@host/line")
+    assert (ran.returncode, ran.stderr.count("\n")) == (2, 1)
+    assert "secret" not in ran.stderr
+
+
+@pytest.fixture
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Callable[[str], None]]]:
+    """A PostgreSQL server of the test's own, and what starts and kills it."""
+    if not POSTGRES or os.getuid() != 0:
+        pytest.skip("no PostgreSQL server on this machine, or not root, as whom it is set up")
+    folder = Path("/tmp") / f"castnet-pg-{os.getpid()}"
+    folder.mkdir()
+    user = pwd.getpwnam("postgres")
+    os.chown(folder, user.pw_uid, user.pw_gid)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+
+    def run(*command: str) -> None:
+        as_user = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+        subprocess.run([*as_user, *command], check=True, capture_output=True, cwd=folder, timeout=60)
+
+    run(str(POSTGRES[-1] / "initdb"), "-D", str(folder / "data"), "-A", "trust", "-U", "line", "--no-sync")
+    control = [str(POSTGRES[-1] / "pg_ctl"), "-D", str(folder / "data"), "-l", str(folder / "log"), "-w"]
+    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+
+    def manage(action: str) -> None:
+        if action == "kill":
+            os.kill(int((folder / "data" / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+            time.sleep(1)
+        else:
+            run(*control, *(["-o", options] if action == "start" else ["-m", "immediate"]), action)
+
+    manage("start")
+    yield f"postgresql+psycopg://line@127.0.0.1:{port}/postgres", manage
+    manage("stop")
+    shutil.rmtree(folder)
+
+
+def test_verdicts_go_on_while_the_server_is_dead_and_stand_there_once(
+    postgres: tuple[str, Callable[[str], None]],
+    inspector: Inspector,
+    model: Path,
+    test_images: list[Path],
+    tmp_path: Path,
+) -> None:
+    url, manage = postgres
+    verdict, content = inspector.inspect(test_images[0]), test_images[0].read_bytes()
+    recorder = Recorder(url, "serve", inspector, model, spool=tmp_path)
+    for _ in range(100):
+        recorder.put("before", content, verdict)
+    while count(url) < 100:
+        time.sleep(0.1)
+    manage("kill")
+    start = time.perf_counter()
+    for _ in range(1000):
+        recorder.put("meanwhile", content, verdict)
+    assert time.perf_counter() - start < 5, "no verdict waits for the database"
+    recorder.close()
+    assert list(tmp_path.glob("*/*.jsonl")), "what could not be written is in the spool"
+    manage("start")
+    with Recorder(url, "serve", inspector, model, spool=tmp_path) as after:
+        after.put("after", content, verdict)
+    assert count(url) == 1101
+    assert not list(tmp_path.glob("*/*.jsonl"))
+
+
+def test_a_spool_replayed_again_adds_nothing(inspector: Inspector, model: Path, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'record.db'}"
+    verdict = inspector.inspect(b"P5 2 2 255 \x00\x01\x02\x03")
+    recorder = Recorder(url, "serve", inspector, model, spool=tmp_path / "spool")
+    recorder.put("once", b"image", verdict)
+    (spool,) = (tmp_path / "spool").rglob("*.jsonl")
+    written = spool.read_bytes()
+    recorder.close()
+    spool.write_bytes(written + written[:50])  # as if the process had died before it emptied it, while it wrote
+    Recorder(url, "serve", inspector, model, spool=tmp_path / "spool").close()
+    assert count(url) == 1
+    with pytest.raises(UserError, match="expected sqlite or postgresql"):
+        Recorder("mssql+pyodbc://host", "serve", inspector, model)
