@@ -185,6 +185,8 @@ class Recorder:
         """Write what is left, if the database takes it; the rest stays in the spool."""
         self._stop.set()
         self._thread.join(timeout=30)
+        if not self._thread.is_alive():
+            self._own.close()  # which unlocks it for who replays it
 
     def __enter__(self) -> "Recorder":
         return self
