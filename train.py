@@ -21,10 +21,10 @@ with extra("train"):
 
     from castnet import entry
     from castnet.data.datamodule import CastingDataModule
-    from castnet.drawn.weights import shipped
     from castnet.model.classifier import CastingClassifier, finish_checkpoint, load_classifier
+    from castnet.model.network import SMALLEST_IMAGE
     from castnet.model.resume import fit, require_resumable
-    from castnet.model.start import keep_of_start, read_weights
+    from castnet.model.start import keep_of_start
     from castnet.report.start import start_from
     from castnet.report.threshold import ThresholdRule, choose_operating_point
     from castnet.settings import Seed, Text, require
@@ -36,9 +36,10 @@ def train(cfg: DictConfig) -> dict[str, float]:
     require("ckpt_path", cfg.ckpt_path, Text | None)
     rule = entry.build("threshold", cfg.threshold, ThresholdRule) if cfg.get("threshold") else None
     datamodule = entry.build("data", cfg.data, CastingDataModule)
-    entry.check("model", cfg.model, CastingClassifier)  # it is built when its classes are known
-    start = cfg.model.start
-    weights = read_weights(shipped(cfg.data.image_size) if start == "drawn" else Path(start)) if start else None
+    # The model is built when its classes are known, and the image size, which may have to be found in the folder.
+    model = DictConfig({**cfg.model, "image_size": cfg.data.image_size or SMALLEST_IMAGE})
+    entry.check("model", model, CastingClassifier)
+    entry.read_start(cfg.model.start, model.image_size)  # refuses what are no weights before time is spent
     seed_everything(cfg.seed, workers=True)
     trainer = entry.build_trainer(
         cfg.trainer,
@@ -56,6 +57,8 @@ def train(cfg: DictConfig) -> dict[str, float]:
     datamodule.setup()
     print(datamodule.describe(), flush=True)
 
+    cfg.data.image_size = datamodule.hparams["image_size"]
+    weights = entry.read_start(cfg.model.start, cfg.data.image_size)
     classifier = entry.build("model", cfg.model, CastingClassifier, class_names=datamodule.folder.classes)
     if weights:
         print(start_from(classifier, weights, datamodule), flush=True)

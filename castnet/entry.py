@@ -24,8 +24,10 @@ from lightning.pytorch.accelerators import CPUAccelerator
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from castnet.drawn.weights import shipped
 from castnet.errors import UserError, fail
 from castnet.files import hold
+from castnet.model.start import Weights, read_weights
 from castnet.settings import Count, require
 from castnet.settings import check as check_arguments
 
@@ -111,6 +113,15 @@ def _quieten() -> None:
 
 def _is_no_advertisement(record: logging.LogRecord) -> bool:
     return "Tip: " not in record.getMessage()
+
+
+def read_start(start: str | None, image_size: int) -> Weights | None:
+    """The weights that a network of an image size starts from: `drawn` are those that ship, None is at random.
+
+    Raises:
+        UserError: there is no such file, or it is of another network.
+    """
+    return None if start is None else read_weights(shipped(image_size) if start == "drawn" else Path(start))
 
 
 def check(key: str, config: DictConfig, expected: type[Any]) -> None:

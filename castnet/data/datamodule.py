@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, RandomSampler, Sampler
 
 from castnet.data.augment import Augmentation, network_input
 from castnet.data.batches import Batch, PartSampler, PixelDataset
+from castnet.data.fit import fit_to_folder
 from castnet.data.folder import Folder, correct_labels, read_folder
 from castnet.data.groups import read_groups, read_slices
 from castnet.data.pixels import pixel_block
@@ -38,7 +39,7 @@ class CastingDataModule(LightningDataModule):
         root: folder of images, see `castnet.data.folder.read_folder`.
         defect_class: the class folder of defective castings.
         generate: `n`, `seed` and `pairs` of the generated castings.
-        image_size: side of the network's input in pixels.
+        image_size: side of the network's input in pixels; None lets `setup` find it, see `castnet.data.fit`.
         oversample: images are stored and augmented at this many times `image_size` and averaged down afterwards.
         resample: how images are reduced to the stored size, `area` or `nearest`.
         batch_size: images in a batch.
@@ -59,7 +60,8 @@ class CastingDataModule(LightningDataModule):
         val_fraction: share of the training images held out for validation.
         test_fraction: share held out for testing where the root has no test/.
         seed: seed of the split.
-        augmentation: arguments of `castnet.data.augment.Augmentation`; None leaves images as they are.
+        augmentation: arguments of `castnet.data.augment.Augmentation`, of which `setup` finds those that are None; None
+            leaves images as they are.
         augment_val: whether validation images are augmented too, as Keras' validation_split does.
         cache_dir: folder for decoded pixels.
         num_workers: processes that fetch batches; 0 is fastest while the pixels are in memory.
@@ -73,7 +75,7 @@ class CastingDataModule(LightningDataModule):
         root: Text,
         defect_class: Text,
         generate: Generated | None,
-        image_size: ImageSize,
+        image_size: ImageSize | None,
         oversample: Annotated[int, Field(ge=1, le=8)],
         resample: Literal["area", "nearest"],
         batch_size: Annotated[int, Field(ge=1, le=65536)],
@@ -106,6 +108,7 @@ class CastingDataModule(LightningDataModule):
         self.augmentation = None if augmentation is None else _augmentation(augmentation)
         self.test_subset = "test"
         self._folder: Folder | None = None
+        self.fitted = ""
 
     def prepare_data(self) -> None:
         obtain(self.hparams["source"], Path(self.hparams["root"]), self.hparams["generate"])
@@ -125,11 +128,10 @@ class CastingDataModule(LightningDataModule):
         corrections = self.hparams["corrections"] or {}
         # Else test images keep their class, so that figures compare with those of others.
         everywhere = judged_by_part(self.hparams) and self.test_subset != "all"
-        if self.test_subset == "all":
-            self.rows = {"all": np.arange(len(folder.files))}
-        else:
-            corrected = correct_labels(folder, corrections, NONE) if everywhere else folder
-            self.rows = subsets(corrected, self.groups, self.hparams)
+        corrected = correct_labels(folder, corrections, NONE) if everywhere else folder
+        everything = {"all": np.arange(len(folder.files))}
+        self.rows = everything if self.test_subset == "all" else subsets(corrected, self.groups, self.hparams)
+        self._fit(folder)
         side = self.hparams["image_size"] * self.hparams["oversample"]
         self.block = pixel_block(folder.paths, side, self.hparams["resample"], Path(self.hparams["cache_dir"]))
         self._folder = correct_labels(folder, corrections, NONE if everywhere else self.rows[self.test_subset])
@@ -138,6 +140,24 @@ class CastingDataModule(LightningDataModule):
                 only = ", ".join(folder.classes[label] for label in found) or "of no class"
                 raise UserError(f"data.root={folder.root}: the {subset} images are all {only}; rates need both classes")
         self.n_corrected = int((self._folder.labels != folder.labels).sum())
+
+    def _fit(self, folder: Folder) -> None:
+        """Find the settings that are None in the training images, and leave all others as they are."""
+        augmentation = self.hparams["augmentation"]
+        if self.hparams["image_size"] is not None and None not in (augmentation or {}).values():
+            return
+        rows = self.rows["train"]
+        defective = folder.labels[rows] == folder.classes.index(self.hparams["defect_class"])
+        parts = rows if self.groups is None else self.groups[rows]
+        found = fit_to_folder([folder.paths[row] for row in rows], defective, parts)
+        self.hparams["image_size"] = self.hparams["image_size"] or found.image_size
+        if augmentation is not None:
+            self.hparams["augmentation"] = {
+                name: getattr(found, name) if value is None else value for name, value in augmentation.items()
+            }
+            self.augmentation = _augmentation(self.hparams["augmentation"])
+        self.save_hyperparameters(dict(self.hparams))  # what was found is what loggers and checkpoints are to keep
+        self.fitted = found.describe()
 
     @property
     def folder(self) -> Folder:
@@ -162,7 +182,8 @@ class CastingDataModule(LightningDataModule):
         summary = self.summary()
         sizes = ", ".join(f"{sum(counts.values()):,} {subset}" for subset, counts in summary["counts"].items())
         corrected = f", {self.n_corrected} of them under a corrected label" if self.n_corrected else ""
-        return f"data={summary['source']} in {summary['root']}: {sizes}{corrected}. {summary['protocol']}"
+        line = f"data={summary['source']} in {summary['root']}: {sizes}{corrected}. {summary['protocol']}"
+        return f"{line}\n{self.fitted}" if self.fitted else line
 
     def test_slices(self) -> dict[str, NDArray[np.bool_]]:
         """Test images to judge by themselves, bool (n,) by name.
@@ -271,7 +292,7 @@ def load_datamodule(ckpt_path: Path, class_names: Sequence[str], **source: Any) 
 
 def _augmentation(settings: dict[str, Any]) -> Augmentation:
     """The augmentation of these settings, which may come from a checkpoint and so name no code to run."""
-    settings = dict(settings)
+    settings = {name: value for name, value in settings.items() if value is not None}
     if (named := settings.pop("_target_", None)) is not None:  # checkpoints of castnet 0.1 have it
         require("data.augmentation._target_", named, Literal["castnet.data.augment.Augmentation"])
     check("data.augmentation", Augmentation.__init__, settings)

@@ -20,6 +20,7 @@ from castnet.model.classifier import CastingClassifier
 from castnet.report import figures
 from castnet.report.evaluation import Evaluation
 from castnet.report.explain import overlays
+from castnet.report.learnt import advice
 
 SAMPLES_PER_CLASS = 5
 # Settings that do not shape the result and would crowd the HParams tab.
@@ -170,3 +171,6 @@ class TestReport(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "test":  # by now the progress bar has left the terminal
             Console().print(self.evaluation.table())
+            settings = cast(CastingDataModule, trainer.datamodule).hparams  # type: ignore[attr-defined]
+            if (found := self.evaluation.validation) and (line := advice(found, settings)):
+                print(line)

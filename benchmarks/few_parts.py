@@ -1,0 +1,89 @@
+"""How many photographs of a new day it takes: AUROC on all other parts, from a random and from a drawn start.
+
+    python benchmarks/few_parts.py data.root=FOLDER
+    python benchmarks/few_parts.py --draws 2 --handfuls 1,4 4,4 --out few data.root=FOLDER
+
+learns `experiment=few` for every handful (good, defective), start and draw of parts, prints mean and worst over the
+draws, and writes OUT.json and OUT.png. What follows are overrides of train.py. "none" is the start itself: a learning
+rate that changes nothing.
+"""
+
+import argparse
+import io
+import json
+import tempfile
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import numpy as np
+from hydra import compose, initialize_config_dir
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from castnet import entry
+from castnet.report.figures import BAD, GOOD
+from train import train
+
+CONF = Path(__file__).parents[1] / "conf"
+STARTS = {"random": "null", "drawn": "drawn"}
+QUIET = ["~callbacks.progress_bar", "~callbacks.summary", "~callbacks.pictures", "~logger"]
+NONE = ["data.shots=[1,1]", "model.lr=1e-12", "data.epoch_images=null"]
+Found = dict[str, dict[str, list[float]]]
+
+
+def auroc(handful: str, start: str, draw: int, overrides: list[str]) -> float:
+    """AUROC on the parts not learnt, after one draw of a handful such as "4,4", or none."""
+    asked = NONE if handful == "none" else [f"data.shots=[{handful}]"]
+    with tempfile.TemporaryDirectory() as folder:
+        own = ["experiment=few", f"model.start={start}", f"seed={draw}", f"paths.output_dir={folder}"]
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = compose("train", [*own, *QUIET, *asked, *overrides])
+        with redirect_stdout(io.StringIO()):
+            train(cfg)
+        measured: float = json.loads((Path(folder) / "metrics.json").read_text())["auroc"]
+    return measured
+
+
+def draw_curves(found: Found) -> Figure:
+    """AUROC against the handful: the mean over the draws as a line, from worst to best as a band."""
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    axis = figure.subplots()
+    for (start, handfuls), colour in zip(found.items(), (BAD, GOOD), strict=True):
+        values = np.array(list(handfuls.values()))
+        names = [name.replace(",", " + ") for name in handfuls]
+        axis.plot(names, values.mean(1), marker="o", color=colour, label=f"{start} start")
+        axis.fill_between(names, values.min(1), values.max(1), color=colour, alpha=0.15, linewidth=0)
+    axis.set(xlabel="good + defective parts learnt", ylabel="AUROC on all other parts")
+    axis.legend(frameon=False)
+    axis.grid(alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--draws", type=int, default=10)
+    parser.add_argument("--handfuls", nargs="+", default=["1,1", "1,4", "4,4", "8,8"], metavar="GOOD,DEFECTIVE")
+    parser.add_argument("--out", type=Path, default=Path("few_parts"))
+    args, overrides = parser.parse_known_args()
+    handfuls = ["none", *(word for word in args.handfuls if "=" not in word)]
+    overrides += [word for word in args.handfuls if "=" in word]
+    found: Found = {start: {handful: [] for handful in handfuls} for start in STARTS}
+    work = [(start, handful, draw) for draw in range(args.draws) for start in STARTS for handful in handfuls]
+    for start, handful, draw in track(work, "Learning handfuls", console=Console(stderr=True), transient=True):
+        found[start][handful].append(auroc(handful, STARTS[start], draw, overrides))
+    table = Table(title=f"AUROC on all other parts, {args.draws} draws: mean (worst)", title_justify="left")
+    for column in ("good, defective parts learnt", *(f"{start} start" for start in STARTS)):
+        table.add_column(column)
+    for handful in handfuls:
+        values = [found[start][handful] for start in STARTS]
+        table.add_row(handful, *(f"{np.mean(of):.4f} ({min(of):.4f})" for of in values))
+    Console().print(table)
+    args.out.with_suffix(".json").write_text(json.dumps(found, indent=2) + "\n")
+    draw_curves(found).savefig(args.out.with_suffix(".png"), dpi=120)
+
+
+if __name__ == "__main__":
+    entry.guard(main)

@@ -1,0 +1,160 @@
+"""A recipe that fits itself to a folder: how many pixels its defects need, and how its good parts may lie."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from castnet.data.split import Indices
+from castnet.imaging.decode import Grey, decode
+from castnet.imaging.resample import RESAMPLE
+
+SIZES = (64, 128)
+LOOKED_AT = 600
+# More pixels cost four times the work, so they must tell noticeably more.
+WORTH = 0.01
+FOLDS = 5
+# Turned or mirrored, good images may lie this much farther from the others than as they are: parts that lie in any way
+# have 1.0, and arrows that point up 1.1 or more for every turn.
+ALIKE = 1.1
+COARSE = 16
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What was found in a folder.
+
+    Attributes:
+        image_size: side of the network's input in pixels.
+        turns, rotation, flip: for `castnet.data.augment.Augmentation`.
+        aurocs: how well random features tell the classes apart at each of `SIZES`.
+    """
+
+    image_size: int
+    turns: int
+    rotation: float
+    flip: bool
+    aurocs: dict[int, float]
+
+    def describe(self) -> str:
+        """One line for people."""
+        told = ", ".join(f"{auroc:.3f} at {size}" for size, auroc in self.aurocs.items())
+        free = "any" if self.rotation == 180 else {1: "no", 2: "half", 4: "quarter"}[self.turns]
+        mirrored = "mirrored too" if self.flip else "not mirrored"
+        return (
+            f"Fitted to the folder's training images: {self.image_size} pixels (AUROC of random features: {told}); "
+            f"good parts keep their look under {free} turns, {mirrored}."
+        )
+
+
+def fit_to_folder(paths: Sequence[Path], defective: NDArray[np.bool_], parts: Indices) -> Fit:
+    """Look at up to 600 training images of a folder and choose what a recipe should not take for granted.
+
+    Args:
+        paths: the training images, (n,).
+        defective: whether each is of a defective part, (n,).
+        parts: which part each shows, int64 (n,).
+
+    Raises:
+        UserError: an image cannot be read.
+    """
+    chosen = np.random.default_rng(0).permutation(len(paths))[:LOOKED_AT]
+    images = np.stack([RESAMPLE["area"](decode(paths[row]), max(SIZES)) for row in chosen])
+    defective, parts = defective[chosen], parts[chosen]
+    aurocs = {size: _auroc(random_features(images, size), defective, parts) for size in SIZES}
+    small, large = SIZES
+    good, of_part = images[~defective], parts[~defective]
+    turns, rotation, flip = ways_to_lie(good, of_part)
+    return Fit(large if aurocs[large] >= aurocs[small] + WORTH else small, turns, rotation, flip, aurocs)
+
+
+def random_features(images: Grey, size: int) -> NDArray[np.float32]:
+    """What a network of this size could learn from, without learning: float32 (n, 384).
+
+    Three random convolutions, each rectified and pooled, tell much of what learnt ones tell (Saxe
+    et al., On random weights and unsupervised feature learning, ICML 2011). Maximum, mean and deviation over the places
+    leave out where something is.
+
+    Args:
+        images: uint8 (n, side, side), side a multiple of size.
+        size: side in pixels to which they are averaged.
+    """
+    generator = torch.Generator().manual_seed(0)
+    kernels = [
+        torch.randn(out, into, 3, 3, generator=generator) * (2 / (9 * into)) ** 0.5
+        for into, out in ((1, 32), (32, 64), (64, 128))
+    ]
+    found = []
+    for batch in torch.from_numpy(images).split(64):
+        maps = F.avg_pool2d(batch[:, None].float() / 64 - 2, images.shape[-1] // size)
+        for kernel in kernels:
+            maps = F.max_pool2d(F.conv2d(maps, kernel).relu(), 2)
+        places = maps.flatten(2)
+        found.append(torch.cat([places.amax(2), places.mean(2), places.std(2)], 1))
+    return torch.cat(found).numpy()
+
+
+def _auroc(features: NDArray[np.float32], defective: NDArray[np.bool_], parts: Indices) -> float:
+    """Cross-validated by part; 0.5 where a class has too few parts for that."""
+    if min(len(np.unique(parts[defective])), len(np.unique(parts[~defective]))) < FOLDS:
+        return 0.5
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=500))
+    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
+    scores = cross_val_predict(classifier, features, defective, groups=parts, cv=folds, method="decision_function")
+    return float(roc_auc_score(defective, scores))
+
+
+def ways_to_lie(good: Grey, parts: Indices) -> tuple[int, float, bool]:
+    """Which turns and mirror images of good parts look like other good parts.
+
+    Compared is the median distance of a moved image from all images of other parts with that of the image as it is,
+    at 16 × 16 pixels, mean and contrast taken away. Few parts prove nothing, and are left as they lie.
+
+    Args:
+        good: uint8 (n, side, side).
+        parts: which part each shows, int64 (n,).
+
+    Returns:
+        `turns`, `rotation` in degrees and `flip` for `castnet.data.augment.Augmentation`.
+    """
+    if len(np.unique(parts)) < FOLDS:
+        return 1, 0.0, False
+    still, others = _coarse(good), parts[:, None] != parts
+    usual = _distance(still, still, others)
+
+    def keeps(moved: Grey) -> bool:
+        return _distance(_coarse(moved), still, others) <= ALIKE * usual
+
+    flip = keeps(good[:, :, ::-1])
+    if keeps(_rotated(good, 45)) and keeps(_rotated(good, 100)):
+        return 1, 180.0, flip
+    half, quarter = keeps(good[:, ::-1, ::-1]), keeps(np.rot90(good, axes=(1, 2)))
+    return 4 if half and quarter else 2 if half else 1, 5.0 if keeps(_rotated(good, 5)) else 0.0, flip
+
+
+def _coarse(images: Grey) -> NDArray[np.float32]:
+    step = images.shape[-1] // COARSE
+    cells = images.reshape(len(images), COARSE, step, COARSE, step).mean(axis=(2, 4)).reshape(len(images), -1)
+    cells = cells - cells.mean(axis=1, keepdims=True)
+    return (cells / np.maximum(cells.std(axis=1, keepdims=True), 1)).astype(np.float32)
+
+
+def _distance(moved: NDArray[np.float32], still: NDArray[np.float32], others: NDArray[np.bool_]) -> float:
+    squares = (moved**2).sum(1)[:, None] + (still**2).sum(1) - 2 * moved @ still.T
+    return float(np.median(np.sqrt(np.maximum(squares, 0))[others]))
+
+
+def _rotated(images: Grey, degrees: float) -> Grey:
+    side = images.shape[-1]
+    turn = cv2.getRotationMatrix2D(((side - 1) / 2, (side - 1) / 2), degrees, 1)
+    return np.stack([cv2.warpAffine(image, turn, (side, side), borderMode=cv2.BORDER_REPLICATE) for image in images])

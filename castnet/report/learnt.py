@@ -1,0 +1,38 @@
+"""Whether a run has learnt anything, and what to try if not."""
+
+from collections.abc import Mapping
+from typing import Any
+
+# Chance is 0.5; validation sets of a few dozen images stray from it by about 0.1.
+LEAST_AUROC = 0.65
+WHOLE = 0.95
+
+
+def advice(validation: Mapping[str, float], data: Mapping[str, Any]) -> str | None:
+    """One line for a run that tells its validation images no better than chance, or rejects or passes a class whole.
+
+    Args:
+        validation: metrics of the validation images at the operating point.
+        data: settings of the `CastingDataModule`.
+
+    Returns:
+        What was found and what to try, the likeliest first; None where the run has learnt something.
+    """
+    found = []
+    if validation["auroc"] < LEAST_AUROC:
+        found.append(f"AUROC is {validation['auroc']:.2f}, where chance has 0.5")
+    if validation["overkill_rate"] >= WHOLE:
+        found.append(f"{validation['overkill_rate']:.0%} of the good parts are rejected")
+    if validation["escape_rate"] >= WHOLE:
+        found.append(f"{validation['escape_rate']:.0%} of the defects pass")
+    if not found:
+        return None
+    tries = []
+    if data["image_size"] < 128:
+        tries.append("data.image_size=128, since defects may be too small to be seen")
+    tries.append("more epochs (trainer.max_epochs)")
+    tries.append(f"`castnet audit {data['root']}`, since labels may contradict each other")
+    tries.append("more parts, above all of the rarer class")
+    return (
+        f"This run has learnt nothing to rely on: on validation images {' and '.join(found)}. Try {'; '.join(tries)}."
+    )

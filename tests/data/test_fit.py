@@ -1,0 +1,68 @@
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from castnet.data.datamodule import CastingDataModule
+from castnet.data.fit import fit_to_folder, ways_to_lie
+from castnet.model.classifier import load_classifier
+from tests.conftest import Command
+
+
+def parts_of(kind: str, count: int = 40) -> np.ndarray:
+    """Good parts, uint8 (count, 128, 128): discs lie in any way, arrows point up, and bars lie along a diagonal."""
+    random = np.random.default_rng(0)
+    images = random.normal(100, 6, (count, 128, 128)).clip(0, 255).astype(np.uint8)
+    for image in images:
+        middle = 64 + random.integers(-8, 9, 2)
+        if kind == "disc":
+            cv2.circle(image, middle.tolist(), 40, 200, -1)
+        elif kind == "arrow":
+            cv2.fillPoly(image, [middle + np.array([[0, -40], [-25, 10], [25, 10]])], 200)
+        else:
+            cv2.line(image, (middle - 40).tolist(), (middle + 40).tolist(), 200, 20)
+    return images
+
+
+@pytest.mark.parametrize(
+    ("kind", "turns", "free", "flip"), [("disc", 1, True, True), ("arrow", 1, False, True), ("bar", 2, False, False)]
+)
+def test_good_parts_are_turned_and_mirrored_only_as_they_keep_their_look(
+    kind: str, turns: int, free: bool, flip: bool
+) -> None:
+    found = ways_to_lie(parts_of(kind), np.arange(40))
+    assert (found[0], found[1] == 180, found[2]) == (turns, free, flip)
+
+
+def test_few_parts_prove_nothing_and_stay_as_they_lie() -> None:
+    assert ways_to_lie(parts_of("disc"), np.arange(40) // 10) == (1, 0, False)
+
+
+@pytest.mark.parametrize(("radius", "size"), [(12, 64), (1, 128)])
+def test_small_defects_ask_for_more_pixels(tmp_path: Path, radius: int, size: int) -> None:
+    random = np.random.default_rng(1)
+    paths, defective = [], np.arange(120) % 2 == 0
+    for row, has_defect in enumerate(defective):
+        image = cv2.GaussianBlur(random.normal(128, 60, (128, 128)).clip(0, 255).astype(np.uint8), (0, 0), 2)
+        if has_defect:
+            step = -1 if radius == 1 else 1
+            at = random.integers(20, 108, 2)
+            # A pair of a bright and a dark dot side by side averages out at half the pixels.
+            cv2.circle(image, at.tolist(), radius, 255, -1)
+            if radius == 1:
+                image[at[1] - 1 : at[1] + 3, at[0] - 1 : at[0] + 3] = np.indices((4, 4)).sum(0) % 2 * 255 * -step
+        paths.append(tmp_path / f"{row}.png")
+        Image.fromarray(image).save(paths[-1])
+    assert fit_to_folder(paths, defective, np.arange(120)).image_size == size
+
+
+def test_a_run_fits_itself_to_the_folder_and_says_so(run_train: Command) -> None:
+    ran = run_train("experiment=folder", "data.image_size=null", "data.epoch_images=100", "trainer.max_epochs=1")
+    assert ran.code == 0, ran.err
+    assert "Fitted to the folder's training images: " in ran.out
+    kept = CastingDataModule.load_from_checkpoint(ran.folder / "checkpoints" / "best.ckpt", weights_only=True).hparams
+    assert kept["image_size"] in (64, 128)
+    assert None not in kept["augmentation"].values()
+    assert load_classifier(ran.folder / "checkpoints" / "best.ckpt").hparams["image_size"] == kept["image_size"]

@@ -1,0 +1,33 @@
+import pytest
+
+from castnet.report.learnt import advice
+from tests.conftest import Command
+
+FINE = {"auroc": 0.99, "escape_rate": 0.02, "overkill_rate": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("worse", "said"),
+    [
+        ({"auroc": 0.52}, "AUROC is 0.52, where chance has 0.5"),
+        ({"overkill_rate": 1.0}, "100% of the good parts are rejected"),
+        ({"escape_rate": 1.0}, "100% of the defects pass"),
+    ],
+)
+def test_a_run_that_learnt_nothing_is_told_what_to_try(worse: dict[str, float], said: str) -> None:
+    line = advice({**FINE, **worse}, {"image_size": 64, "root": "parts"})
+    assert line is not None
+    assert said in line
+    assert "data.image_size=128" in line
+    assert "castnet audit parts" in line
+
+
+def test_pixels_are_not_asked_for_where_there_are_enough_and_nothing_where_all_is_well() -> None:
+    assert "image_size" not in (advice({**FINE, "auroc": 0.5}, {"image_size": 128, "root": "parts"}) or "")
+    assert advice(FINE, {"image_size": 64, "root": "parts"}) is None
+
+
+def test_it_is_the_last_line_of_a_run(run_train: Command) -> None:
+    ran = run_train("trainer.max_epochs=1", "model.lr=1e-12")
+    assert ran.code == 0, ran.err
+    assert ran.out.strip().splitlines()[-1].startswith("This run has learnt nothing to rely on")
