@@ -54,7 +54,7 @@ def changed(image: Grey, rng: Generator) -> Grey:
     shift = centre + rng.uniform(-6, 6, 2) - warp @ centre
     light = cv2.warpAffine(
         light.astype(np.float32), np.hstack([warp, shift[:, None]]), image.shape[::-1], borderMode=cv2.BORDER_REPLICATE
-    )
+    ).astype(np.float32)
     curve = np.exp(rng.uniform(-0.45, 0.45))
     light = 255 * (np.clip(light * np.exp(rng.uniform(-0.15, 0.15)), 0, 255) / 255) ** curve
     grain = cv2.GaussianBlur(rng.standard_normal(image.shape, dtype=np.float32), (0, 0), 0.5)
@@ -74,7 +74,7 @@ def main() -> None:
 
     known = OmegaConf.load(CONF / "casting.yaml")
     folder = read_folder(args.root, "def_front")
-    folder = correct_labels(folder, OmegaConf.to_container(known)["corrections"], np.empty(0, np.int64))  # type: ignore[call-overload, index]
+    folder = correct_labels(folder, OmegaConf.to_container(known)["corrections"], np.empty(0, np.int64))  # type: ignore[arg-type, call-overload, index]
     groups, rng = read_groups(CONF / "casting_clean.csv", folder.files), np.random.default_rng(0)
     chosen = []
     for group in np.unique(groups):

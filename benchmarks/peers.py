@@ -167,8 +167,8 @@ class Peers:
         """How far the oddest patch of an image lies from a memory that holds patches of good training images."""
         good = self.patches[self.where(train[~self.defective(train)])].reshape(-1, 152)
         rng = np.random.default_rng(0)
-        good = good[rng.permutation(len(good))[:GOOD_PATCHES]].astype(np.float32)
-        memory = torch.from_numpy(good[farthest(good, min(MEMORY, len(good)))])
+        good_patches = good[rng.permutation(len(good))[:GOOD_PATCHES]].astype(np.float32)
+        memory = torch.from_numpy(good_patches[farthest(good_patches, min(MEMORY, len(good_patches)))])
 
         def score(rows: Indices) -> Floats:
             found = [torch.from_numpy(self.patches[row]).float() for row in self.where(rows)]
@@ -305,7 +305,7 @@ def main() -> None:
     peers = Peers(data, chosen)
 
     def judge(margins: Floats) -> Pooled:
-        return Pooled(files, labels, peers.defective(test), parts[test], margins, True)
+        return Pooled(files, labels, peers.defective(test), parts[test], margins.astype(np.float64), True)
 
     with initialize_config_dir(CONF, version_base="1.3"):
         print(drawings_row(overrides, test, judge), flush=True)

@@ -160,7 +160,7 @@ def agree_everywhere(a: Spectrum, b: Spectrum) -> NDArray[np.bool_]:
     pad = ((0, 0), (0, 0), (FREQUENCIES.start, 0))
     one, other = (np.fft.irfft(np.pad(spectra, pad), n=PLACED_ANGLES) for spectra in (a, turned))
 
-    def placed(products: Floats) -> Floats:
+    def placed(products: NDArray[np.floating]) -> NDArray[np.floating]:
         places = products.reshape(len(a), BANDS, len(RADII) // BANDS, SECTORS, PLACED_ANGLES // SECTORS)
         return places.sum((2, 4)).reshape(len(a), -1)
 

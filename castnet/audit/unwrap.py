@@ -1,5 +1,6 @@
 """A casting unwrapped around its centre: shift, scale, stretch and tilt are gone, and a rotation is a mere shift."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -11,7 +12,7 @@ from castnet.imaging.decode import Grey
 Floats = NDArray[np.float32]
 Spectrum = NDArray[np.complex64]
 # As OpenCV has it: centre, diameters, degrees.
-Ellipse = tuple[tuple[float, float], tuple[float, float], float]
+Ellipse = tuple[Sequence[float], Sequence[float], float]
 
 WORKING_SIZE = 300
 # In units of the opening's radius: from inside the hub to just inside the rim. Beyond it lies what the camera or an
@@ -112,7 +113,7 @@ def _dark_ellipse(image: Grey, around: Ellipse | None = None) -> Ellipse | None:
     for share in (0.9, 0.75, 0.6, 0.45):  # shadows and grooves join the opening at the higher ones
         dark = (image < share * otsu).astype(np.uint8)
         if around is not None:
-            dark &= inside
+            dark &= inside.astype(np.uint8)
         outlines, _ = cv2.findContours(dark, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE, offset=(left, top))
         for outline in outlines:
             if (area := cv2.contourArea(outline)) < least:
@@ -132,7 +133,7 @@ def _dark_ellipse(image: Grey, around: Ellipse | None = None) -> Ellipse | None:
     return found
 
 
-def _refitted(ellipse: Ellipse, points: NDArray[np.generic]) -> Ellipse:
+def _refitted(ellipse: Ellipse, points: NDArray[np.integer | np.floating]) -> Ellipse:
     """Fit an ellipse to the points (n, 2) that it nearly passes, twice: a chip at the edge must not pull it aside."""
     for _ in range(2):
         near = points[np.abs(_distance(points, ellipse) - 1) < ON_ELLIPSE]
@@ -145,7 +146,7 @@ def _axes(degrees: float) -> NDArray[np.float64]:
     return np.array([[cos, -sin], [sin, cos]])
 
 
-def _distance(points: NDArray[np.generic], ellipse: Ellipse) -> NDArray[np.float64]:
+def _distance(points: NDArray[np.integer | np.floating], ellipse: Ellipse) -> NDArray[np.float64]:
     """Distance of points (n, 2) from an ellipse's centre in units of the ellipse: (n,)."""
     centre, diameters, degrees = ellipse
     along = (points - np.array(centre)) @ _axes(degrees) * (2 / np.maximum(diameters, 1e-6))
