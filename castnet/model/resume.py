@@ -45,6 +45,8 @@ class RandomState(Callback):
             torch.set_rng_state(self.resumed["torch"])
             if len(self.resumed["cuda"]) == torch.cuda.device_count():
                 torch.cuda.set_rng_state_all(self.resumed["cuda"])
+            # The loader's iterator draws a seed when it is made: here before this hook, in a run that goes on after it.
+            torch.empty((), dtype=torch.int64).random_()
         self.resumed = {}
 
 
