@@ -94,7 +94,7 @@ def test_parts_never_seen_in_training_are_judged_by_themselves(
     rows = [row for file, row in predictions.items() if file not in seen]
     names = metrics["class_names"]
     assert unseen == [[sum(r["true"] == t and r["predicted"] == p for r in rows) for p in names] for t in names]
-    assert "parts never seen in training" in ran.out
+    assert "parts never" in ran.out  # the table breaks long names
 
 
 def test_a_folder_trained_on_is_not_judged_under_another_assignment(

@@ -108,7 +108,7 @@ class Inspector:
         self._good = next(name for name in self.card["class_names"] if name != self._defect)
         # Models written before 0.2 know two verdicts.
         self._verdicts = self.card.get("verdicts") or TWO_VERDICTS
-        self._outputs = ["p_defect", "verdicts", "unfamiliarity"] if "verdicts" in signature else ["p_defect"]
+        self._outputs = ["logits", "p_defect", *(["verdicts", "unfamiliarity"] if "verdicts" in signature else [])]
 
     def inspect(self, source: Source) -> Verdict:
         """Judge one image.
@@ -120,7 +120,8 @@ class Inspector:
             UserError: it cannot be read as an image, or the model gives no number for it.
         """
         start = time.perf_counter()
-        p_defect, *others = (value.item() for value in self._run(self._outputs, _grey(source), NONE))
+        # Logits are asked for to be finite: an infinite one would be a probability like any other.
+        _, p_defect, *others = (value.item() for value in self._run(self._outputs, _grey(source), NONE))
         if not 0 <= p_defect <= 1:
             raise UserError(f"the model gives P(defect) = {p_defect:g}; expected a probability")
         code, unfamiliarity = others or (int(p_defect >= self.threshold), 0.0)

@@ -74,7 +74,7 @@ def test_a_kill_before_the_first_casting_does_not_block_later_runs(
 ) -> None:
     partial = tmp_path / "castings.partial"
     (partial / "train" / "ok_front").mkdir(parents=True)
-    settings = json.dumps({"format": module.FORMAT, "n": N, "seed": 1})
+    settings = json.dumps({"format": module.FORMAT, "n": N, "seed": 1, "pairs": False})
     if state != "folder":
         (partial / "generator.json").write_text("" if state == "empty settings" else settings)
     if state == "half a header":
@@ -98,11 +98,11 @@ def test_castings_that_went_missing_or_broke_are_drawn_anew(tmp_path: Path, whol
 def test_a_folder_that_lacks_a_casting_does_not_take_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = module._draw_one
 
-    def lose_one(task: module.Task) -> module.Row:
-        row = drawn(task)
+    def lose_one(task: module.Task) -> list[module.Row]:
+        rows = drawn(task)
         if task[2] == 5:
-            (task[0] / row[0]).unlink()
-        return row
+            (task[0] / rows[0][0]).unlink()
+        return rows
 
     monkeypatch.setattr(module, "_draw_one", lose_one)
     with pytest.raises(UserError, match="castings are missing or broken; `castnet generate"):

@@ -201,7 +201,7 @@ def test_weights_beside_the_model_are_refused(model: Path, tmp_path: Path) -> No
         Inspector(tmp_path / "m.onnx")
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_what_is_no_number_is_no_verdict(model: Path, tmp_path: Path, test_images: list[Path], value: float) -> None:
     loaded = onnx.load(model)
     tensor = max(loaded.graph.initializer, key=lambda tensor: len(tensor.raw_data))
