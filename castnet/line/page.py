@@ -168,7 +168,7 @@ def show_many(inspector: Inspector, castings: Sequence[Casting]) -> None:
         if isinstance(result, UserError):
             st.error(f"{casting.name}: {reason(result)}")
     st.download_button(
-        "Download as CSV",
+        "Download verdicts (CSV)",
         table.drop(columns="image").map(cell).to_csv(index=False),
         "castnet.csv",
         "text/csv",

@@ -84,7 +84,7 @@ def test_bad_files_get_a_line_each_and_the_others_a_verdict(
     for line in ("torn.jpeg: cannot be read", "text.jpeg: cannot be read", "bomb.png: has 10000 × 10000 pixels"):
         expect(page.get_by_text(line)).to_be_visible(timeout=30_000)
     with page.expect_download() as download:
-        page.get_by_role("button", name="Download as CSV").click()
+        page.get_by_role("button", name="Download verdicts (CSV)").click()
     rows = list(csv.DictReader(download.value.path().open()))
     assert [row["file"] for row in rows] == [*(file.name for file in test_images), torn.name, text.name, "bomb.png"]
     for file, row in zip(test_images, rows, strict=False):
