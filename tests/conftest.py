@@ -1,5 +1,6 @@
 """One tiny generated data set, one trained checkpoint and one exported model serve all tests."""
 
+import itertools
 import os
 import pwd
 import subprocess
@@ -7,7 +8,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -169,23 +169,50 @@ def castnet(*arguments: object) -> "subprocess.CompletedProcess[str]":
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
+class PostgreSQL:
+    """A server of the tests' own, reached by a socket in a folder of its own: no port can be taken by someone else.
+
+    Args:
+        folder: empty, with a short name, since names of sockets must be short.
+        programs: folder of initdb and pg_ctl.
+    """
+
+    def __init__(self, folder: Path, programs: Path) -> None:
+        self._folder, self._programs, self._databases = folder, programs, itertools.count()
+        # The server refuses to run as root.
+        self._user = pwd.getpwnam("postgres") if os.getuid() == 0 else pwd.getpwuid(os.getuid())
+        os.chown(folder, self._user.pw_uid, self._user.pw_gid)
+        self._run("initdb", "--no-sync", "--username=castnet", "--auth=trust", "--pgdata=data")
+
+    def _run(self, program: str, *arguments: str) -> None:
+        who = {"user": self._user.pw_uid, "group": self._user.pw_gid}
+        command = [self._programs / program, *arguments]
+        subprocess.run(command, cwd=self._folder, check=True, capture_output=True, timeout=120, **who)  # type: ignore[call-overload]
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        options = f"-k {self._folder} -c listen_addresses= -c fsync=off"
+        self._run("pg_ctl", "--pgdata=data", f"--options={options}", "--log=log", "--wait", "start")
+
+    def kill(self) -> None:
+        """End it at once, as a power cut would, and wait until it is gone."""
+        self._run("pg_ctl", "--pgdata=data", "--mode=immediate", "--wait", "stop")
+
+    def new_database(self) -> str:
+        """URL of an empty database."""
+        name = f"castnet{next(self._databases)}"
+        self._run("createdb", f"--host={self._folder}", "--username=castnet", name)
+        return f"postgresql+psycopg://castnet@/{name}?host={self._folder}"
+
+
 @pytest.fixture(scope="session")
-def postgresql() -> Iterator[str]:
-    """URL of an empty database on a server of its own; tests that need it skip where PostgreSQL is not installed."""
+def postgresql() -> Iterator[PostgreSQL]:
+    """A running PostgreSQL; tests that need it skip where it is not installed."""
     installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
     if not installed:
         pytest.skip("PostgreSQL is not in /usr/lib/postgresql (apt-get install postgresql)")
-    programs = installed[-1].parent
-    # The server refuses to run as root; and names of sockets must be short.
-    user = pwd.getpwnam("postgres") if os.getuid() == 0 else pwd.getpwuid(os.getuid())
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        os.chown(folder, user.pw_uid, user.pw_gid)
-        run = partial(subprocess.run, cwd=folder, user=user.pw_uid, group=user.pw_gid, check=True, capture_output=True)
-        run([programs / "initdb", "--no-sync", "--username=castnet", "--pgdata=data"])
-        options = f"-k {folder} -c listen_addresses= -c fsync=off"
-        log = Path(folder) / "log"
-        run([programs / "pg_ctl", "--pgdata=data", f"--options={options}", f"--log={log}", "--wait", "start"])
-        try:
-            yield f"postgresql+psycopg://castnet@/postgres?host={folder}"
-        finally:
-            run([programs / "pg_ctl", "--pgdata=data", "--mode=immediate", "--wait", "stop"])
+        server = PostgreSQL(Path(folder), installed[-1].parent)
+        server.start()
+        yield server
+        server.kill()

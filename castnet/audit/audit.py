@@ -3,9 +3,7 @@
 import csv
 import hashlib
 import json
-import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from io import StringIO
@@ -14,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
-from castnet.audit.duplicates import Spectra, find_copies
+from castnet.audit.duplicates import Spectra, find_copies, in_parallel
 from castnet.audit.findings import Audit, Reading, conclude
 from castnet.audit.listing import list_folder, read_pairs
 from castnet.audit.page import PAIRS_SHOWN, page
@@ -69,9 +67,7 @@ def audit(root: Path, out: Path, same: Path | None = None, progress: bool = True
             located=located,
         )
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        indices = range(len(listing.files))
-        images = list(bar(pool.map(read, indices), "reading", len(indices)))
+    images = in_parallel(read, range(len(listing.files)), bar, "reading")
     if all(isinstance(image, str) for image in images):
         raise UserError(f"{root}: none of its {len(images)} images can be read; the first: {images[0]}")
     group, closest = find_copies(spectra, PAIRS_SHOWN, bar)

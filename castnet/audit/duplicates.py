@@ -9,7 +9,7 @@ the correlation there, which decides.
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -27,6 +27,7 @@ from castnet.files import claim
 
 Indices = NDArray[np.int64]
 T = TypeVar("T")
+Result = TypeVar("Result")
 
 SHIFTS = 1024
 PLACED_ANGLES = 256
@@ -174,15 +175,29 @@ def likenesses(spectra: Spectra, pairs: Indices, bar: Bar = plain) -> Floats:
     return _each(lambda a, b: align(a, b)[0], spectra, pairs, bar)
 
 
+def in_parallel(work: Callable[[T], Result], items: Sequence[T], bar: Bar, doing: str) -> list[Result]:
+    """Do something to each item on all cores; where that is interrupted, what has not begun never does.
+
+    Args:
+        work: what is done.
+        items: to what.
+        bar: shows how far it is.
+        doing: what the bar says.
+    """
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        return list(bar(pool.map(work, items), doing, len(items)))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def _each(
     measure: Callable[[Spectrum, Spectrum], NDArray[Any]], spectra: Spectra, pairs: Indices, bar: Bar = plain
 ) -> NDArray[Any]:
     def compare(block: Indices) -> NDArray[Any]:
         return measure(spectra[pairs[block, 0]], spectra[pairs[block, 1]])
 
-    blocks = list(_blocks(len(pairs), 128))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = list(bar(pool.map(compare, blocks), "comparing", len(blocks)))
+    found = in_parallel(compare, list(_blocks(len(pairs), 128)), bar, "comparing")
     return np.concatenate(found) if found else np.zeros(0, np.float32)
 
 

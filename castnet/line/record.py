@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from castnet.database import with_tables
 from castnet.errors import UserError
 from castnet.line.inspector import Inspector, Verdict
 
@@ -93,7 +94,7 @@ def connect(url: str) -> sa.Engine:
     """
     engine = engine_for(url)
     try:
-        metadata.create_all(engine)
+        with_tables(lambda: metadata.create_all(engine))
     except sa.exc.SQLAlchemyError as error:
         raise UserError(f"{engine.url!r}: cannot be opened ({str(error).splitlines()[0][:160]})") from error
     return engine
@@ -241,7 +242,7 @@ class Recorder:
             for row in rows
             if "content" in row
         ]
-        metadata.create_all(self._engine)
+        with_tables(lambda: metadata.create_all(self._engine))
         with self._engine.begin() as connection:
             _insert(connection, models, [{"model": self._model, "card": self._card, "since": time.time()}])
             _insert(connection, verdicts, rows)

@@ -16,6 +16,7 @@ from castnet.model.network import SMALLEST_IMAGE, CastingCNN
 MEANS = "sigmoid_means"
 GOOD, DEFECT = "good", "defect"
 PREFIX = "network."  # of the network's tensors in a checkpoint
+KEPT = "start_is_kept"  # entry of a checkpoint whose weights have their share of the start
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ def keep_of_start(ckpt_path: Path, weights: Weights) -> None:
     """Replace a checkpoint's weights by their mean with those it started from (Wortsman et al., arXiv:2109.01903).
 
     What few photographs teach holds for their day, what drawings taught for any: the mean keeps most of both. The
-    checkpoint's `start_share` says how much of the start it gets; it is 0 where not all layers were taken over.
+    checkpoint's `start_share` says how much of the start it gets; it is 0 where not all layers were taken over. A
+    checkpoint that has got it says so, for a run that is killed after that comes here again when it is resumed.
 
     Args:
         ckpt_path: checkpoint of a run that started from these weights; it is replaced only when the new one is whole.
@@ -109,14 +111,15 @@ def keep_of_start(ckpt_path: Path, weights: Weights) -> None:
     """
     classifier = load_classifier(ckpt_path)
     share = classifier.hparams["start_share"]
-    if not share:
+    checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=True)
+    if not share or checkpoint.get(KEPT):
         return
     learnt = {name: tensor.clone() for name, tensor in classifier.network.state_dict().items()}
     take_over(classifier, weights, dense=True)
     started = classifier.network.state_dict()
-    checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=True)
     for name, tensor in learnt.items():
         checkpoint["state_dict"][f"{PREFIX}{name}"] = torch.lerp(tensor, started[name], share)
+    checkpoint[KEPT] = True
     partial = ckpt_path.with_suffix(".partial")
     torch.save(checkpoint, partial)
     partial.replace(ckpt_path)

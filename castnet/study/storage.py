@@ -7,11 +7,12 @@ from pathlib import Path
 
 from optuna import Study
 from optuna.distributions import distribution_to_json
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import ExperimentalWarning, OptunaError
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from castnet.database import with_tables
 from castnet.errors import UserError
 from castnet.study.space import Space
 
@@ -42,16 +43,18 @@ def open_storage(url: str) -> RDBStorage:
         if is_file and address.database:
             Path(address.database).parent.mkdir(parents=True, exist_ok=True)
         arguments = {"timeout" if is_file else "connect_timeout": TIMEOUT}
-        return RDBStorage(
-            url,
-            engine_kwargs={"connect_args": arguments},
-            heartbeat_interval=HEARTBEAT,
-            grace_period=GRACE,
-            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
+        return with_tables(
+            lambda: RDBStorage(
+                url,
+                engine_kwargs={"connect_args": arguments},
+                heartbeat_interval=HEARTBEAT,
+                grace_period=GRACE,
+                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
+            )
         )
     except ArgumentError as error:
         raise UserError(f"hydra.sweeper.storage={shown}: no URL of a database, such as sqlite:///studies.db") from error
-    except (SQLAlchemyError, ImportError, OSError, RuntimeError) as error:
+    except (SQLAlchemyError, OptunaError, ImportError, OSError, RuntimeError) as error:
         reason = str(getattr(error, "orig", None) or error.__cause__ or error)
         raise UserError(f"hydra.sweeper.storage={shown}: cannot be opened ({reason})") from error
 

@@ -1,11 +1,4 @@
-import os
-import pwd
-import shutil
-import signal
-import socket
-import subprocess
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,9 +7,7 @@ import sqlalchemy as sa
 from castnet.errors import UserError
 from castnet.line.inspector import Inspector
 from castnet.line.record import Recorder, connect, images, models, verdicts
-from tests.conftest import castnet
-
-POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+from tests.conftest import PostgreSQL, castnet
 
 
 def count(url: str) -> int:
@@ -62,61 +53,28 @@ def test_what_is_no_record_is_one_line(model: Path, test_images: list[Path]) -> 
     assert "secret" not in ran.stderr
 
 
-@pytest.fixture
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Callable[[str], None]]]:
-    """A PostgreSQL server of the test's own, and what starts and kills it."""
-    if not POSTGRES or os.getuid() != 0:
-        pytest.skip("no PostgreSQL server on this machine, or not root, as whom it is set up")
-    folder = Path("/tmp") / f"castnet-pg-{os.getpid()}"
-    folder.mkdir()
-    user = pwd.getpwnam("postgres")
-    os.chown(folder, user.pw_uid, user.pw_gid)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-
-    def run(*command: str) -> None:
-        as_user = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
-        subprocess.run([*as_user, *command], check=True, capture_output=True, cwd=folder, timeout=60)
-
-    run(str(POSTGRES[-1] / "initdb"), "-D", str(folder / "data"), "-A", "trust", "-U", "line", "--no-sync")
-    control = [str(POSTGRES[-1] / "pg_ctl"), "-D", str(folder / "data"), "-l", str(folder / "log"), "-w"]
-    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-
-    def manage(action: str) -> None:
-        if action == "kill":
-            os.kill(int((folder / "data" / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
-            time.sleep(1)
-        else:
-            run(*control, *(["-o", options] if action == "start" else ["-m", "immediate"]), action)
-
-    manage("start")
-    yield f"postgresql+psycopg://line@127.0.0.1:{port}/postgres", manage
-    manage("stop")
-    shutil.rmtree(folder)
-
-
 def test_verdicts_go_on_while_the_server_is_dead_and_stand_there_once(
-    postgres: tuple[str, Callable[[str], None]],
+    postgresql: PostgreSQL,
     inspector: Inspector,
     model: Path,
     test_images: list[Path],
     tmp_path: Path,
 ) -> None:
-    url, manage = postgres
+    url = postgresql.new_database()
     verdict, content = inspector.inspect(test_images[0]), test_images[0].read_bytes()
     recorder = Recorder(url, "serve", inspector, model, spool=tmp_path)
     for _ in range(100):
         recorder.put("before", content, verdict)
     while count(url) < 100:
         time.sleep(0.1)
-    manage("kill")
+    postgresql.kill()
     start = time.perf_counter()
     for _ in range(1000):
         recorder.put("meanwhile", content, verdict)
     assert time.perf_counter() - start < 5, "no verdict waits for the database"
     recorder.close()
     assert list(tmp_path.glob("*/*.jsonl")), "what could not be written is in the spool"
-    manage("start")
+    postgresql.start()
     with Recorder(url, "serve", inspector, model, spool=tmp_path) as after:
         after.put("after", content, verdict)
     assert count(url) == 1101

@@ -14,7 +14,7 @@ from wsgiref.util import setup_testing_defaults
 import optuna
 import pytest
 
-from tests.conftest import ROOT, Command, Ran, call
+from tests.conftest import ROOT, Command, PostgreSQL, Ran, call
 from tests.study import quick
 
 STUDY = ["-m", "hydra/sweeper=optuna", "hydra.sweeper.study_name=s"]
@@ -159,8 +159,8 @@ def test_two_machines_share_a_study_in_a_file(search: Command, tmp_path: Path) -
     joined(f"sqlite:///{tmp_path}/shared.db", tmp_path)
 
 
-def test_two_machines_share_a_study_in_postgresql(search: Command, tmp_path: Path, postgresql: str) -> None:
-    joined(postgresql, tmp_path)
+def test_two_machines_share_a_study_in_postgresql(search: Command, tmp_path: Path, postgresql: PostgreSQL) -> None:
+    joined(postgresql.new_database(), tmp_path)
 
 
 def test_a_few_failures_do_not_end_a_study_but_many_do(search: Command) -> None:
