@@ -61,6 +61,13 @@ def _predict(args: argparse.Namespace) -> int:
     return predict(args.model, args.paths, args.form, _record(args))
 
 
+def _compare(args: argparse.Namespace) -> int:
+    with extra("compare"):
+        from castnet.line.compare import compare
+
+    return compare(args.old, args.new, args.where, args.out, args.groups, args.max_new_escapes, args.json)
+
+
 def _record(args: argparse.Namespace) -> "Record | None":
     """What makes the recorder that was asked for, if one was."""
     if args.record is None:
@@ -165,6 +172,25 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument("--watch", type=Path, metavar="DIR", help="judge images as they come into a folder")
     _add_record(predict)
     predict.set_defaults(run=_predict, form="table")
+
+    compare = commands.add_parser(
+        "compare",
+        help="judge the same images by two models and show what differs",
+        epilog="Exit code 0: compared, 1: more defects pass than --max-new-escapes allows, 2: trouble, such as an "
+        "image that cannot be read.",
+    )
+    compare.add_argument("old", type=Path, help="what `castnet export` wrote")
+    compare.add_argument("new", type=Path, help="another such model")
+    compare.add_argument("where", metavar="FOLDER|URL", help="class folders of images, or a record that keeps images")
+    compare.add_argument(
+        "-o", "--out", type=Path, default=Path("compare.html"), help="page to write (default: %(default)s)"
+    )
+    compare.add_argument("--groups", type=Path, metavar="CSV", help="which images show one part, as an audit tells it")
+    compare.add_argument(
+        "--max-new-escapes", type=int, metavar="N", help="the most parts with a defect that may pass NEW and not OLD"
+    )
+    compare.add_argument("--json", action="store_true", help="print one JSON object")
+    compare.set_defaults(run=_compare)
 
     serve = commands.add_parser("serve", help="judge images over HTTP")
     serve.add_argument("model", type=Path, help="what `castnet export` wrote")

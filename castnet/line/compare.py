@@ -1,0 +1,203 @@
+"""Whether a new model is better than the old one, and on which castings they differ: what `castnet compare` does."""
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from io import BytesIO
+from itertools import tee
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from castnet.errors import UserError, printable
+from castnet.imaging.decode import decode
+from castnet.line.inspector import Inspector, Verdict
+from castnet.line.known import Known, images_of, with_parts
+from castnet.line.paired import Comparison, Pair
+
+HELD, FAILED, TROUBLE = 0, 1, 2  # exit codes
+PICTURE, SHOWN = 240, 1000  # side in pixels of a picture, and how many of them a page has
+ROWS = {
+    "of": "of images",
+    "old": "old model",
+    "new": "new model",
+    "old_alone": "old model alone",
+    "new_alone": "new model alone",
+    "parts_fewer": "parts with fewer",
+    "parts_more": "parts with more",
+}
+TEMPLATES = Environment(loader=PackageLoader("castnet.line", "."), autoescape=True, undefined=StrictUndefined)
+
+
+def compare(
+    old: Path, new: Path, where: str, out: Path, groups: Path | None, max_new_escapes: int | None, as_json: bool
+) -> int:
+    """Judge images by two models, print what differs and write a page that shows it.
+
+    Args:
+        old, new: what `castnet export` wrote.
+        where: a folder of images, or the URL of a record, see `castnet.line.known.images_of`.
+        out: page to write; one that is there is replaced once the new one is whole.
+        groups: table of which images show the same part, see `castnet.line.known.with_parts`.
+        max_new_escapes: if given, how many parts (images, where parts are not known) may pass the new model with a
+            defect that the old one did not let pass.
+        as_json: print one JSON object instead of a table.
+
+    Returns:
+        Exit code: 0 the models were compared, 1 more defects pass than `max_new_escapes`, 2 some images could not be
+        judged.
+
+    Raises:
+        UserError: no such models, images, parts or folder for the page; models of other classes; or a gate for defects
+            where none is known.
+    """
+    models = Inspector(old), Inspector(new)
+    images, unreadable = _prepared(models, where, out, groups, max_new_escapes)
+    comparison = Comparison(_judged(models, images, unreadable))
+    if not comparison.pairs:
+        raise UserError(f"{where}: none of its images can be judged; the first: {next(iter(unreadable.values()))}")
+    gate = None
+    if max_new_escapes is not None:
+        found = comparison.new_escapes
+        gate = {"max_new_escapes": max_new_escapes, "new_escapes": found, "held": found <= max_new_escapes}
+    told = {
+        "old": _about(old, models[0]),
+        "new": _about(new, models[1]),
+        "images": len(comparison.pairs),
+        "parts": len({pair.image.part for pair in comparison.pairs}) if groups else None,
+        **{name: contrast and asdict(contrast) for name, contrast in _contrasts(comparison).items()},
+        "changes": [_change(kind, pair) for kind, pairs in comparison.changes.items() for pair in pairs],
+        "unreadable": unreadable,
+        "gate": gate,
+        "page": str(out),
+    }
+    partial = out.with_name(f"{out.name}.partial")
+    try:
+        partial.write_text(_page(where, comparison, told), encoding="utf-8", errors="backslashreplace")
+        partial.replace(out)
+    finally:
+        partial.unlink(missing_ok=True)
+    if as_json:
+        print(json.dumps(told))
+    else:
+        _print(where, comparison, told)
+    return TROUBLE if unreadable else FAILED if gate and not gate["held"] else HELD
+
+
+def _prepared(
+    models: tuple[Inspector, Inspector], where: str, out: Path, groups: Path | None, max_new_escapes: int | None
+) -> tuple[list[Known], dict[str, str]]:
+    """The images, once all that can be asked before any is judged was asked."""
+    classes = [(sorted(model.card["class_names"]), model.card["defect_class"]) for model in models]
+    if classes[0] != classes[1]:
+        (one, defect), (other, another) = classes
+        raise UserError(
+            f"the old model tells {', '.join(one)} apart (defect: {defect}), the new one {', '.join(other)} (defect: "
+            f"{another}); expected models of the same classes"
+        )
+    if max_new_escapes is not None and max_new_escapes < 0:
+        raise UserError(f"--max-new-escapes {max_new_escapes}: expected 0 or more")
+    if out.is_dir() or not out.resolve().parent.is_dir():
+        raise UserError(f"--out {out}: expected a file in a folder that exists")
+    images, unreadable = images_of(where, *classes[0])
+    if groups:
+        images = with_parts(images, where, groups)
+    if max_new_escapes is not None and not any(image.is_defect for image in images):
+        raise UserError(
+            f"--max-new-escapes: no image of {where} is known to be defective, so none could escape; expected images "
+            f"in a folder {classes[0][1]}/, or a record with reviews"
+        )
+    return images, unreadable
+
+
+def _judged(models: tuple[Inspector, Inspector], images: Sequence[Known], unreadable: dict[str, str]) -> list[Pair]:
+    """Both verdicts on every image; those that a model cannot judge are added to what is unreadable."""
+    sources = tee(image.read() for image in images)
+    progress = track(
+        zip(images, *(model.inspect_many(each) for model, each in zip(models, sources, strict=True)), strict=True),
+        f"Judging {len(images):,} images twice",
+        total=len(images),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    pairs = []
+    for image, old, new in progress:
+        if isinstance(old, Verdict) and isinstance(new, Verdict):
+            pairs.append(Pair(image, old, new))
+        else:
+            says = [f"{which}: {said}" for which, said in (("old", old), ("new", new)) if isinstance(said, UserError)]
+            unreadable[image.name] = str(old) if str(old) == str(new) else "; ".join(says)
+    return pairs
+
+
+def _rows(told: dict[str, Any]) -> list[tuple[str, str]]:
+    """Which counts of a `Contrast` are shown, and what they are called."""
+    return [(key, label) for key, label in ROWS.items() if told["parts"] or not key.startswith("parts")]
+
+
+def _contrasts(comparison: Comparison) -> dict[str, Any]:
+    return {name: getattr(comparison, name) for name in ("escapes", "overkill", "unsure")}
+
+
+def _about(path: Path, model: Inspector) -> dict[str, Any]:
+    card = model.card
+    return {"file": str(path), "threshold": model.threshold, "castnet": card["castnet"], "exported": card["exported"]}
+
+
+def _change(kind: str, pair: Pair) -> dict[str, Any]:
+    keys = ("verdict", "reason", "p_defect", "unfamiliarity")
+    says = {who: {key: getattr(getattr(pair, who), key) for key in keys} for who in ("old", "new")}
+    truth = {True: "defective", False: "good", None: None}[pair.image.is_defect]
+    return {"file": pair.image.name, "part": pair.image.part, "truth": truth, "change": kind, **says}
+
+
+def _print(where: str, comparison: Comparison, told: dict[str, Any]) -> None:
+    of_parts = f" of {told['parts']:,} parts" if told["parts"] else ""
+    contrasts = {name: contrast for name, contrast in _contrasts(comparison).items() if contrast}
+    table = Table("", title=f"{told['images']:,} images{of_parts} in {printable(where)}", title_justify="left")
+    for name in contrasts:
+        table.add_column(name, justify="right")
+    for key, label in _rows(told):
+        table.add_row(label, *(f"{getattr(contrast, key):,}" for contrast in contrasts.values()))
+    table.add_row("exact p", *(f"{contrast.p_value:.3g}" for contrast in contrasts.values()))
+    Console().print(table)
+    if not (comparison.escapes or comparison.overkill):
+        print("Nothing is known of the truth of these images, so no escapes or overkill are counted.")
+    changed = {kind: len(pairs) for kind, pairs in comparison.changes.items() if pairs}
+    print(f"{sum(changed.values()):,} verdicts change" + "".join(f", {n:,} {kind}" for kind, n in changed.items()))
+    print(f"page: {printable(told['page'])}")
+    for name, reason in told["unreadable"].items():
+        print(f"{printable(name)}: {printable(reason)}")
+    if gate := told["gate"]:
+        counts = f"{gate['new_escapes']:,} new escapes, {gate['max_new_escapes']:,} allowed"
+        print(f"gate {'held' if gate['held'] else 'failed'}: {counts}{' (parts)' if told['parts'] else ''}")
+
+
+def _page(where: str, comparison: Comparison, told: dict[str, Any]) -> str:
+    """The comparison as a page that stands alone, the dearest changes with pictures."""
+    left, shown = SHOWN, {}
+    for kind, pairs in comparison.changes.items():
+        shown[kind] = [(pair, _picture(pair.image.read())) for pair in pairs[:left]]
+        left -= len(shown[kind])
+    return TEMPLATES.get_template("compare.html.j2").render(
+        where=where,
+        told=told,
+        rows=_rows(told),
+        contrasts=_contrasts(comparison),
+        shown=shown,
+        changes=comparison.changes,
+    )
+
+
+def _picture(source: Path | bytes) -> str:
+    image = Image.fromarray(decode(source))
+    image.thumbnail((PICTURE, PICTURE))
+    buffer = BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,129 @@
+"""Images to compare models on, and what is known of them: from class folders, or from what people said on record."""
+
+import csv
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from castnet.errors import UserError, extra
+from castnet.imaging.listing import list_images
+
+
+@dataclass(frozen=True)
+class Known:
+    """One image.
+
+    Attributes:
+        name: path relative to the folder, in posix form, or the name that the record has.
+        read: gives its file, or the content of one.
+        is_defect: whether the casting is defective; None where nobody said so.
+        part: which it shows; alone in that as long as nothing else is known.
+    """
+
+    name: str
+    read: Callable[[], Path | bytes]
+    is_defect: bool | None
+    part: str
+
+
+def images_of(where: str, class_names: Collection[str], defect_class: str) -> tuple[list[Known], dict[str, str]]:
+    """All images of a folder, or all that a record keeps.
+
+    Args:
+        where: a folder, or the URL of a record. The truth of a folder's images is in their class folders, directly in
+            it or in its train/ and test/; that of a record's is the last that people said of them.
+        class_names: the two classes.
+        defect_class: the one of them that is the defect.
+
+    Returns:
+        The images, and what cannot be read, by name, with the reason.
+
+    Raises:
+        UserError: there is no such folder or record, or it has no images.
+    """
+    if "://" in where:
+        with extra("record"):
+            return _of_record(where), {}
+    root = Path(where)
+    if not root.is_dir():
+        raise UserError(f"{where}: no such folder; expected a folder of images, or the URL of a record")
+    listing = list_images(root)
+    if not listing.images:
+        reason = next(iter(listing.unreadable.values()), "no images there")
+        raise UserError(f"{where}: {reason}; expected class folders of images: {', '.join(sorted(class_names))}")
+    found = []
+    for path in listing.images:
+        name = path.relative_to(root).as_posix()
+        folder = next((part for part in name.split("/")[:-1] if part not in ("train", "test")), None)
+        is_defect = folder == defect_class if folder in class_names else None
+        found.append(Known(name, partial(Path, path), is_defect, name))
+    return found, {str(path): str(error) for path, error in listing.unreadable.items()}
+
+
+def _of_record(url: str) -> list[Known]:
+    import sqlalchemy as sa
+
+    from castnet.line.record import connect, engine_for, images, reviews, verdicts
+
+    engine = engine_for(url)
+    database = engine.url.database
+    if engine.dialect.name == "sqlite" and not Path(database or "").is_file():
+        raise UserError(f"{url}: no such record; `castnet predict --record {url} --keep rejected` makes one")
+    engine = connect(url)
+
+    def read(digest: str) -> bytes:
+        try:
+            with engine.connect() as connection:
+                return connection.execute(sa.select(images.c.content).where(images.c.image == digest)).scalar() or b""
+        except sa.exc.SQLAlchemyError as error:
+            raise UserError(f"{engine.url!r}: cannot be read any more ({str(error).splitlines()[0][:160]})") from error
+
+    said = (
+        sa.select(images.c.image, verdicts.c.name, reviews.c.is_defect)
+        .join_from(images, verdicts, verdicts.c.image == images.c.image)
+        .outerjoin(reviews, reviews.c.verdict_id == verdicts.c.id)
+        .order_by(reviews.c.time, verdicts.c.time)
+    )
+    found: dict[str, Known] = {}
+    with engine.connect() as connection:
+        for digest, name, is_defect in connection.execute(said):
+            before = found.get(digest)
+            known = before.is_defect if before and is_defect is None else is_defect
+            found[digest] = Known(name or digest, partial(read, digest), known, digest)
+    if not found:
+        raise UserError(f"{engine.url!r}: keeps no images to compare on; `--keep` has a line keep them")
+    return list(found.values())
+
+
+def with_parts(images: Sequence[Known], where: str, table: Path) -> list[Known]:
+    """The same images with the parts that a table tells.
+
+    Args:
+        images: what `images_of` found; the table's column `file` has their names, or those relative to the folder that
+            holds theirs: an audit's table serves the test/ of what was audited.
+        where: the folder or the record.
+        table: CSV with the columns `file` and `group`, such as an audit's groups.csv.
+
+    Raises:
+        UserError: the table is missing or not such a one, or lacks an image.
+    """
+    if not table.is_file():
+        raise UserError(f"--groups {table}: no such file; `castnet audit FOLDER` writes a groups.csv")
+    try:
+        with table.open(newline="", encoding="utf-8", errors="surrogateescape") as lines:
+            reader = csv.DictReader(lines)
+            if missing := {"file", "group"} - set(reader.fieldnames or []):
+                raise UserError(f"--groups {table}: has no column {' and '.join(sorted(missing))}")
+            groups = {row["file"]: row["group"] for row in reader}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"--groups {table}: cannot be read as a CSV table ({error})") from error
+    within = f"{Path(where).name}/"
+    if not any(image.name in groups for image in images):
+        groups = {file.removeprefix(within): group for file, group in groups.items() if file.startswith(within)}
+    if unlisted := [image.name for image in images if image.name not in groups]:
+        raise UserError(
+            f"--groups {table}: lacks {unlisted[0]} ({len(unlisted):,} of {len(images):,} images missing); expected "
+            "a row for every image, its path relative to the folder"
+        )
+    return [replace(image, part=groups[image.name]) for image in images]
