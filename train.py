@@ -10,11 +10,11 @@ python train.py -m hydra/sweeper=optuna study=default    a sweep that searches
 
 from pathlib import Path
 
-from castnet.errors import UserError, extra
+from castnet.errors import extra
 
 with extra("train"):
     import hydra
-    from lightning import Callback, seed_everything
+    from lightning import seed_everything
     from lightning.pytorch.callbacks import ModelCheckpoint
     from lightning.pytorch.loggers import Logger
     from omegaconf import DictConfig, OmegaConf
@@ -44,11 +44,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
     trainer = entry.build_trainer(
         cfg.trainer,
         logger=entry.build("logger", cfg.logger, Logger) if cfg.get("logger") else False,  # type: ignore[type-abstract]
-        callbacks=[
-            entry.build(f"callbacks.{name}", callback, Callback)
-            for name, callback in cfg.callbacks.items()
-            if cfg.get("logger") or name != "learning_rate"  # which has nowhere to go
-        ],
+        callbacks=entry.build_callbacks(cfg),
     )
     require("callbacks.checkpoint.monitor", OmegaConf.select(cfg, "callbacks.checkpoint.monitor"), Text)
     if cfg.ckpt_path:
@@ -66,7 +62,10 @@ def train(cfg: DictConfig) -> dict[str, float]:
 
     best = trainer.checkpoint_callback
     if not isinstance(best, ModelCheckpoint) or best.best_model_score is None:
-        raise UserError("no epoch was validated and kept, so there are no best weights; see callbacks.checkpoint")
+        reached = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        print("No weights were kept as the best: the last ones are tested, uncalibrated, at model.threshold", flush=True)
+        trainer.test(classifier, datamodule, verbose=False)
+        return {name.removeprefix("val/"): value for name, value in reached.items() if name.startswith("val/")}
     if weights:
         keep_of_start(Path(best.best_model_path), weights)
     if rule:

@@ -18,9 +18,11 @@ from hydra.errors import HydraException, InstantiationException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
+from lightning import Callback as LightningCallback
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.accelerators import CPUAccelerator
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ModelSummary, ProgressBar
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -178,6 +180,26 @@ def build(key: str, config: DictConfig, expected: type[Result], **given: Any) ->
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from error
         raise UserError(f"{key}: {error.__cause__ or error}") from error
+
+
+def build_callbacks(config: DictConfig) -> list[LightningCallback]:
+    """Build a run's callbacks, but for those that Lightning's own switches turn off.
+
+    Args:
+        config: the whole, with `callbacks`, `trainer` and, unless the run does without, `logger`.
+
+    Raises:
+        UserError: as `build`.
+    """
+    wanted = {
+        ModelCheckpoint: config.trainer.get("enable_checkpointing", True),
+        ProgressBar: config.trainer.get("enable_progress_bar", True),
+        ModelSummary: config.trainer.get("enable_model_summary", True),
+        LearningRateMonitor: bool(config.get("logger")),  # without one it has nowhere to go
+    }
+    built = [build(f"callbacks.{name}", callback, LightningCallback) for name, callback in config.callbacks.items()]
+    unwanted = tuple(kind for kind, is_wanted in wanted.items() if not is_wanted)
+    return [callback for callback in built if not isinstance(callback, unwanted)]
 
 
 def build_trainer(config: DictConfig, **given: Any) -> Trainer:

@@ -30,8 +30,7 @@ SMALL = [
     "trainer.max_epochs=2",
     "trainer.accelerator=cpu",
     "+trainer.enable_progress_bar=false",
-    "~callbacks.progress_bar",
-    "~callbacks.summary",
+    "trainer.enable_model_summary=false",
 ]
 
 

@@ -212,3 +212,69 @@ def test_a_run_without_a_logger_writes_all_but_the_logs(run_train: Command) -> N
     assert (ran.folder / "metrics.json").is_file()
     assert not list(ran.folder.rglob("events.out.*"))
     assert not Path("lightning_logs").exists()
+
+
+WHOLE = 12  # test images
+
+
+@pytest.mark.parametrize(
+    ("switches", "judged", "keeps_best"),
+    [
+        ("fast_dev_run=true", 8, False),
+        ("limit_test_batches=1", 8, True),
+        ("limit_test_batches=0", None, True),
+        ("limit_train_batches=2 limit_val_batches=1", WHOLE, True),
+        ("limit_val_batches=0", WHOLE, False),
+        ("check_val_every_n_epoch=2", WHOLE, True),
+        ("check_val_every_n_epoch=3", WHOLE, False),
+        ("val_check_interval=0.5", WHOLE, True),
+        ("enable_checkpointing=false", WHOLE, False),
+        ("overfit_batches=1", WHOLE, True),
+        ("profiler=simple", WHOLE, True),
+        ("accumulate_grad_batches=2 gradient_clip_val=1.0 deterministic=true", WHOLE, True),
+        ("max_time=00:00:10:00 detect_anomaly=true", WHOLE, True),
+        ("max_time=00:00:00:00", WHOLE, False),
+        ("max_steps=3 inference_mode=false", WHOLE, True),
+        ("reload_dataloaders_every_n_epochs=1", WHOLE, True),
+    ],
+)
+def test_lightnings_switches_work_as_its_users_know_them(
+    run_train: Command, switches: str, judged: int | None, keeps_best: bool
+) -> None:
+    ran = run_train("data.batch_size=8", *(f"+trainer.{switch}" for switch in switches.split()))
+    assert ran.code == 0, ran.err
+    assert (ran.folder / "checkpoints" / "best.ckpt").exists() is keeps_best
+    assert ("No weights were kept as the best" in ran.out) is not keeps_best
+    if judged is None:
+        assert not (ran.folder / "metrics.json").exists()
+        return
+    metrics = json.loads((ran.folder / "metrics.json").read_text())
+    assert sum(map(sum, metrics["confusion_matrix"])) == judged
+    limited = f"Only the first {judged} of {WHOLE} images were judged"
+    for page in (metrics["data"]["protocol"], (ran.folder / "report.html").read_text()):
+        assert (limited in page) is (judged < WHOLE)
+
+
+def test_an_epoch_that_was_not_validated_leaves_a_gap_and_no_old_value(run_train: Command) -> None:
+    ran = run_train("+trainer.check_val_every_n_epoch=2", "trainer.max_epochs=3", "trainer.num_sanity_val_steps=1")
+    assert ran.code == 0, ran.err
+    shown = events(ran.folder)
+    assert [len(shown.Scalars(name)) for name in ("train/loss", "val/loss", "val/accuracy")] == [3, 1, 1]
+    assert len(shown.Images("val/confusion_matrix")) == 1
+    (state,) = [
+        state["history"]
+        for state in torch.load(ran.folder / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"].values()
+        if "history" in state
+    ]
+    assert [math.isnan(value) for value in state["val/loss"]] == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("switch", "shown"),
+    [("+trainer.enable_progress_bar", "Epoch 0"), ("trainer.enable_model_summary", "Total params")],
+)
+def test_what_a_switch_turns_off_needs_no_callback_taken_out(run_train: Command, switch: str, shown: str) -> None:
+    for on in (True, False):
+        ran = run_train("trainer.max_epochs=1", f"{switch}={str(on).lower()}", folder=str(on))
+        assert ran.code == 0, ran.err
+        assert (shown in ran.out + ran.err) is on

@@ -223,7 +223,9 @@ class CastingClassifier(LightningModule):
         self._log_metrics("train")
 
     def on_validation_epoch_end(self) -> None:
-        self.validation = self._log_metrics("val")
+        values = self._log_metrics("val")
+        if not self.trainer.sanity_checking:
+            self.validation = values
 
     def on_test_epoch_end(self) -> None:
         self._log_metrics("test")

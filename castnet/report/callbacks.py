@@ -1,5 +1,6 @@
 """What TensorBoard is shown and what lies beside a run."""
 
+import math
 import warnings
 from collections import defaultdict
 from functools import partial
@@ -62,6 +63,7 @@ class TrainingPictures(Callback):
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
         self.history: dict[str, list[float]] = defaultdict(list)
+        self.validated = False  # in this epoch
 
     def state_dict(self) -> dict[str, Any]:
         return {"history": dict(self.history)}
@@ -86,6 +88,9 @@ class TrainingPictures(Callback):
             writer.add_custom_scalars({"training against validation": layout})
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        self.validated = True
         if writer := _writer(trainer):
             model = cast(CastingClassifier, pl_module)
             counts = model.val_metrics.confusion_matrix().cpu().numpy()
@@ -97,8 +102,10 @@ class TrainingPictures(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # The LightningModule logs its training metrics only after this hook, so they are asked of itself.
         self.history["train/accuracy"].append(cast(CastingClassifier, pl_module).train_metrics.compute()["accuracy"])
-        for name in ("val/accuracy", "train/loss", "val/loss"):
-            self.history[name].append(trainer.callback_metrics[name].item())
+        self.history["train/loss"].append(trainer.callback_metrics["train/loss"].item())
+        for name in ("val/accuracy", "val/loss"):  # of an epoch that was not validated Lightning keeps older values
+            self.history[name].append(trainer.callback_metrics[name].item() if self.validated else math.nan)
+        self.validated = False
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._show(trainer, "curves", figures.curves(self.history))
@@ -121,6 +128,7 @@ class TestReport(Callback):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)  # which fails now rather than after training
         self.outputs: list[dict[str, Tensor]] = []
+        self.evaluation: Evaluation | None = None  # there after a test, unless trainer.limit_test_batches is 0
 
     def on_test_batch_end(
         self,
@@ -135,12 +143,16 @@ class TestReport(Callback):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         datamodule = cast(CastingDataModule, trainer.datamodule)  # type: ignore[attr-defined]
-        rows = datamodule.rows[datamodule.test_subset]
         p_defect, unfamiliarity = (
             torch.cat([output[name] for output in self.outputs]) for name in ("p_defect", "unfamiliarity")
         )
+        everything, data = datamodule.rows[datamodule.test_subset], datamodule.summary()
+        rows = everything[: len(p_defect)]
+        if len(rows) < len(everything):
+            limited = f"Only the first {len(rows):,} of {len(everything):,} images were judged (limit_test_batches)."
+            data["protocol"] = f"{limited} {data['protocol']}"
         self.evaluation = Evaluation(
-            data=datamodule.summary(),
+            data=data,
             class_names=pl_module.hparams["class_names"],
             defect_class=pl_module.hparams["defect_class"],
             threshold=pl_module.hparams["threshold"],
@@ -153,7 +165,7 @@ class TestReport(Callback):
             verdicts=cast(CastingClassifier, pl_module).verdicts(p_defect, unfamiliarity).numpy(),
             block=datamodule.block,
             rows=rows,
-            slices=datamodule.test_slices(),
+            slices={name: chosen[: len(rows)] for name, chosen in datamodule.test_slices().items()},
             validation=cast(CastingClassifier, pl_module).validation,
             explain=partial(overlays, cast(CastingClassifier, pl_module), datamodule),
         )
@@ -165,11 +177,11 @@ class TestReport(Callback):
             settings = {**pl_module.hparams, **datamodule.hparams, "max_epochs": trainer.max_epochs}
             hyper_parameters = {name: value for name, value in settings.items() if name not in NOT_COMPARED}
             cast(TensorBoardLogger, trainer.logger).log_hyperparams(
-                hyper_parameters, {f"final/{name}": metrics[name] for name in FINAL}
+                hyper_parameters, {f"final/{name}": metrics[name] for name in FINAL if metrics[name] is not None}
             )
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "test":  # by now the progress bar has left the terminal
+        if stage == "test" and self.evaluation:  # by now the progress bar has left the terminal
             Console().print(self.evaluation.table())
             settings = cast(CastingDataModule, trainer.datamodule).hparams  # type: ignore[attr-defined]
             if (found := self.evaluation.validation) and (line := advice(found, settings)):

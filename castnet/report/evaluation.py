@@ -160,7 +160,7 @@ class Evaluation:
             table.add_column(column, justify="right")
         for name, entry in metrics["classes"].items():
             parts = () if entry["parts"] is None else (f"{entry['parts']:,}",)
-            table.add_row(name, *(f"{entry[metric]:.4f}" for metric in SCORES), f"{entry['support']:,}", *parts)
+            table.add_row(name, *(_shown(entry[metric]) for metric in SCORES), f"{entry['support']:,}", *parts)
         for name, numbers in {"": metrics, **metrics["slices"]}.items():
             table.add_section()
             if name:

@@ -94,7 +94,7 @@ def precision_recall(precision: NDArray[np.floating], recall: NDArray[np.floatin
 
 
 def rates_by_threshold(p_defect: NDArray[np.floating], defective: NDArray[np.bool_], threshold: float) -> Figure:
-    """Escape and overkill rate for every threshold, with the one in use.
+    """Escape and overkill rate for every threshold, with the one in use; of a class without castings there is none.
 
     Args:
         p_defect: P(defect) of each casting (n,).
@@ -108,6 +108,8 @@ def rates_by_threshold(p_defect: NDArray[np.floating], defective: NDArray[np.boo
         ("escape rate", p_defect[defective], BAD),
         ("overkill rate", p_defect[~defective], TRAIN),
     ):
+        if not len(scores):
+            continue
         below = np.searchsorted(np.sort(scores), thresholds) / len(scores)
         axis.plot(thresholds, below if name == "escape rate" else 1 - below, color=colour, label=name)
     axis.axvline(threshold, color=QUIET, linestyle="--", linewidth=1, label=f"threshold {threshold:.3g}")
@@ -163,13 +165,16 @@ def curves(history: Mapping[str, Sequence[float]]) -> Figure:
     """Accuracy and loss of training and validation, epoch by epoch.
 
     Args:
-        history: `train/accuracy`, `val/accuracy`, `train/loss` and `val/loss`, one value an epoch.
+        history: `train/accuracy`, `val/accuracy`, `train/loss` and `val/loss`, one value an epoch; NaN where
+            there is none.
     """
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     for axis, metric in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
         for stage, colour in (("train", TRAIN), ("val", VAL)):
             values = history[f"{stage}/{metric}"]
-            axis.plot(range(1, len(values) + 1), values, color=colour, label=stage, marker=".")
+            epochs = [epoch for epoch, value in enumerate(values) if not np.isnan(value)]
+            shown = [values[epoch] for epoch in epochs]
+            axis.plot([epoch + 1 for epoch in epochs], shown, color=colour, label=stage, marker=".")
         axis.set(xlabel="epoch", ylabel=metric)
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.legend(frameon=False)

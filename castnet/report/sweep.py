@@ -33,7 +33,7 @@ class SweepTable(Callback):
         metrics = json.loads((run / "metrics.json").read_text())
         overrides = " ".join(OmegaConf.load(run / ".hydra" / "overrides.yaml"))
         row = {"run": run.name, "overrides": overrides}
-        row |= {f"val {name}": metrics["validation"][name] for name in COLUMNS}
+        row |= {f"val {name}": (metrics["validation"] or {}).get(name) for name in COLUMNS}
         row |= {f"test {name}": metrics[name] for name in COLUMNS}
         for class_name, scores in metrics["classes"].items():
             row |= {f"test {score} {class_name}": scores[score] for score in ("precision", "recall", "f1")}
