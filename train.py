@@ -16,7 +16,6 @@ with extra("train"):
     import hydra
     from lightning import seed_everything
     from lightning.pytorch.callbacks import ModelCheckpoint
-    from lightning.pytorch.loggers import Logger
     from omegaconf import DictConfig, OmegaConf
 
     from castnet import entry
@@ -27,6 +26,7 @@ with extra("train"):
     from castnet.model.start import keep_of_start
     from castnet.report.start import start_from
     from castnet.report.threshold import ThresholdRule, choose_operating_point
+    from castnet.report.tracking import connect
     from castnet.settings import Seed, Text, require
 
 
@@ -41,11 +41,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
     entry.check("model", model, CastingClassifier)
     entry.read_start(cfg.model.start, model.image_size)  # refuses what are no weights before time is spent
     seed_everything(cfg.seed, workers=True)
-    trainer = entry.build_trainer(
-        cfg.trainer,
-        logger=entry.build("logger", cfg.logger, Logger) if cfg.get("logger") else False,  # type: ignore[type-abstract]
-        callbacks=entry.build_callbacks(cfg),
-    )
+    trainer = entry.build_trainer(cfg.trainer, logger=entry.build_loggers(cfg), callbacks=entry.build_callbacks(cfg))
     require("callbacks.checkpoint.monitor", OmegaConf.select(cfg, "callbacks.checkpoint.monitor"), Text)
     if cfg.ckpt_path:
         require_resumable(Path(cfg.ckpt_path), Path(cfg.paths.output_dir), cfg.trainer.max_epochs)
@@ -58,12 +54,13 @@ def train(cfg: DictConfig) -> dict[str, float]:
     classifier = entry.build("model", cfg.model, CastingClassifier, class_names=datamodule.folder.classes)
     if weights:
         print(start_from(classifier, weights, datamodule), flush=True)
+    connect(trainer)
     fit(trainer, classifier, datamodule, cfg.ckpt_path)
 
     best = trainer.checkpoint_callback
     if not isinstance(best, ModelCheckpoint) or best.best_model_score is None:
         reached = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        print("No weights were kept as the best: the last ones are tested, uncalibrated, at model.threshold", flush=True)
+        print("No weights were kept as the best: the last are tested, uncalibrated, at model.threshold", flush=True)
         trainer.test(classifier, datamodule, verbose=False)
         return {name.removeprefix("val/"): value for name, value in reached.items() if name.startswith("val/")}
     if weights:

@@ -23,6 +23,7 @@ from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ModelSummary, ProgressBar
+from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -200,6 +201,26 @@ def build_callbacks(config: DictConfig) -> list[LightningCallback]:
     built = [build(f"callbacks.{name}", callback, LightningCallback) for name, callback in config.callbacks.items()]
     unwanted = tuple(kind for kind, is_wanted in wanted.items() if not is_wanted)
     return [callback for callback in built if not isinstance(callback, unwanted)]
+
+
+def build_loggers(config: DictConfig) -> list[Logger]:
+    """Build a run's loggers: several, one or none.
+
+    Args:
+        config: the whole, with `logger` unless the run does without.
+
+    Raises:
+        UserError: as `build`; or the package that a logger stands on is not installed.
+    """
+    loggers = []
+    for name, logger in (config.get("logger") or {}).items():
+        try:
+            loggers.append(build(f"logger.{name}", logger, Logger))  # type: ignore[type-abstract]
+        except UserError as error:
+            if error.__cause__ and isinstance(error.__cause__.__cause__, ModuleNotFoundError):
+                raise UserError(f"logger={name}: `pip install 'castnet[tracking]'` brings what it needs") from error
+            raise
+    return loggers
 
 
 def build_trainer(config: DictConfig, **given: Any) -> Trainer:

@@ -234,7 +234,7 @@ WHOLE = 12  # test images
         ("accumulate_grad_batches=2 gradient_clip_val=1.0 deterministic=true", WHOLE, True),
         ("max_time=00:00:10:00 detect_anomaly=true", WHOLE, True),
         ("max_time=00:00:00:00", WHOLE, False),
-        ("max_steps=3 inference_mode=false", WHOLE, True),
+        ("max_steps=12 inference_mode=false", WHOLE, True),
         ("reload_dataloaders_every_n_epochs=1", WHOLE, True),
     ],
 )
@@ -256,11 +256,11 @@ def test_lightnings_switches_work_as_its_users_know_them(
 
 
 def test_an_epoch_that_was_not_validated_leaves_a_gap_and_no_old_value(run_train: Command) -> None:
-    ran = run_train("+trainer.check_val_every_n_epoch=2", "trainer.max_epochs=3", "trainer.num_sanity_val_steps=1")
+    ran = run_train("+trainer.check_val_every_n_epoch=2", "trainer.max_epochs=4", "trainer.num_sanity_val_steps=1")
     assert ran.code == 0, ran.err
     shown = events(ran.folder)
-    assert [len(shown.Scalars(name)) for name in ("train/loss", "val/loss", "val/accuracy")] == [3, 1, 1]
-    assert len(shown.Images("val/confusion_matrix")) == 1
+    assert [len(shown.Scalars(name)) for name in ("train/loss", "val/loss", "val/accuracy")] == [4, 2, 2]
+    assert len(shown.Images("val/confusion_matrix")) == 2
     (state,) = [
         state["history"]
         for state in torch.load(ran.folder / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"].values()
@@ -271,7 +271,7 @@ def test_an_epoch_that_was_not_validated_leaves_a_gap_and_no_old_value(run_train
 
 @pytest.mark.parametrize(
     ("switch", "shown"),
-    [("+trainer.enable_progress_bar", "Epoch 0"), ("trainer.enable_model_summary", "Total params")],
+    [("trainer.enable_progress_bar", "Epoch 0"), ("trainer.enable_model_summary", "Total params")],
 )
 def test_what_a_switch_turns_off_needs_no_callback_taken_out(run_train: Command, switch: str, shown: str) -> None:
     for on in (True, False):

@@ -1,4 +1,4 @@
-"""What TensorBoard is shown and what lies beside a run."""
+"""What loggers are shown and what lies beside a run."""
 
 import math
 import warnings
@@ -10,11 +10,9 @@ from typing import Any, cast
 import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 from rich.console import Console
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from castnet.data.datamodule import CastingDataModule
 from castnet.model.classifier import CastingClassifier
@@ -22,9 +20,10 @@ from castnet.report import figures
 from castnet.report.evaluation import Evaluation
 from castnet.report.explain import overlays
 from castnet.report.learnt import advice
+from castnet.report.tracking import log_comparison, log_figure, tensorboard
 
 SAMPLES_PER_CLASS = 5
-# Settings that do not shape the result and would crowd the HParams tab.
+# Settings that do not shape the result and would crowd TensorBoard's HParams tab.
 NOT_COMPARED = {
     "class_names",
     "defect_class",
@@ -38,11 +37,6 @@ NOT_COMPARED = {
 FINAL = ("accuracy", "auroc", "escape_rate", "overkill_rate")
 
 
-def _writer(trainer: Trainer) -> SummaryWriter | None:
-    """The TensorBoard writer, if the run logs to TensorBoard."""
-    return cast(SummaryWriter, trainer.logger.experiment) if isinstance(trainer.logger, TensorBoardLogger) else None
-
-
 def draw_samples(datamodule: CastingDataModule, augmented: bool) -> Figure:
     """The first training images of each class as the network sees them, augmented or not."""
     labels = datamodule.folder.labels[datamodule.rows["train"]]
@@ -54,7 +48,7 @@ def draw_samples(datamodule: CastingDataModule, augmented: bool) -> Figure:
 
 
 class TrainingPictures(Callback):
-    """Sample images, the architecture and the curves as files and in TensorBoard, the latter with graph and charts.
+    """Sample images, the architecture and the curves as files and for every logger; TensorBoard gets graph and charts.
 
     Args:
         folder: where the PNG files go.
@@ -76,7 +70,7 @@ class TrainingPictures(Callback):
         self._show(trainer, "samples", draw_samples(datamodule, augmented=True))
         image_size = model.hparams["image_size"]
         self._show(trainer, "architecture", figures.architecture(model.network, image_size))
-        if writer := _writer(trainer):
+        if writer := tensorboard(trainer):
             with warnings.catch_warnings():  # add_graph traces, which PyTorch calls deprecated
                 warnings.simplefilter("ignore")
                 writer.add_graph(model.network, torch.zeros(1, 3, image_size, image_size, device=model.device))
@@ -91,13 +85,13 @@ class TrainingPictures(Callback):
         if trainer.sanity_checking:
             return
         self.validated = True
-        if writer := _writer(trainer):
+        if trainer.loggers:
             model = cast(CastingClassifier, pl_module)
             counts = model.val_metrics.confusion_matrix().cpu().numpy()
             precision, recall, _ = (values.cpu().numpy() for values in model.val_metrics.pr_curve())
             drawn = figures.confusion_matrix(counts, model.hparams["class_names"])
-            writer.add_figure("val/confusion_matrix", drawn, trainer.current_epoch + 1)
-            writer.add_figure("val/pr_curve", figures.precision_recall(precision, recall), trainer.current_epoch + 1)
+            log_figure(trainer, "val/confusion_matrix", drawn, trainer.current_epoch + 1)
+            log_figure(trainer, "val/pr_curve", figures.precision_recall(precision, recall), trainer.current_epoch + 1)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # The LightningModule logs its training metrics only after this hook, so they are asked of itself.
@@ -113,12 +107,11 @@ class TrainingPictures(Callback):
     def _show(self, trainer: Trainer, name: str, figure: Figure) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         figure.savefig(self.folder / f"{name}.png", dpi=120)
-        if writer := _writer(trainer):
-            writer.add_figure(name, figure)
+        log_figure(trainer, name, figure)
 
 
 class TestReport(Callback):
-    """Judge the test images: print the classification report, write the evaluation's files, fill TensorBoard.
+    """Judge the test images: print the classification report, write the evaluation's files, tell the loggers.
 
     Args:
         folder: where the files go, see `castnet.report.evaluation.Evaluation.write`.
@@ -170,15 +163,13 @@ class TestReport(Callback):
             explain=partial(overlays, cast(CastingClassifier, pl_module), datamodule),
         )
         drawn = self.evaluation.write(self.folder)
-        if writer := _writer(trainer):
-            for name, figure in drawn.items():
-                writer.add_figure(f"test/{name}", figure)
-            metrics = self.evaluation.metrics()
-            settings = {**pl_module.hparams, **datamodule.hparams, "max_epochs": trainer.max_epochs}
-            hyper_parameters = {name: value for name, value in settings.items() if name not in NOT_COMPARED}
-            cast(TensorBoardLogger, trainer.logger).log_hyperparams(
-                hyper_parameters, {f"final/{name}": metrics[name] for name in FINAL if metrics[name] is not None}
-            )
+        for name, figure in drawn.items():
+            log_figure(trainer, f"test/{name}", figure)
+        metrics = self.evaluation.metrics()
+        settings = {**pl_module.hparams, **datamodule.hparams, "max_epochs": trainer.max_epochs}
+        compared = {name: value for name, value in settings.items() if name not in NOT_COMPARED}
+        final = {f"final/{name}": metrics[name] for name in FINAL if metrics[name] is not None}
+        log_comparison(trainer, compared, final)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "test" and self.evaluation:  # by now the progress bar has left the terminal

@@ -21,11 +21,12 @@ def render(template: str, figures: Mapping[str, Figure], **values: Any) -> str:
         figures: pictures by name; the template finds them under `pictures`.
         values: what else the template shows.
     """
-    pictures = {name: base64.b64encode(_png(figure)).decode() for name, figure in figures.items()}
+    pictures = {name: base64.b64encode(png(figure)).decode() for name, figure in figures.items()}
     return TEMPLATES.get_template(template).render(pictures=pictures, **values)
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """The figure as the bytes of a PNG file."""
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()

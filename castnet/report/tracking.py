@@ -1,0 +1,69 @@
+"""What every logger of a run is told, each in its own way, beside the scalars and settings that Lightning logs."""
+
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any, cast
+
+from lightning import Trainer
+from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from matplotlib.figure import Figure
+from PIL import Image
+from torch.utils.tensorboard import SummaryWriter
+
+from castnet.errors import UserError
+from castnet.report.html import png
+
+
+def connect(trainer: Trainer) -> None:
+    """Have every logger begin its run, before time is spent on what it could not keep.
+
+    Raises:
+        UserError: its store or server does not answer, or wants an account.
+    """
+    for logger in trainer.loggers:
+        try:
+            _ = logger.experiment
+        except Exception as error:  # each of them has its own
+            raise UserError(f"logger={type(logger).__name__}: cannot begin a run ({error})") from error
+
+
+def tensorboard(trainer: Trainer) -> SummaryWriter | None:
+    """The TensorBoard writer, if the run logs to TensorBoard."""
+    writers = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+    return cast(SummaryWriter, writers[0]) if writers else None
+
+
+def log_figure(trainer: Trainer, name: str, figure: Figure, step: int = 0) -> None:
+    """Hand a figure to every logger; the CSV logger, which knows none, gets a PNG file beside its table."""
+    if not trainer.is_global_zero:
+        return
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_figure(name, figure, step)
+        elif isinstance(logger, MLFlowLogger):
+            logger.experiment.log_figure(logger.run_id, figure, f"{name}-{step}.png")
+        elif isinstance(logger, WandbLogger):
+            logger.log_image(name, [Image.open(BytesIO(png(figure)))])
+        elif isinstance(logger, CSVLogger):
+            file = Path(logger.log_dir) / f"{name}-{step}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(png(figure))
+
+
+def log_comparison(trainer: Trainer, settings: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+    """Hand every logger what runs are compared by, settings beside final metrics.
+
+    Args:
+        trainer: the run's.
+        settings: hyper-parameters. All but TensorBoard, whose HParams tab wants both at once, have those of the model
+            and the data from Lightning already, and some refuse what calibration has changed since; they are told of
+            the Trainer's alone.
+        metrics: by name.
+    """
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(dict(settings), dict(metrics))
+        else:
+            logger.log_hyperparams({"max_epochs": trainer.max_epochs})
+            logger.log_metrics(dict(metrics))

@@ -1,0 +1,59 @@
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Command
+
+FIGURES = ("samples", "architecture", "curves", "val/confusion_matrix", "val/pr_curve", "test/confusion_matrix")
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+
+
+def test_several_loggers_are_all_told_scalars_settings_and_figures(run_train: Command, offline: None) -> None:
+    ran = run_train("logger=[tensorboard,csv,mlflow,wandb]", "trainer.max_epochs=1")
+    assert ran.code == 0, ran.err
+    metrics = json.loads((ran.folder / "metrics.json").read_text())
+    assert list(ran.folder.glob("events.out.tfevents.*"))
+    _check_csv(ran.folder / "csv", metrics)
+    _check_mlflow(metrics)
+    _check_wandb(ran.folder)
+
+
+def _check_csv(folder: Path, metrics: dict[str, float]) -> None:
+    with (folder / "metrics.csv").open() as table:
+        rows = list(csv.DictReader(table))
+    (final,) = [row["final/accuracy"] for row in rows if row.get("final/accuracy")]
+    assert float(final) == pytest.approx(metrics["accuracy"])
+    assert any(row["val/loss"] for row in rows)
+    assert "lr: 0.002" in (folder / "hparams.yaml").read_text()
+    for name in FIGURES:
+        assert list(folder.glob(f"{name}-*.png")), name
+
+
+def _check_mlflow(metrics: dict[str, float]) -> None:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient("sqlite:///runs/mlflow.db")
+    experiment = client.get_experiment_by_name("castnet")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["final/accuracy"] == pytest.approx(metrics["accuracy"])
+    assert {"train/loss", "val/loss", "val/auroc", "lr-Adam"} <= run.data.metrics.keys()
+    assert run.data.params["lr"] == "0.002"
+    paths = {file.path for folder in ("", "val", "test") for file in client.list_artifacts(run.info.run_id, folder)}
+    for name in FIGURES:
+        assert any(path.startswith(name) for path in paths), name
+
+
+def _check_wandb(folder: Path) -> None:
+    (run,) = folder.glob("wandb/offline-run-*")
+    assert list(run.glob("*.wandb"))
+    for name in FIGURES:
+        assert list(run.glob(f"files/media/images/{name}_*.png")), name
