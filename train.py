@@ -63,13 +63,16 @@ def train(cfg: DictConfig) -> dict[str, float]:
         print("No weights were kept as the best: the last are tested, uncalibrated, at model.threshold", flush=True)
         trainer.test(classifier, datamodule, verbose=False)
         return {name.removeprefix("val/"): value for name, value in reached.items() if name.startswith("val/")}
-    if weights:
+    if weights and trainer.is_global_zero:
         keep_of_start(Path(best.best_model_path), weights)
-    if rule:
+    if rule and trainer.is_global_zero:
         choose_operating_point(Path(best.best_model_path), datamodule, rule)
-    else:
+    elif trainer.is_global_zero:
         finish_checkpoint(Path(best.best_model_path))
+    trainer.strategy.barrier()
     classifier = load_classifier(Path(best.best_model_path))
+    # Some loggers refuse settings that calibration has changed; the report tells them of its outcome.
+    classifier.save_hyperparameters(dict(classifier.hparams), logger=False)
     trainer.test(classifier, datamodule, verbose=False)
     return {
         cfg.callbacks.checkpoint.monitor.removeprefix("val/"): float(best.best_model_score),

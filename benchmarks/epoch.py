@@ -84,7 +84,7 @@ def main() -> None:
             ready[subset] = images.contiguous(memory_format=torch.channels_last), labels
         timer = Interleave(BareLoop(ready["train"], ready["val"], cfg.data.batch_size))
         callbacks = [instantiate(callback) for callback in cfg.callbacks.values()]
-        trainer = entry.build_trainer(cfg.trainer, logger=instantiate(cfg.logger), callbacks=[*callbacks, timer])
+        trainer = entry.build_trainer(cfg.trainer, logger=entry.build_loggers(cfg), callbacks=[*callbacks, timer])
         model = entry.build("model", cfg.model, CastingClassifier, class_names=datamodule.folder.classes)
         trainer.fit(model, datamodule)
     bare, full = timer.bare_seconds[1:], timer.lightning_seconds[1:]  # the first epoch of each warms up

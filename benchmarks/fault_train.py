@@ -37,7 +37,7 @@ trainer.max_epochs=many trainer.devices=99 trainer.devices=0 trainer.devices=[] 
 trainer._target_=lightning.Callback +trainer.foo=1 +trainer.precision=foo +trainer.gradient_clip_val=nan
 +trainer.strategy=foo +trainer.max_time=foo +trainer.limit_train_batches=-1 +trainer.val_check_interval=nan
 callbacks.weight_averaging.decay=5 callbacks.checkpoint.mode=upward callbacks.report._target_=os.getcwd
-+callbacks.foo=5 logger._target_=nowhere logger=foo paths.cache_dir=/dev/null ckpt_path=nowhere.ckpt
++callbacks.foo=5 logger.tensorboard._target_=nowhere logger=foo paths.cache_dir=/dev/null ckpt_path=nowhere.ckpt
 ckpt_path=/dev/null experiment=foo hydra.run.dir=/dev/null/x
 """
 

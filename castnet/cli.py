@@ -53,12 +53,14 @@ def _predict(args: argparse.Namespace) -> int:
     if bool(args.paths) == bool(args.watch):
         raise UserError("predict: name images, folders or patterns, or else a folder with --watch")
     if args.watch:
+        if args.on:
+            raise UserError("predict: --watch judges on this machine alone; leave --on out")
         from castnet.line.watch import watch
 
         return watch(args.model, args.watch, args.form, _record(args))
     from castnet.line.predict import predict
 
-    return predict(args.model, args.paths, args.form, _record(args))
+    return predict(args.model, args.paths, args.form, _record(args), args.on)
 
 
 def _compare(args: argparse.Namespace) -> int:
@@ -169,6 +171,7 @@ def parser() -> argparse.ArgumentParser:
     form = predict.add_mutually_exclusive_group()
     form.add_argument("--json", dest="form", action="store_const", const="json", help="print one JSON object a line")
     form.add_argument("--csv", dest="form", action="store_const", const="csv", help="print CSV")
+    predict.add_argument("--on", choices=["ray"], help="judge on the Ray cluster of RAY_ADDRESS, or a local one")
     predict.add_argument("--watch", type=Path, metavar="DIR", help="judge images as they come into a folder")
     _add_record(predict)
     predict.set_defaults(run=_predict, form="table")

@@ -31,6 +31,7 @@ from castnet.drawn.weights import shipped
 from castnet.errors import UserError, fail
 from castnet.files import hold
 from castnet.model.start import Weights, read_weights
+from castnet.processes import follow, is_first, is_lost, let_first_speak
 from castnet.settings import Count, require
 from castnet.settings import check as check_arguments
 
@@ -47,17 +48,25 @@ def guard(function: Callable[..., Result], *args: Any) -> Result:
     # Makes Hydra raise its own errors, which it would otherwise print over several lines.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     _quieten()
+    if not is_first():
+        follow()
     # Hydra knows a null among the defaults, but none on the command line.
     sys.argv[1:] = [f"~{part[:-5]}" if part in NULL_GROUPS else part for part in sys.argv[1:]]
     try:
         with _obeying_signals():
             return function(*args)
     except (UserError, HydraException, OmegaConfBaseException, MisconfigurationException, OSError) as error:
+        let_first_speak()
         fail(error)
     except _Stopped as stop:
-        print(f"error: stopped by {signal.Signals(stop.number).name}", file=sys.stderr)
+        if is_first():
+            print(f"error: stopped by {signal.Signals(stop.number).name}", file=sys.stderr)
         raise
     except Exception as error:
+        let_first_speak()
+        if is_lost(error):
+            print("error: another process of this run has ended, so this one does", file=sys.stderr)
+            sys.exit(os.EX_SOFTWARE)
         if _is_hydras(error):
             fail(error)
         traceback.print_exc()
@@ -77,7 +86,10 @@ def job(function: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:
     """
     chosen = HydraConfig.get()
     choices = {chosen.runtime.choices[group] for group in ("hydra/sweeper", "hydra/launcher")}
-    return function(cfg) if chosen.mode is RunMode.MULTIRUN and choices != {"basic"} else guard(function, cfg)
+    if chosen.mode is RunMode.MULTIRUN and choices != {"basic"}:
+        _quieten()  # this may be another process
+        return function(cfg)
+    return guard(function, cfg)
 
 
 class _Stopped(SystemExit):
@@ -235,13 +247,24 @@ def build_trainer(config: DictConfig, **given: Any) -> Trainer:
     """
     for name in ("max_epochs", "accumulate_grad_batches", "check_val_every_n_epoch"):  # Lightning divides by them
         require(f"trainer.{name}", config.get(name, 1), Count)
-    trainer = build("trainer", config, Trainer, **given)
+    # The loaders share images among processes; Lightning's samplers would count some twice.
+    trainer = build("trainer", config, Trainer, use_distributed_sampler=False, **given)
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    if environment and not environment.creates_processes_externally and _is_sweep():
+        raise UserError(
+            f"trainer.devices={config.devices}: the jobs of a sweep cannot start processes; use one device a job, or a "
+            "launcher that starts them, such as hydra/launcher=submitit_slurm"
+        )
     cores = os.cpu_count() or 1
     if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > cores:  # each would be a process
         raise UserError(
             f"trainer.devices={trainer.num_devices}: expected at most {cores}, the processors of this machine"
         )
     return trainer
+
+
+def _is_sweep() -> bool:
+    return HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
 
 
 class KeepRuns(Callback):
@@ -251,6 +274,8 @@ class KeepRuns(Callback):
     """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        if not is_first():  # the first process of the run holds it
+            return
         folder = Path(config.hydra.run.dir)
         resumed = config.get("ckpt_path") and config.hydra.job.name == "train"
         own = resumed and Path(str(config.ckpt_path)).resolve().is_relative_to(folder.resolve())
@@ -258,6 +283,9 @@ class KeepRuns(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         self._hold("hydra.sweep.dir", Path(config.hydra.sweep.dir), may_be_used=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # launchers send callbacks to other processes along with a job; what is held stays with this one
 
     def _hold(self, key: str, folder: Path, may_be_used: bool) -> None:
         # Hydra turns an exception of a callback into a warning, so this exits.

@@ -31,6 +31,22 @@ def hold(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextmanager
+def turn(folder: Path) -> Iterator[None]:
+    """Wait until no other process is in a block like this one; where a file system has no locks, there is no waiting.
+
+    Args:
+        folder: exists; what is done in turn is done there.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _lock(descriptor: int, folder: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -4,13 +4,18 @@ import os
 import sys
 import threading
 import time
+from functools import cache
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
+from castnet.errors import UserError
+
 # Set by Lightning, torchrun or SLURM in every process but the first, each counting in its own way from 0.
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
-LOOK = 0.2  # seconds between two looks at whether the parent lives
+LOOK = 0.2  # seconds between two looks at whether the parent lives, or what is waited for is there
+PATIENCE = 1800  # seconds after which PyTorch too gives up on other processes
 
 
 def is_first() -> bool:
@@ -18,6 +23,7 @@ def is_first() -> bool:
     return not any(os.environ.get(name, "0") != "0" for name in RANKS)
 
 
+@cache
 def follow() -> None:
     """Have a process that is not its run's first say nothing and end as soon as the one that started it has.
 
@@ -34,6 +40,25 @@ def follow() -> None:
         os._exit(os.EX_TEMPFAIL)
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+def wait_for(path: Path) -> None:
+    """Wait for what the first process makes.
+
+    Raises:
+        UserError: it does not come.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while not path.exists():
+        if time.monotonic() > deadline:
+            raise UserError(f"{path}: the first process of this run has not made it within {PATIENCE} s")
+        time.sleep(LOOK)
+
+
+def let_first_speak() -> None:
+    """Before a process reports an error, let it end if the first process meets the same one and reports it."""
+    if not is_first():
+        time.sleep(25 * LOOK)
 
 
 def is_lost(error: BaseException) -> bool:
@@ -58,3 +83,22 @@ def share_random_state() -> None:
     states = [torch.get_rng_state()]
     dist.broadcast_object_list(states)
     torch.set_rng_state(states[0])
+
+
+def in_order(values: torch.Tensor) -> torch.Tensor:
+    """Values of all processes, as `castnet.data.batches.SharedBatches` shared the images, in the order of these.
+
+    Args:
+        values: one for each image that this process had, (n,).
+
+    Returns:
+        One for each image, (N,).
+    """
+    if not dist.is_initialized():
+        return values
+    gathered: list[torch.Tensor] = [values] * dist.get_world_size()
+    dist.all_gather_object(gathered, values)
+    whole = values.new_empty(sum(map(len, gathered)))
+    for rank, share in enumerate(gathered):
+        whole[rank :: len(gathered)] = share
+    return whole

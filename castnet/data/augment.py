@@ -1,14 +1,14 @@
 """Pixels to network input: a whole batch at once, on whatever device the batch is."""
 
 import math
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from castnet.settings import Rate
+from castnet.settings import Rate, check, require
 
 
 def network_input(pixels: Tensor, image_size: int) -> Tensor:
@@ -56,26 +56,28 @@ class Augmentation:
         self.shift, self.zoom, self.turns, self.rotation, self.flip = shift, zoom, turns, rotation, flip
         self.brightness, self.contrast, self.alike = brightness, contrast, alike
 
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """Augment a batch.
+    def __call__(self, pixels: Tensor, total: int | None = None, share: slice = slice(None)) -> Tensor:
+        """Augment a batch, or a share of one.
 
         Args:
             pixels: uint8 (n, side, side).
+            total: images in the whole batch, for all of which is drawn; None means n.
+            share: which n of them these are.
 
         Returns:
             float32 (n, side, side), on the scale of the input, 0 to 255.
         """
         images = pixels[:, None].float()
-        maps = self._draw_maps(1 if self.alike else len(images), images.device).expand(len(images), -1, -1)
+        total = total or len(images)
+        maps = self._draw_maps(1 if self.alike else total, images.device).expand(total, -1, -1)[share]
         grid = F.affine_grid(maps, list(images.shape), align_corners=False)
         images = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
         if self.contrast:
             mean = images.mean(dim=(2, 3), keepdim=True)
-            images = mean + (images - mean) * (1 + self.contrast * _uniform(len(images), images.device)).view(
-                -1, 1, 1, 1
-            )
+            factors = 1 + self.contrast * _uniform(total, images.device)[share]
+            images = mean + (images - mean) * factors.view(-1, 1, 1, 1)
         if self.brightness:
-            images = images + 255 * self.brightness * _uniform(len(images), images.device).view(-1, 1, 1, 1)
+            images = images + 255 * self.brightness * _uniform(total, images.device)[share].view(-1, 1, 1, 1)
         return images.clamp(0, 255)[:, 0]
 
     def _draw_maps(self, n: int, device: torch.device) -> Tensor:
@@ -92,6 +94,15 @@ class Augmentation:
         row_x = torch.stack([cos * zoom_x, -sin * zoom_y, shift_x], dim=1)
         row_y = torch.stack([sin * zoom_x, cos * zoom_y, shift_y], dim=1)
         return torch.stack([row_x, row_y], dim=1)
+
+
+def make_augmentation(settings: dict[str, Any]) -> Augmentation:
+    """The augmentation of these settings, which may come from a checkpoint and so name no code to run."""
+    settings = {name: value for name, value in settings.items() if value is not None}
+    if (named := settings.pop("_target_", None)) is not None:  # checkpoints of castnet 0.1 have it
+        require("data.augmentation._target_", named, Literal["castnet.data.augment.Augmentation"])
+    check("data.augmentation", Augmentation.__init__, settings)
+    return Augmentation(**settings)
 
 
 def _uniform(n: int, device: torch.device) -> Tensor:

@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import BatchSampler, Dataset, Sampler
 
 from castnet.data.split import Indices
 from castnet.imaging.decode import Grey
+from castnet.processes import share_random_state
 
 Batch = tuple[Tensor, Tensor]
 
@@ -33,6 +34,36 @@ class PixelDataset(Dataset[Batch]):
         """Pixels uint8 (len(items), side, side) and labels int64 (len(items),)."""
         rows = self.rows[items]
         return torch.from_numpy(self.block[rows]), torch.from_numpy(self.labels[rows])
+
+
+class SharedBatches(BatchSampler):
+    """What one of several processes gets of every batch: each image is in one process alone, none is there twice.
+
+    Samplers that pad, as PyTorch's does, would count some images of a validation set twice.
+
+    Args:
+        sampler: the order of all images. Where it is random, every process must draw it from the same random state.
+        batch_size: images that a process gets of a batch.
+        rank: which of the processes this is.
+        world: how many there are.
+        level: whether every process must get as many batches. Images of a last batch that is too small to be shared are
+            then left out, other ones in every epoch.
+    """
+
+    def __init__(self, sampler: Sampler[int], batch_size: int, rank: int, world: int, level: bool) -> None:
+        super().__init__(sampler, batch_size * world, drop_last=False)
+        self.rank, self.world, self.level = rank, world, level
+
+    def __len__(self) -> int:
+        whole, rest = divmod(len(self.sampler), self.batch_size)  # type: ignore[arg-type]
+        return whole + (rest >= self.world if self.level else rest > self.rank)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        if self.level:
+            share_random_state()
+        for batch in super().__iter__():
+            if len(batch) >= self.world or (not self.level and len(batch) > self.rank):
+                yield batch[self.rank :: self.world]
 
 
 class PartSampler(Sampler[int]):

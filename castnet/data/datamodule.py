@@ -9,10 +9,10 @@ from lightning import LightningDataModule
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
-from torch.utils.data import DataLoader, RandomSampler, Sampler
+from torch.utils.data import DataLoader, RandomSampler, Sampler, SequentialSampler
 
-from castnet.data.augment import Augmentation, network_input
-from castnet.data.batches import Batch, PartSampler, PixelDataset
+from castnet.data.augment import make_augmentation, network_input
+from castnet.data.batches import Batch, PartSampler, PixelDataset, SharedBatches
 from castnet.data.fit import fit_to_folder
 from castnet.data.folder import Folder, correct_labels, read_folder
 from castnet.data.groups import read_groups, read_slices
@@ -21,7 +21,8 @@ from castnet.data.sources import Generated, obtain
 from castnet.data.split import Indices
 from castnet.data.subsets import SPLITS, check_subsets, judged_by_part, subsets
 from castnet.errors import UserError
-from castnet.settings import Count, ImageSize, Seed, Share, Text, check, require
+from castnet.processes import count_everywhere
+from castnet.settings import Count, ImageSize, Seed, Share, Text, check
 
 NONE: Indices = np.empty(0, np.int64)
 
@@ -101,11 +102,9 @@ class CastingDataModule(LightningDataModule):
         self.save_hyperparameters()
         check("data", CastingDataModule.__init__, self.hparams)
         check_subsets(self.hparams)
-        if whole_parts and groups is None:
-            raise UserError("data.whole_parts=true: needs data.groups, the groups.csv that `castnet audit` writes")
         if source == "generated" and generate is None:
             raise UserError("data.generate=None: expected n and seed of the castings to draw")
-        self.augmentation = None if augmentation is None else _augmentation(augmentation)
+        self.augmentation = None if augmentation is None else make_augmentation(augmentation)
         self.test_subset = "test"
         self._folder: Folder | None = None
         self.fitted = ""
@@ -155,7 +154,7 @@ class CastingDataModule(LightningDataModule):
             self.hparams["augmentation"] = {
                 name: getattr(found, name) if value is None else value for name, value in augmentation.items()
             }
-            self.augmentation = _augmentation(self.hparams["augmentation"])
+            self.augmentation = make_augmentation(self.hparams["augmentation"])
         self.save_hyperparameters(dict(self.hparams))  # what was found is what loggers and checkpoints are to keep
         self.fitted = found.describe()
 
@@ -197,8 +196,11 @@ class CastingDataModule(LightningDataModule):
             slices["parts never seen in training"] = ~np.isin(self.groups[rows], seen)
         return slices
 
-    def loader(self, subset: str, shuffle: bool = False) -> DataLoader[Batch]:
-        """Batches of `train`, `val`, `test` or `all` images, in the folder's order unless shuffled."""
+    def loader(self, subset: str, shuffle: bool = False, rank: int = 0, world: int = 1) -> DataLoader[Batch]:
+        """Batches of `train`, `val`, `test` or `all` images, in the folder's order unless shuffled.
+
+        Process `rank` of `world` gets its share of them, see `SharedBatches`.
+        """
         dataset = PixelDataset(self.block, self.folder.labels, self.rows[subset])
         sampler: Sampler[int] | None = None
         if shuffle and self.hparams["whole_parts"]:
@@ -206,26 +208,36 @@ class CastingDataModule(LightningDataModule):
             sampler = PartSampler(self.groups[dataset.rows])
         elif shuffle:
             sampler = RandomSampler(dataset, num_samples=max(len(dataset), self.hparams["epoch_images"] or 0))
-        return DataLoader(
-            dataset,
-            batch_size=self.hparams["batch_size"],
-            sampler=sampler,
-            collate_fn=lambda batch: batch,
-            num_workers=self.hparams["num_workers"],
-        )
+        batch_size = self.hparams["batch_size"]
+        batches: dict[str, Any] = {"batch_size": batch_size, "sampler": sampler}
+        if world > 1:
+            everything = sampler or SequentialSampler(dataset)
+            batches = {"batch_sampler": SharedBatches(everything, batch_size, rank, world, level=shuffle)}
+        workers = self.hparams["num_workers"]
+        return DataLoader(dataset, collate_fn=lambda batch: batch, num_workers=workers, **batches)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        return self.loader("train", shuffle=True)
+        return self.loader("train", True, *self._share())
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        return self.loader("val")
+        return self.loader("val", False, *self._share())
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        return self.loader(self.test_subset)
+        return self.loader(self.test_subset, False, *self._share())
+
+    def _share(self) -> tuple[int, int]:
+        """Which of how many processes of the Trainer's this is."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         pixels, labels = batch
         assert self.trainer is not None
+        rank, world = self._share()
+        if self.trainer.training and world > 1 and self.augmentation:
+            # An image is augmented as it would be if one process had the batch alone.
+            total = count_everywhere(len(pixels), pixels.device)
+            pixels = self.augmentation(pixels, total, slice(rank, None, world))
+            return network_input(pixels, self.hparams["image_size"]), labels
         augmented = self.trainer.training or (self.trainer.validating and self.hparams["augment_val"])
         return self.input_of(pixels, augmented=augmented), labels
 
@@ -288,12 +300,3 @@ def load_datamodule(ckpt_path: Path, class_names: Sequence[str], **source: Any) 
             f"data.root={root}: has the classes {datamodule.folder.classes}, the checkpoint knows {class_names}"
         )
     return datamodule
-
-
-def _augmentation(settings: dict[str, Any]) -> Augmentation:
-    """The augmentation of these settings, which may come from a checkpoint and so name no code to run."""
-    settings = {name: value for name, value in settings.items() if value is not None}
-    if (named := settings.pop("_target_", None)) is not None:  # checkpoints of castnet 0.1 have it
-        require("data.augmentation._target_", named, Literal["castnet.data.augment.Augmentation"])
-    check("data.augmentation", Augmentation.__init__, settings)
-    return Augmentation(**settings)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +32,21 @@ class Folder:
     is_test: NDArray[np.bool_] | None
 
     @property
-    def paths(self) -> list[Path]:
-        return [self.root / file for file in self.files]
+    def paths(self) -> "Paths":
+        return Paths(self.root, self.files)
+
+
+class Paths(Sequence[Path]):
+    """Files below a root as paths, each made when it is asked for: a million of them would take half a gigabyte."""
+
+    def __init__(self, root: Path, files: Sequence[str]) -> None:
+        self.root, self.files = root, files
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, row: Any) -> Any:
+        return self.root / self.files[row]
 
 
 def read_folder(root: Path, defect_class: str) -> Folder:
@@ -59,14 +73,15 @@ def read_folder(root: Path, defect_class: str) -> Folder:
         raise UserError(f"data.root={root}: train/ has the classes {classes} but test/ has {listings[1][0]}")
     if defect_class not in classes:
         raise UserError(f"data.defect_class={defect_class}: no such class folder in {root}; it has {_quoted(classes)}")
-    samples = [sample for _, listing in listings for sample in listing]
-    is_test = np.repeat([False, True], [len(listing) for _, listing in listings]) if parts else None
+    by_class = [images for _, listing in listings for images in listing]
+    sizes = [sum(map(len, listing)) for _, listing in listings]
+    outside = len((root / "x").as_posix()) - 1
     return Folder(
         root=root,
         classes=classes,
-        files=[Path(path).relative_to(root).as_posix() for path, _ in samples],
-        labels=np.array([label for _, label in samples], dtype=np.int64),
-        is_test=is_test,
+        files=[image[outside:] for images in by_class for image in images],
+        labels=np.repeat(np.arange(len(by_class)) % 2, [len(images) for images in by_class]),
+        is_test=np.repeat([False, True], sizes) if parts else None,
     )
 
 
@@ -92,7 +107,8 @@ def correct_labels(folder: Folder, corrections: Mapping[str, Sequence[str]], kep
     return replace(folder, labels=labels)
 
 
-def _list_classes(folder: Path) -> tuple[list[str], Sequence[tuple[str, int]]]:
+def _list_classes(folder: Path) -> tuple[list[str], list[list[str]]]:
+    """The names of both classes, and the images of each, in posix form."""
     try:
         names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
     except OSError as error:
@@ -102,15 +118,15 @@ def _list_classes(folder: Path) -> tuple[list[str], Sequence[tuple[str, int]]]:
         raise UserError(
             f"{folder}: expected two class folders, one of defective and one of good castings; found {found}"
         )
-    samples: list[tuple[str, int]] = []
-    for label, name in enumerate(names):
+    images: list[list[str]] = []
+    for name in names:
         listing = list_images(folder / name)
         if listing.unreadable:
             raise next(iter(listing.unreadable.values()))
         if not listing.images:
             raise UserError(f"{folder}: a class folder has no images ({name}/; {', '.join(sorted(SUFFIXES))})")
-        samples += [(str(path), label) for path in listing.images]
-    return names, samples
+        images.append([path.as_posix() for path in listing.images])
+    return names, images
 
 
 def _quoted(names: Sequence[str]) -> str:

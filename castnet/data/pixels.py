@@ -12,7 +12,7 @@ import numpy as np
 from rich.progress import track
 
 from castnet.errors import UserError
-from castnet.files import claim, lock, remove_leftovers
+from castnet.files import claim, lock, remove_leftovers, turn
 from castnet.imaging.decode import Grey, decode
 from castnet.imaging.resample import RESAMPLE
 
@@ -43,18 +43,20 @@ def pixel_block(files: Sequence[Path], size: int, resample: str, cache_dir: Path
     name = _identity(files, size, resample)
     target = cache_dir / f"{name}.npy"
     try:
-        if target.exists():
-            if _is_whole(target):
-                return np.load(target, mmap_mode="r")
-            print(f"{target}: is damaged, so the images are decoded again", file=sys.stderr, flush=True)
         cache_dir.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(cache_dir, "*.partial-*")
-        partial = target.with_suffix(f".partial-{os.getpid()}")
-        try:
-            _decode_all(files, size, RESAMPLE[resample], partial, name)
-            partial.rename(target)
-        finally:
-            partial.unlink(missing_ok=True)
+        # One process at a time decodes, so that of several that want the same block one does and the others have it.
+        with turn(cache_dir):
+            if target.exists():
+                if _is_whole(target):
+                    return np.load(target, mmap_mode="r")
+                print(f"{target}: is damaged, so the images are decoded again", file=sys.stderr, flush=True)
+            remove_leftovers(cache_dir, "*.partial-*")
+            partial = target.with_suffix(f".partial-{os.getpid()}")
+            try:
+                _decode_all(files, size, RESAMPLE[resample], partial, name)
+                partial.rename(target)
+            finally:
+                partial.unlink(missing_ok=True)
     except OSError as error:
         megabytes = len(files) * size**2 / 2**20
         raise UserError(

@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 
 from castnet.drawn.folder import FORMAT, SMALLEST, generate
 from castnet.errors import UserError
+from castnet.processes import is_first, wait_for
 from castnet.settings import Seed
 
 KAGGLE_HANDLE = "ravirajsinh45/real-life-industrial-dataset-of-casting-product"
@@ -58,7 +59,7 @@ def download_casting(root: Path) -> None:
 
 
 def obtain(source: str, root: Path, generated: Generated | None) -> None:
-    """Make or fetch a source's images, unless `root` is already there.
+    """Make or fetch a source's images, unless `root` is already there; of several processes the first one does.
 
     Args:
         source: `generated` (drawn by castnet), `casting` (the public set) or `folder` (the user's own, never made).
@@ -68,7 +69,9 @@ def obtain(source: str, root: Path, generated: Generated | None) -> None:
     Raises:
         UserError: an unknown source, or its images cannot be had, or other castings than asked for were generated.
     """
-    if source == "generated":
+    if source != "folder" and not is_first():
+        wait_for(root)
+    elif source == "generated":
         assert generated is not None
         if root.exists():
             _require_same(root, generated)

@@ -28,6 +28,8 @@ def check_subsets(settings: Mapping[str, Any]) -> None:
     split, shots = settings["split"], settings["shots"]
     if split == "grouped" and settings["groups"] is None:
         raise UserError("data.split=grouped: needs data.groups, the groups.csv that `castnet audit` writes")
+    if settings["whole_parts"] and settings["groups"] is None:
+        raise UserError("data.whole_parts=true: needs data.groups, the groups.csv that `castnet audit` writes")
     if settings["fold"] and split not in ("grouped", "new_parts"):
         raise UserError(f"data.fold={settings['fold']}: data.split={split} has no folds; expected data.split=grouped")
     if judged_by_part(settings) and settings["assignment"] is not None:

@@ -1,6 +1,7 @@
 """Which images a folder holds: one rule for every command."""
 
 import os
+from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def list_images(folder: Path) -> Listing:
     so a link that leads back ends there. Links to files count as files.
     """
     found = Listing()
+    names: dict[str, list[str]] = defaultdict(list)  # of images, by folder: a path of its own for each would be dear
     listed: set[tuple[int, int]] = set()
     waiting, links = [folder], list[Path]()
     while waiting or links:
@@ -41,31 +43,37 @@ def list_images(folder: Path) -> Listing:
             listed.add((status.st_dev, status.st_ino))
             with os.scandir(here) as entries:
                 for entry in entries:
-                    _sort_in(entry, found, waiting, links)
+                    _sort_in(entry, names[str(here)], found.unreadable, waiting, links)
         except OSError as error:
             found.unreadable[here] = _unreadable(here, error)
         links.sort()
     # As ImageFolder does it: a folder's own files before those of its folders.
-    found.images.sort(key=lambda path: (str(path.parent), path.name))
+    found.images.extend(Path(inside, name) for inside in sorted(names) for name in sorted(names[inside]))
     return found
 
 
-def _sort_in(entry: "os.DirEntry[str]", found: Listing, waiting: list[Path], links: list[Path]) -> None:
-    path = Path(entry.path)
+def _sort_in(
+    entry: "os.DirEntry[str]",
+    images: list[str],
+    unreadable: dict[Path, UserError],
+    waiting: list[Path],
+    links: list[Path],
+) -> None:
     hidden = entry.name.startswith(".")
     try:
         if entry.is_dir():
-            (links if entry.is_symlink() else waiting).append(path)
-        elif path.suffix.lower() in SUFFIXES and not hidden:
+            (links if entry.is_symlink() else waiting).append(Path(entry.path))
+        elif os.path.splitext(entry.name)[1].lower() in SUFFIXES and not hidden:
             if entry.is_file():
-                found.images.append(path)
+                images.append(entry.name)
             else:
                 entry.stat()  # says why where it leads to nothing
-                found.unreadable[path] = UserError(f"{path}: cannot be read (is no regular file)")
+                path = Path(entry.path)
+                unreadable[path] = UserError(f"{path}: cannot be read (is no regular file)")
         elif entry.is_symlink() and not hidden:
             entry.stat()
     except OSError as error:
-        found.unreadable[path] = _unreadable(path, error)
+        unreadable[Path(entry.path)] = _unreadable(Path(entry.path), error)
 
 
 def _unreadable(path: Path, error: OSError) -> UserError:

@@ -1,19 +1,23 @@
-"""Verdicts on an archive by a Ray cluster: each node reads the files itself, so all must reach them by one path."""
+"""Verdicts on an archive by a Ray cluster, whose nodes must all reach its files and the model by the same paths."""
 
 import logging
-import math
 import os
+import pickle
+import socket
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
+import ray.data
+from numpy.typing import NDArray
 
 from castnet.errors import UserError
 from castnet.line.inspector import Inspector, Verdict
 
 BATCH = 64  # images that a worker is handed at once
+PATIENCE = 5  # seconds for an address to answer
 
 
 class _Judge:
@@ -22,44 +26,57 @@ class _Judge:
     def __init__(self, model: str) -> None:
         self.inspector = Inspector(model)
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        results = list(self.inspector.inspect_many([Path(file) for file in batch["file"]]))
-        # Columns are of one type each, so that what cannot be read has an empty verdict.
-        nothing = Verdict("", False, math.nan, math.nan, math.nan)
-        verdicts = [asdict(result if isinstance(result, Verdict) else nothing) for result in results]
-        columns = {name: [verdict[name] for verdict in verdicts] for name in asdict(nothing)}
-        return columns | {"error": [str(result) if isinstance(result, UserError) else "" for result in results]}
+    def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        results = self.inspector.inspect_many(Path(os.fsdecode(file)) for file in batch["file"])
+        # Pickled, so that a table of any kind of column carries them as they are.
+        return {"result": np.array([pickle.dumps(result) for result in results], dtype=object)}
 
 
 def inspect_on_ray(model: Path, files: Sequence[Path]) -> Iterator[Verdict | UserError]:
-    """Judge files on the cluster that RAY_ADDRESS names, or on this machine where it names none.
+    """Judge files on the cluster that RAY_ADDRESS names, or on one of this machine alone where it names none.
 
     Args:
         model: what `castnet export` wrote, at a path that every node knows.
-        files: images, the same.
+        files: images, likewise.
 
-    Yields:
+    Returns:
         For every file, in their order, its verdict or why it cannot be read.
 
     Raises:
         UserError: no cluster answers.
     """
-    if not ray.is_initialized():
-        try:
-            ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise UserError(f"RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}: no cluster answers ({error})") from error
+    _connect(os.environ.get("RAY_ADDRESS"))
+    return _judge(model, files)
+
+
+def _judge(model: Path, files: Sequence[Path]) -> Iterator[Verdict | UserError]:
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
-    workers = max(1, int(ray.cluster_resources().get("CPU", 1)) - 1)  # type: ignore[no-untyped-call]
-    rows = ray.data.from_items([{"file": str(file.absolute())} for file in files])
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # Names of files may hold bytes that are no text.
+    rows = ray.data.from_items([{"file": os.fsencode(file.absolute())} for file in files])
+    cores = int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
     judged = rows.map_batches(
         _Judge,
         fn_constructor_args=[str(model.absolute())],
         batch_size=BATCH,
-        compute=ray.data.ActorPoolStrategy(size=workers),
+        compute=ray.data.ActorPoolStrategy(size=max(1, min(cores - 1, len(files) // BATCH))),
     )
     for file, row in zip(files, judged.iter_rows(), strict=True):
-        reason = row.pop("error")
-        yield UserError(reason.replace(str(file.absolute()), str(file))) if reason else Verdict(**row)
+        result: Verdict | UserError = pickle.loads(row["result"])
+        if isinstance(result, UserError):  # it names the file as the caller does
+            result = UserError(str(result).replace(str(file.absolute()), str(file)))
+        yield result
+
+
+def _connect(address: str | None) -> None:
+    if ray.is_initialized():
+        return
+    try:
+        host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+        if host:  # Ray itself would try for a minute
+            socket.create_connection((host, int(port)), timeout=PATIENCE).close()
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as error:  # it raises many kinds
+        raise UserError(f"RAY_ADDRESS={address}: no cluster answers ({error})") from error

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import track
 
-from castnet.errors import UserError, printable
+from castnet.errors import UserError, extra, printable
 from castnet.imaging.listing import Listing, list_images
 from castnet.line.inspector import Inspector, Verdict
 
@@ -32,7 +32,9 @@ Result = Verdict | UserError
 Record = Callable[[str, Inspector, Path], "Recorder"]  # from who judges, with what, and its file
 
 
-def predict(model: Path, patterns: Sequence[str], form: str, record: Record | None = None) -> int:
+def predict(
+    model: Path, patterns: Sequence[str], form: str, record: Record | None = None, on: str | None = None
+) -> int:
     """Print a verdict for every image.
 
     Args:
@@ -40,6 +42,7 @@ def predict(model: Path, patterns: Sequence[str], form: str, record: Record | No
         patterns: files, folders (searched in depth) and glob patterns.
         form: `table`, `json` (one object a line) or `csv`.
         record: what keeps the verdicts, if anything does.
+        on: `ray` judges on a cluster, see `castnet.line.cluster`; None on this machine.
 
     Returns:
         Exit code: 0 all castings are good, 1 some are defective, 2 some images could not be read; 3 some are unsure, if
@@ -51,6 +54,11 @@ def predict(model: Path, patterns: Sequence[str], form: str, record: Record | No
     inspector = Inspector(model)
     found = [_find(pattern) for pattern in patterns]
     files = [file for listing in found for file in listing.images]
+    results = inspector.inspect_many(files)
+    if on == "ray":
+        with extra("ray"):
+            from castnet.line.cluster import inspect_on_ray
+        results = inspect_on_ray(model, files)
     show, codes, start = printer(form), [], time.perf_counter()
     for listing in found:
         for path, error in listing.unreadable.items():
@@ -58,7 +66,7 @@ def predict(model: Path, patterns: Sequence[str], form: str, record: Record | No
             codes.append(TROUBLE)
     # On a terminal the verdicts themselves show how far it is, and a bar would disturb them.
     progress = track(
-        inspector.inspect_many(files),
+        results,
         f"Inspecting {len(files):,} images",
         total=len(files),
         console=Console(stderr=True),

@@ -1,6 +1,5 @@
 """The LightningModule: how the network is trained and judged."""
 
-from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -9,55 +8,18 @@ import torch.nn.functional as F
 from lightning import LightningModule
 from pydantic import AfterValidator, Field
 from torch import Tensor
-from torch.optim import Optimizer
 
 from castnet.errors import UserError
 from castnet.model.familiarity import Familiarity
 from castnet.model.heatmap import logits_and_evidence
 from castnet.model.metrics import CastingMetrics
 from castnet.model.network import CastingCNN
+from castnet.model.optimizer import make_optimizer, tried
 from castnet.model.views import turned, turned_back
+from castnet.processes import count_everywhere
 from castnet.settings import ImageSize, Positive, Rate, Text, check
 
 Batch = tuple[Tensor, Tensor]
-OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
-    f"torch.optim.{name}": getattr(torch.optim, name)
-    for name in ("SGD", "RMSprop", "Adagrad", "Adadelta", "Rprop", "ASGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam")
-}
-
-
-def make_optimizer(settings: Mapping[str, Any], parameters: Iterable[Tensor], lr: float) -> Optimizer:
-    """Make an optimizer from plain values, which may come from a checkpoint and so name no code to run.
-
-    Args:
-        settings: `_target_`, one of `OPTIMIZERS`, and its arguments.
-        parameters: what it optimizes.
-        lr: learning rate.
-
-    Raises:
-        ValueError: it is none of these, or refuses its arguments.
-    """
-    arguments = {name: value for name, value in settings.items() if name != "_target_"}
-    if settings.get("_target_") not in OPTIMIZERS:
-        raise ValueError(f"_target_={settings.get('_target_')}: expected one of {', '.join(OPTIMIZERS)}")
-    try:
-        return OPTIMIZERS[settings["_target_"]](parameters, lr=lr, **arguments)
-    except Exception as error:  # each of them has its own
-        raise ValueError(str(error)) from error
-
-
-def _tried(settings: dict[str, Any]) -> dict[str, Any]:
-    """The same settings, if an optimizer takes them and can make a step."""
-    weights = torch.zeros(1, requires_grad=True)
-    weights.grad = torch.zeros(1)
-    optimizer = make_optimizer(settings, [weights], lr=1e-3)
-    try:
-        optimizer.step()
-    except Exception as error:
-        raise ValueError(str(error)) from error
-    return settings
-
-
 VERDICTS = ("good", "defective", "doubtful", "unfamiliar")  # the last two are two reasons to be unsure
 
 
@@ -73,7 +35,8 @@ class CastingClassifier(LightningModule):
         dropout: share of the dense units dropped in training.
         mean, std: the network sees (pixel - mean) / std, with pixels in [0, 1].
         lr: learning rate; with a one-cycle schedule, its peak.
-        optimizer: `_target_`, one of `OPTIMIZERS`, and its arguments, without parameters and learning rate.
+        optimizer: `_target_`, one of `castnet.model.optimizer.OPTIMIZERS`, and its arguments, without parameters and
+            learning rate.
         one_cycle_warmup: share of the steps in which the one-cycle schedule (Smith & Topin, arXiv:1708.07120) rises;
             None keeps the learning rate constant.
         temperature: logits are divided by it before the sigmoid (Guo et al., arXiv:1706.04599); training leaves them as
@@ -97,7 +60,7 @@ class CastingClassifier(LightningModule):
         mean: Rate,
         std: Annotated[float, Field(gt=0, le=1)],
         lr: Positive,
-        optimizer: Annotated[dict[str, Any], AfterValidator(_tried)],
+        optimizer: Annotated[dict[str, Any], AfterValidator(tried)],
         one_cycle_warmup: Annotated[float, Field(ge=0, lt=1)] | None,
         temperature: Positive,
         threshold: Rate,
@@ -111,9 +74,9 @@ class CastingClassifier(LightningModule):
         self.save_hyperparameters()
         check("model", CastingClassifier.__init__, self.hparams)
         self.network = CastingCNN(image_size, dropout).to(memory_format=torch.channels_last)
-        self.train_metrics = CastingMetrics(class_names, defect_class, threshold)
-        self.val_metrics = CastingMetrics(class_names, defect_class, threshold)
-        self.test_metrics = CastingMetrics(class_names, defect_class, threshold)
+        self.train_metrics = CastingMetrics(class_names, defect_class, threshold, together=True)
+        self.val_metrics = CastingMetrics(class_names, defect_class, threshold, together=True)
+        self.test_metrics = CastingMetrics(class_names, defect_class, threshold, together=True)
         self.validation: dict[str, float] | None = None  # the last validation metrics; checkpoints keep them
         # What is familiar, and P(defect) and unfamiliarity of some validation images, known once training has ended.
         self.familiarity: Familiarity | None = None
@@ -185,12 +148,19 @@ class CastingClassifier(LightningModule):
         images, labels = batch
         logits = self(images)
         loss = F.binary_cross_entropy_with_logits(logits, labels.float())
-        self._require_finite(f"{stage} loss is", loss)
+        if self._world == 1:  # else gradients carry it to the weights of every process, which all end together
+            self._require_finite(f"{stage} loss is", loss)
         metrics = cast(CastingMetrics, getattr(self, f"{stage}_metrics"))
         p_defect = self.defect_probability(logits.detach())
         metrics.update(p_defect, labels)
-        self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(labels))
+        n, several = len(labels), self._world > 1
+        self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=n, sync_dist=several)
         return loss, p_defect
+
+    @property
+    def _world(self) -> int:
+        """How many processes train together."""
+        return self.trainer.world_size if self._trainer else 1
 
     def _require_finite(self, name: str, *values: Tensor) -> None:
         """End training before a number that means nothing becomes a verdict."""
@@ -203,12 +173,16 @@ class CastingClassifier(LightningModule):
         metrics = cast(CastingMetrics, getattr(self, f"{stage}_metrics"))
         values = metrics.compute()
         for name, value in values.items():
-            self.log(f"{stage}/{name}", value, prog_bar=name == "accuracy")
+            self.log(f"{stage}/{name}", value, prog_bar=name == "accuracy", sync_dist=self._world > 1)
         metrics.reset()
         return values
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        return self._step(batch, "train")[0]
+        loss, _ = self._step(batch, "train")
+        if self._world > 1:
+            # Processes' gradients are averaged as if each had as many images, which those of a last batch have not.
+            loss = loss * len(batch[1]) * self._world / count_everywhere(len(batch[1]), loss.device)
+        return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._step(batch, "val")

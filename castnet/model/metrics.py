@@ -26,22 +26,26 @@ class CastingMetrics(nn.Module):
         class_names: the two classes, in the order of the labels.
         defect_class: the one of them that is the defect.
         threshold: between 0 and 1.
+        together: whether the images of all processes of the run are counted, which all must then ask for.
     """
 
-    def __init__(self, class_names: Sequence[str], defect_class: str, threshold: float) -> None:
+    def __init__(
+        self, class_names: Sequence[str], defect_class: str, threshold: float, together: bool = False
+    ) -> None:
         super().__init__()
         self.class_names, self.threshold = list(class_names), threshold
         self.defect = self.class_names.index(defect_class)
+        own = {"sync_on_compute": together}
         self.decisions = MetricCollection(
             {
-                "accuracy": MulticlassAccuracy(2, average="micro"),
-                "precision": MulticlassPrecision(2, average=None),
-                "recall": MulticlassRecall(2, average=None),
-                "f1": MulticlassF1Score(2, average=None),
-                "confusion_matrix": MulticlassConfusionMatrix(2),
+                "accuracy": MulticlassAccuracy(2, average="micro", **own),
+                "precision": MulticlassPrecision(2, average=None, **own),
+                "recall": MulticlassRecall(2, average=None, **own),
+                "f1": MulticlassF1Score(2, average=None, **own),
+                "confusion_matrix": MulticlassConfusionMatrix(2, **own),
             }
         )
-        self.scores = MetricCollection({"auroc": BinaryAUROC(), "pr_curve": BinaryPrecisionRecallCurve()})
+        self.scores = MetricCollection({"auroc": BinaryAUROC(**own), "pr_curve": BinaryPrecisionRecallCurve(**own)})
 
     def decide(self, p_defect: Tensor) -> Tensor:
         """Class index of each casting, int64 (n,), from P(defect), float (n,)."""

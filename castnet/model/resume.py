@@ -15,8 +15,8 @@ from castnet.model.classifier import CastingClassifier, load_classifier
 class RandomState(Callback):
     """Keeps in checkpoints what shuffling, augmentation and dropout draw from.
 
-    A resumed run then draws the numbers that the stopped one would have drawn. Several processes would need a state
-    each; they draw anew.
+    A resumed run then draws the numbers that the stopped one would have drawn; of several processes, what the first
+    would have drawn, see `castnet.processes.share_random_state`.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class RandomState(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Pictures and graphs have been drawn by now, which takes random numbers too.
-        if self.resumed and trainer.world_size == 1:
+        if self.resumed:
             version, words, gauss = self.resumed["python"]
             random.setstate((version, tuple(words), gauss))
             np.random.set_state(self.resumed["numpy"])

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from castnet.data.datamodule import CastingDataModule
 from castnet.model.classifier import CastingClassifier
+from castnet.processes import in_order
 from castnet.report import figures
 from castnet.report.evaluation import Evaluation
 from castnet.report.explain import overlays
@@ -34,7 +35,7 @@ NOT_COMPARED = {
     "cache_dir",
     "num_workers",
 }
-FINAL = ("accuracy", "auroc", "escape_rate", "overkill_rate")
+FINAL = ("accuracy", "auroc", "escape_rate", "overkill_rate", "threshold", "temperature")
 
 
 def draw_samples(datamodule: CastingDataModule, augmented: bool) -> Figure:
@@ -105,6 +106,8 @@ class TrainingPictures(Callback):
         self._show(trainer, "curves", figures.curves(self.history))
 
     def _show(self, trainer: Trainer, name: str, figure: Figure) -> None:
+        if not trainer.is_global_zero:
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         figure.savefig(self.folder / f"{name}.png", dpi=120)
         log_figure(trainer, name, figure)
@@ -137,8 +140,11 @@ class TestReport(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         datamodule = cast(CastingDataModule, trainer.datamodule)  # type: ignore[attr-defined]
         p_defect, unfamiliarity = (
-            torch.cat([output[name] for output in self.outputs]) for name in ("p_defect", "unfamiliarity")
+            in_order(torch.cat([torch.empty(0), *(output[name] for output in self.outputs)]))
+            for name in ("p_defect", "unfamiliarity")
         )
+        if not trainer.is_global_zero:
+            return
         everything, data = datamodule.rows[datamodule.test_subset], datamodule.summary()
         rows = everything[: len(p_defect)]
         if len(rows) < len(everything):

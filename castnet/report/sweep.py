@@ -32,7 +32,7 @@ class SweepTable(Callback):
     def _row(self, run: Path) -> dict[str, Any]:
         metrics = json.loads((run / "metrics.json").read_text())
         overrides = " ".join(OmegaConf.load(run / ".hydra" / "overrides.yaml"))
-        row = {"run": run.name, "overrides": overrides}
+        row: dict[str, Any] = {"run": run.name, "overrides": overrides}
         row |= {f"val {name}": (metrics["validation"] or {}).get(name) for name in COLUMNS}
         row |= {f"test {name}": metrics[name] for name in COLUMNS}
         for class_name, scores in metrics["classes"].items():

@@ -16,6 +16,7 @@ from castnet.data.datamodule import CastingDataModule
 from castnet.errors import UserError
 from castnet.model.classifier import CastingClassifier, finish_checkpoint, load_classifier
 from castnet.model.familiarity import Familiarity
+from castnet.model.metrics import CastingMetrics
 from castnet.settings import Positive, check
 
 # Standard deviation of log(temperature) before any image is seen. Without it, validation images that are all right
@@ -139,8 +140,8 @@ def choose_operating_point(ckpt_path: Path, datamodule: CastingDataModule, rule:
     p_defect = classifier.defect_probability(logits)
     point = OperatingPoint(temperature, *rule.cuts(p_defect.numpy()))
 
-    classifier.val_metrics.threshold = point.threshold
-    classifier.val_metrics.update(p_defect, labels)
+    counted = CastingMetrics(classifier.hparams["class_names"], classifier.hparams["defect_class"], point.threshold)
+    counted.update(p_defect, labels)
     familiarity = fit_familiarity(datamodule)
     compared = np.linspace(0, len(labels) - 1, min(REFERENCE, len(labels))).astype(int)
     validation = np.concatenate([familiarity(datamodule.input_of(pixels)) for pixels, _ in datamodule.loader("val")])
@@ -148,7 +149,7 @@ def choose_operating_point(ckpt_path: Path, datamodule: CastingDataModule, rule:
     finish_checkpoint(
         ckpt_path,
         asdict(point),
-        validation=classifier.val_metrics.compute(),
+        validation=counted.compute(),
         familiarity=vars(familiarity),
         reference=reference,
     )

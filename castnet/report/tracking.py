@@ -12,6 +12,7 @@ from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from castnet.errors import UserError
+from castnet.processes import is_first
 from castnet.report.html import png
 
 
@@ -21,9 +22,9 @@ def connect(trainer: Trainer) -> None:
     Raises:
         UserError: its store or server does not answer, or wants an account.
     """
-    for logger in trainer.loggers:
+    for logger in trainer.loggers if is_first() else []:
         try:
-            _ = logger.experiment
+            getattr(logger, "experiment", None)
         except Exception as error:  # each of them has its own
             raise UserError(f"logger={type(logger).__name__}: cannot begin a run ({error})") from error
 

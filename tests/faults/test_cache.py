@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from castnet.audit.duplicates import Spectra
 from castnet.data.pixels import pixel_block
 from castnet.errors import UserError
+from tests.conftest import ROOT
 
 SIZE = 24
 
@@ -108,3 +110,40 @@ def test_an_audit_without_room_for_its_temporary_file_is_one_line(
     monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
     with pytest.raises(UserError, match=r"an audit of 1,000 images needs .* MB there \(No space left on device\)"):
         Spectra(1000)
+
+
+DECODE = """
+import sys, time
+from pathlib import Path
+from castnet.data import pixels
+
+folder = Path(sys.argv[1])
+decode_all = pixels._decode_all
+
+def slowly(*arguments):
+    with (folder / "decoded").open("a") as file:
+        file.write("once\\n")
+    while len(list(folder.glob("ready-*"))) < 2:
+        time.sleep(0.05)
+    decode_all(*arguments)
+
+pixels._decode_all = slowly
+(folder / f"ready-{sys.argv[2]}").touch()
+block = pixels.pixel_block(sorted(map(Path, sys.argv[3:])), 24, "area", folder / "cache")
+print(block.shape[0], block.sum())
+"""
+
+
+def test_of_processes_that_want_the_same_block_one_decodes_it(images: list[Path], tmp_path: Path) -> None:
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", DECODE, tmp_path, name, *images],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        for name in "ab"
+    ]
+    printed = [process.communicate(timeout=120)[0] for process in started]
+    assert printed[0] == printed[1] != ""
+    assert (tmp_path / "decoded").read_text() == "once\n"

@@ -20,7 +20,7 @@ def test_several_loggers_are_all_told_scalars_settings_and_figures(run_train: Co
     assert ran.code == 0, ran.err
     metrics = json.loads((ran.folder / "metrics.json").read_text())
     assert list(ran.folder.glob("events.out.tfevents.*"))
-    _check_csv(ran.folder / "csv", metrics)
+    _check_csv(ran.folder / "csv" / "version_0", metrics)
     _check_mlflow(metrics)
     _check_wandb(ran.folder)
 
@@ -57,3 +57,20 @@ def _check_wandb(folder: Path) -> None:
     assert list(run.glob("*.wandb"))
     for name in FIGURES:
         assert list(run.glob(f"files/media/images/{name}_*.png")), name
+
+
+def test_a_logger_whose_package_is_missing_names_the_extra(run_train: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightning.pytorch.loggers.mlflow._MLFLOW_AVAILABLE", False)
+    ran = run_train("logger=mlflow")
+    assert ran.code == 2
+    assert ran.err.splitlines()[-1] == "error: logger=mlflow: `pip install 'castnet[tracking]'` brings what it needs"
+
+
+def test_a_logger_that_cannot_begin_ends_the_run_before_training(
+    run_train: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "nonsense")
+    ran = run_train("logger=wandb")
+    assert ran.code == 2
+    assert ran.err.splitlines()[-1].startswith("error: logger=WandbLogger: cannot begin a run (")
+    assert not (ran.folder / "checkpoints").exists()

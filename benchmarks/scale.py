@@ -1,0 +1,182 @@
+"""What a folder costs against the number of its images: seconds and memory of every stage.
+
+    python benchmarks/scale.py FOLDER --n 10000 100000 1000000 [--stages list split blocks again epoch evaluate audit]
+
+The images are a few hundred drawn castings of 128 × 128 pixels, linked under as many names as asked for (a name costs
+no space). Every stage runs in a process of its own; its memory is the peak of what it holds beside mapped files
+(RssAnon of Linux), less what the libraries hold. `blocks` decodes every image, `again` is what a second run does before
+its first epoch. An audit of links finds copies of copies, its worst case, and runs only where asked for.
+
+FOLDER keeps images and blocks for the next call: 17 GB for a million images.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from castnet.drawn.folder import draw
+
+CONF = str(Path(__file__).parents[1] / "conf")
+STAGES = ("list", "split", "blocks", "again", "epoch", "evaluate", "audit")
+DRAWN, SIDE, PER_FOLDER = 400, 128, 10_000
+DEFECT = "def_front"
+
+
+def link(root: Path, n: int) -> None:
+    """n names for DRAWN castings, four fifths of them in train/, in folders of at most PER_FOLDER."""
+    if (root / "complete").exists():
+        return
+    drawn = []
+    for index in range(DRAWN):
+        drawn.append(root / "drawn" / f"{index}.png")
+        drawn[-1].parent.mkdir(parents=True, exist_ok=True)
+        grey = Image.fromarray(draw((0, index), defective=index % 2 == 0)[0])
+        grey.resize((SIDE, SIDE), Image.Resampling.BOX).save(drawn[-1])
+    # A file has at most 65,000 names on ext4, so every ten thousand names have files of their own.
+    own: dict[int, Path] = {}
+    for index in range(n):
+        part, name = "test" if index % 10 > 7 else "train", DEFECT if index % 2 == 0 else "ok_front"
+        target = root / "images" / part / name / str(index // PER_FOLDER) / f"{index}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if index % PER_FOLDER < DRAWN:
+            shutil.copyfile(drawn[index % DRAWN], target)
+            own[index % DRAWN] = target
+        else:
+            os.link(own[index % DRAWN], target)
+    (root / "complete").touch()
+
+
+def prepare(name: str, root: Path) -> Callable[[], Any]:
+    """What a stage does, with all that comes before it done."""
+    from hydra import compose, initialize_config_dir
+    from lightning import Trainer, seed_everything
+
+    from castnet import entry
+    from castnet.audit.audit import audit
+    from castnet.data.datamodule import CastingDataModule
+    from castnet.data.folder import read_folder
+    from castnet.data.subsets import subsets
+    from castnet.model.classifier import CastingClassifier
+    from castnet.report.callbacks import TestReport
+
+    images, out = root / "images", Path(tempfile.mkdtemp(dir=root))
+    with initialize_config_dir(CONF, version_base="1.3"):
+        source = ["data=folder", f"data.root={images}", f"data.defect_class={DEFECT}"]
+        cfg = compose("train", [*source, f"paths.cache_dir={root / 'cache'}", f"paths.output_dir={out}"])
+    if name == "list":
+        return lambda: read_folder(images, DEFECT)
+    if name == "audit":
+        return lambda: audit(images, out / "audit", progress=False)
+    if name == "blocks":
+        shutil.rmtree(root / "cache", ignore_errors=True)
+    seed_everything(0)
+    datamodule = entry.build("data", cfg.data, CastingDataModule)
+    if name == "split":
+        folder = read_folder(images, DEFECT)
+        return lambda: subsets(folder, None, datamodule.hparams)
+    if name in ("blocks", "again"):
+        return datamodule.setup
+    datamodule.setup()
+    classifier = entry.build("model", cfg.model, CastingClassifier, class_names=datamodule.folder.classes)
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = Trainer(
+        max_epochs=1,
+        num_sanity_val_steps=0,
+        accelerator="cpu",
+        enable_model_summary=False,
+        callbacks=[TestReport(str(out))] if name == "evaluate" else [],
+        **quiet,  # type: ignore[arg-type]
+    )
+    run = trainer.fit if name == "epoch" else trainer.test
+    return lambda: run(classifier, datamodule)
+
+
+def measure(name: str, root: Path) -> None:
+    """Run one stage and print its seconds and peak memory as JSON."""
+    do = prepare(name, root)
+    with peak() as found:
+        start = time.perf_counter()
+        do()
+        seconds = time.perf_counter() - start
+    print(json.dumps({"seconds": seconds, "bytes": found["peak"]}))
+
+
+@contextmanager
+def peak() -> Iterator[dict[str, int]]:
+    """The most bytes that this process holds within the block, more than at its beginning, beside mapped files."""
+
+    def held() -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * int(next(line.split()[1] for line in lines if line.startswith("RssAnon")))
+
+    def watch() -> None:
+        while not over.wait(0.02):
+            found["peak"] = max(found["peak"], held() - before)
+
+    before, over, found = held(), threading.Event(), {"peak": 0}
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    yield found
+    over.set()
+    thread.join()
+    found["peak"] = max(found["peak"], held() - before)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--n", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES[:-1])
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.measure:
+        return measure(args.measure, args.folder)
+    measured: dict[str, list[dict[str, float]]] = {name: [] for name in args.stages}
+    for n in args.n:
+        link(args.folder / str(n), n)
+        for name in args.stages:
+            command = [sys.executable, __file__, str(args.folder / str(n)), "--measure", name]
+            ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            measured[name].append(json.loads(ran.stdout.splitlines()[-1]))
+            print(f"{n:,} {name}: {measured[name][-1]['seconds']:.1f} s", file=sys.stderr, flush=True)
+    Console(width=160).print(_table(args.n, measured))
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    for axis, key in zip(figure.subplots(1, 2), ("seconds", "bytes"), strict=True):
+        for name, found in measured.items():
+            axis.loglog(args.n, [max(stage[key], 1e-3) for stage in found], marker=".", label=name)
+        axis.set(xlabel="images", ylabel=key)
+        axis.legend(frameon=False)
+    figure.savefig(args.folder / "scale.png", dpi=120)
+
+
+def _table(sizes: list[int], measured: dict[str, list[dict[str, float]]]) -> Table:
+    table = Table(title="seconds, µs an image, bytes an image beside mapped files", title_justify="left")
+    table.add_column("images", justify="right")
+    for name in measured:
+        table.add_column(name, justify="right")
+    for row, n in enumerate(sizes):
+        cells = [found[row] for found in measured.values()]
+        table.add_row(
+            f"{n:,}",
+            *(f"{cell['seconds']:.1f} {1e6 * cell['seconds'] / n:.0f} {cell['bytes'] / n:.0f}" for cell in cells),
+        )
+    return table
+
+
+if __name__ == "__main__":
+    main()
