@@ -8,6 +8,7 @@ python train.py -m model.lr=1e-3,2e-3                    a sweep
 python train.py -m hydra/sweeper=optuna study=default    a sweep that searches
 """
 
+import os
 from pathlib import Path
 
 from castnet.errors import extra
@@ -41,6 +42,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
     entry.check("model", model, CastingClassifier)
     entry.read_start(cfg.model.start, model.image_size)  # refuses what are no weights before time is spent
     seed_everything(cfg.seed, workers=True)
+    del os.environ["PL_GLOBAL_SEED"]  # from which Lightning would seed anew where it starts processes
     trainer = entry.build_trainer(cfg.trainer, logger=entry.build_loggers(cfg), callbacks=entry.build_callbacks(cfg))
     require("callbacks.checkpoint.monitor", OmegaConf.select(cfg, "callbacks.checkpoint.monitor"), Text)
     if cfg.ckpt_path:

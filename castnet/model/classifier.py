@@ -154,6 +154,8 @@ class CastingClassifier(LightningModule):
         p_defect = self.defect_probability(logits.detach())
         metrics.update(p_defect, labels)
         n, several = len(labels), self._world > 1
+        if several:  # Lightning rounds the mean of whole numbers down, so that losses would come out too high
+            n = float(n)  # type: ignore[assignment]
         self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=n, sync_dist=several)
         return loss, p_defect
 
