@@ -1,6 +1,7 @@
 """What is counted. The same metrics serve every epoch, every report and every comparison."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +36,7 @@ class CastingMetrics(nn.Module):
         super().__init__()
         self.class_names, self.threshold = list(class_names), threshold
         self.defect = self.class_names.index(defect_class)
-        own = {"sync_on_compute": together}
+        own: Any = {"sync_on_compute": together}
         self.decisions = MetricCollection(
             {
                 "accuracy": MulticlassAccuracy(2, average="micro", **own),

@@ -1,19 +1,21 @@
 """What may happen to the pixel cache."""
 
+import multiprocessing
 import os
 import subprocess
-import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from castnet.audit.duplicates import Spectra
+from castnet.data import pixels
 from castnet.data.pixels import pixel_block
 from castnet.errors import UserError
-from tests.conftest import ROOT
 
 SIZE = 24
 
@@ -112,38 +114,29 @@ def test_an_audit_without_room_for_its_temporary_file_is_one_line(
         Spectra(1000)
 
 
-DECODE = """
-import sys, time
-from pathlib import Path
-from castnet.data import pixels
+def test_of_processes_that_want_the_same_block_one_decodes_it(
+    images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode_all = pixels._decode_all
 
-folder = Path(sys.argv[1])
-decode_all = pixels._decode_all
+    def slowly(*arguments: Any) -> None:
+        with (tmp_path / "decoded").open("a") as file:
+            file.write("once\n")
+        while len(list(tmp_path.glob("*.ready"))) < 2:
+            time.sleep(0.02)
+        decode_all(*arguments)
 
-def slowly(*arguments):
-    with (folder / "decoded").open("a") as file:
-        file.write("once\\n")
-    while len(list(folder.glob("ready-*"))) < 2:
-        time.sleep(0.05)
-    decode_all(*arguments)
+    def want(name: str) -> None:
+        (tmp_path / f"{name}.ready").touch()
+        block = pixel_block(images, SIZE, "area", tmp_path / "cache")
+        (tmp_path / f"{name}.sum").write_text(f"{block.shape} {block.sum()}")
 
-pixels._decode_all = slowly
-(folder / f"ready-{sys.argv[2]}").touch()
-block = pixels.pixel_block(sorted(map(Path, sys.argv[3:])), 24, "area", folder / "cache")
-print(block.shape[0], block.sum())
-"""
-
-
-def test_of_processes_that_want_the_same_block_one_decodes_it(images: list[Path], tmp_path: Path) -> None:
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", DECODE, tmp_path, name, *images],
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
-        for name in "ab"
-    ]
-    printed = [process.communicate(timeout=120)[0] for process in started]
-    assert printed[0] == printed[1] != ""
+    monkeypatch.setattr(pixels, "_decode_all", slowly)
+    context = multiprocessing.get_context("fork")  # each has the patch
+    processes = [context.Process(target=want, args=(name,)) for name in "ab"]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
     assert (tmp_path / "decoded").read_text() == "once\n"
+    assert (tmp_path / "a.sum").read_text() == (tmp_path / "b.sum").read_text()
