@@ -30,9 +30,7 @@ class CastingMetrics(nn.Module):
         together: whether the images of all processes of the run are counted, which all must then ask for.
     """
 
-    def __init__(
-        self, class_names: Sequence[str], defect_class: str, threshold: float, together: bool = False
-    ) -> None:
+    def __init__(self, class_names: Sequence[str], defect_class: str, threshold: float, together: bool = False) -> None:
         super().__init__()
         self.class_names, self.threshold = list(class_names), threshold
         self.defect = self.class_names.index(defect_class)
