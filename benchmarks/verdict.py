@@ -1,7 +1,8 @@
-"""How soon a verdict is there: cold, in process, and over a folder.
+"""How soon a verdict is there: cold, in process, and over a folder; and what the third verdict costs.
 
+    python benchmarks/verdict.py MODEL IMAGES
     python -m venv KERAS && KERAS/bin/pip install tensorflow-cpu pillow
-    python benchmarks/verdict.py MODEL IMAGES --keras KERAS/bin/python
+    python benchmarks/verdict.py MODEL IMAGES --keras KERAS/bin/python    # against the notebook's page path too
 
 MODEL is what `castnet export` wrote, IMAGES a folder of JPEG files. The sides of a comparison take turns in one run.
 """
@@ -21,8 +22,10 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import torch
+from onnx.utils import Extractor
 from PIL import Image
 
 from castnet.imaging.decode import decode
@@ -47,21 +50,37 @@ def described(values: Sequence[float]) -> str:
     return f"p50 {np.percentile(values, 50):8.3f}   p99 {np.percentile(values, 99):8.3f} ms"
 
 
-def cold_start(model: Path, image: Path, keras: str, keras_model: Path, rounds: int) -> None:
+def cold_start(model: Path, image: Path, keras: str | None, keras_model: Path, rounds: int) -> None:
     """From the shell's call to the verdict on one image."""
-
-    def castnet() -> None:
-        subprocess.run([sys.executable, "-m", "castnet.cli", "predict", model, image], capture_output=True)
-
-    def notebook() -> None:
-        subprocess.run(
-            [keras, PAGE, "judge", keras_model], input=f"{image}\n", text=True, capture_output=True, check=True
-        )
-
-    times = [(seconds(castnet), seconds(notebook)) for _ in range(rounds)]
-    ours, theirs = (median(side) for side in zip(*times, strict=True))
+    command = [sys.executable, "-m", "castnet.cli", "predict", model, image]
+    sides = {"castnet predict": partial(subprocess.run, command, capture_output=True)}
+    if keras:
+        page = [keras, PAGE, "judge", keras_model]
+        sides["Keras"] = partial(subprocess.run, page, input=f"{image}\n", text=True, capture_output=True, check=True)
+    times = [[seconds(side) for side in sides.values()] for _ in range(rounds)]
     print(f"cold start, one image (median of {rounds})")
-    print(f"  castnet predict {ours:6.2f} s\n  Keras           {theirs:6.2f} s   ratio {theirs / ours:.1f}")
+    for name, values in zip(sides, zip(*times, strict=True), strict=True):
+        print(f"  {name:<15} {median(values):6.3f} s")
+
+
+def third_verdict(model: Path, files: Sequence[Path], folder: Path) -> None:
+    """A JPEG's bytes to one of three verdicts, against the same model without what tells the unfamiliar."""
+    proto = onnx.load(model)
+    two = Extractor(proto).extract_model(
+        [value.name for value in proto.graph.input], ["p_defect", "logits", "evidence"]
+    )
+    two.metadata_props.extend(proto.metadata_props)
+    onnx.save(two, folder / "two.onnx")
+    sides = Inspector(folder / "two.onnx"), Inspector(model)
+    rows = []
+    for number, file in enumerate(files):
+        content, order = file.read_bytes(), sides[:: 1 if number % 2 else -1]
+        times = {side: 1000 * seconds(partial(side.inspect, content)) for side in order}
+        rows.append([times[side] for side in sides])
+    without, with_ = np.array(rows[len(rows) // 10 :]).T
+    print(f"third verdict ({len(with_)} images, in turns)")
+    print(f"  two verdicts     {described(without)}\n  three verdicts   {described(with_)}")
+    print(f"  ratio of medians {np.median(with_) / np.median(without):.3f}")
 
 
 def in_process(
@@ -154,7 +173,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("images", type=Path)
-    parser.add_argument("--keras", required=True, help="Python of an environment with tensorflow-cpu and pillow")
+    parser.add_argument("--keras", help="Python of an environment with tensorflow-cpu and pillow")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--images-in-process", type=int, default=500)
     parser.add_argument("--images-in-folder", type=int, default=10_000)
@@ -164,11 +183,14 @@ def main() -> None:
     print(f"{os.cpu_count()} CPUs, {len(files):,} images in {args.images.name}")
     with tempfile.TemporaryDirectory() as folder:
         keras_model = Path(folder) / "notebook.keras"
-        subprocess.run([args.keras, PAGE, "build", keras_model], check=True, capture_output=True)
+        if args.keras:
+            subprocess.run([args.keras, PAGE, "build", keras_model], check=True, capture_output=True)
         cold_start(args.model, files[0], args.keras, keras_model, args.rounds)
-        forward = bare_network(inspector.card["image_size"], Path(folder) / "network.onnx")
         chosen = [files[index % len(files)] for index in range(args.images_in_process)]
-        in_process(inspector, forward, chosen, args.keras, keras_model)
+        third_verdict(args.model, chosen, Path(folder))
+        if args.keras:
+            forward = bare_network(inspector.card["image_size"], Path(folder) / "network.onnx")
+            in_process(inspector, forward, chosen, args.keras, keras_model)
     folder_rate(inspector, files, args.images_in_folder, 3)
 
 
