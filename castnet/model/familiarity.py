@@ -100,14 +100,14 @@ class Familiarity:
 
 def appearance(images: Tensor) -> Tensor:
     """Mean, log contrast and log energy of each octave of detail: float32 (n, k) from (n, 1, side, side) in [0, 1]."""
-    values = [images.mean((1, 2, 3)), (images.std((1, 2, 3)) + FLOOR).log()]
+    mean, energies = images.mean((1, 2, 3)), [images.std((1, 2, 3))]
     while images.shape[-1] >= 4:
         coarser = F.avg_pool2d(images, 2)
         even = 2 * coarser.shape[-1]
-        detail = images[..., :even, :even] - coarser.repeat_interleave(2, 2).repeat_interleave(2, 3)
-        values.append((detail.abs().mean((1, 2, 3)) + FLOOR).log())
+        detail = images[..., :even, :even] - F.interpolate(coarser, scale_factor=2.0)
+        energies.append(detail.abs().mean((1, 2, 3)))
         images = coarser
-    return torch.stack(values, dim=1)
+    return torch.cat([mean[:, None], (torch.stack(energies, dim=1) + FLOOR).log()], dim=1)
 
 
 def structure(images: Tensor) -> Tensor:
