@@ -46,7 +46,7 @@ class Paths(Sequence[Path]):
         return len(self.files)
 
     def __getitem__(self, row: Any) -> Any:
-        return self.root / self.files[row]
+        return Paths(self.root, self.files[row]) if isinstance(row, slice) else self.root / self.files[row]
 
 
 def read_folder(root: Path, defect_class: str) -> Folder:
