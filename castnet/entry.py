@@ -61,7 +61,7 @@ def guard(function: Callable[..., Result], *args: Any) -> Result:
     except _Stopped as stop:
         if is_first():
             print(f"error: stopped by {signal.Signals(stop.number).name}", file=sys.stderr)
-        raise
+        sys.exit(stop.code)  # and not as one that a guard around this one would tell once more
     except Exception as error:
         let_first_speak()
         if is_lost(error):

@@ -77,6 +77,7 @@ def _connect(address: str | None) -> None:
         host, _, port = (address or "").removeprefix("ray://").rpartition(":")
         if host:  # Ray itself would try for a minute
             socket.create_connection((host, int(port)), timeout=PATIENCE).close()
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what goes wrong is raised, and said once
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # it raises many kinds
         raise UserError(f"RAY_ADDRESS={address}: no cluster answers ({error})") from error

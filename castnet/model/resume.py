@@ -96,6 +96,8 @@ def fit(
     Raises:
         UserError: training diverged, or a setting or the checkpoint's state does not fit this run.
     """
+    # On SIGTERM Lightning would ask the other processes of the run first, which wait elsewhere for this one.
+    trainer._signal_connector._sigterm_notifier_fn = lambda *_: None  # type: ignore[method-assign]
     try:
         trainer.fit(classifier, datamodule, ckpt_path=ckpt_path, weights_only=True)
     except UserError:

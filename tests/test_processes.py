@@ -1,0 +1,115 @@
+"""One run trained by several processes, as from a shell."""
+
+import csv
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from castnet.data.batches import SharedBatches
+from tests.conftest import ROOT, SMALL, Command
+from tests.faults.test_training import start_train, wait_for
+
+TWO = ["trainer=ddp", "trainer.devices=2"]
+
+
+def losses(run: Path) -> list[float]:
+    shown = EventAccumulator(str(run))
+    shown.Reload()
+    return [scalar.value for name in ("train/loss", "val/loss") for scalar in shown.Scalars(name)]
+
+
+def predictions(run: Path) -> dict[str, float]:
+    with (run / "predictions.csv").open() as table:
+        return {row["file"]: float(row["p_defect"]) for row in csv.DictReader(table)}
+
+
+def test_two_processes_train_as_one_and_count_every_image_once(
+    castings: Path, tmp_path: Path, run_train: Command
+) -> None:
+    ran = run_train("data.batch_size=16", f"paths.cache_dir={tmp_path}/cache", folder="one")
+    assert ran.code == 0, ran.err
+    process = start_train(castings, tmp_path / "two", "data.batch_size=8", *TWO)
+    out, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert out.count("data=folder in") == 1
+    one, two = ran.folder, tmp_path / "two"
+    assert losses(two) == pytest.approx(losses(one), abs=1e-4)
+    assert predictions(two) == pytest.approx(predictions(one), abs=1e-3)
+    assert list(predictions(two)) == list(predictions(one))
+    metrics = [json.loads((run / "metrics.json").read_text()) for run in (one, two)]
+    assert metrics[1]["confusion_matrix"] == metrics[0]["confusion_matrix"]
+    assert metrics[1]["threshold"] == pytest.approx(metrics[0]["threshold"], abs=1e-4)
+    assert metrics[1]["validation"] == pytest.approx(metrics[0]["validation"], abs=1e-4)
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 1
+    written = [sorted(path.name.partition(".out.")[0] for path in run.iterdir()) for run in (one, two)]
+    assert written[1] == written[0]  # nothing twice
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_of_a_run_that_is_killed_no_process_is_left(
+    castings: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    process = start_train(castings, tmp_path / "run", *TWO, "trainer.max_epochs=100000")
+    wait_for(tmp_path / "run/checkpoints/last.ckpt", seconds=900)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) == 1
+    process.send_signal(number)
+    _, left = psutil.wait_procs(children, timeout=300)
+    assert not left
+    _, errors = process.communicate()
+    assert process.returncode == code
+    assert "Traceback" not in errors
+    assert [line for line in errors.splitlines() if line.startswith("error: ")] == (
+        [] if number == signal.SIGKILL else ["error: stopped by SIGTERM"]
+    )
+
+
+def test_two_nodes_draw_once_and_write_one_run(tmp_path: Path) -> None:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    drawn = [f"data.root={tmp_path}/drawn", "data.generate.n=40", f"paths.cache_dir={tmp_path}/cache"]
+    command = [sys.executable, str(ROOT / "train.py"), *drawn, *SMALL, "trainer=ddp", "+trainer.num_nodes=2"]
+    command += ["trainer.max_epochs=1", "trainer.devices=1", f"hydra.run.dir={tmp_path}/run"]
+    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    nodes = [
+        subprocess.Popen(
+            command,
+            env={**os.environ, **where, "NODE_RANK": str(rank)},
+            cwd=tmp_path,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (1, 0)
+    ]
+    said = [node.communicate()[1] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert sum(map(sum, metrics["confusion_matrix"])) == sum(metrics["data"]["counts"]["test"].values())
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 1
+    assert torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)["finished"] is True
+
+
+def test_a_sweep_whose_jobs_would_start_processes_is_refused(run_train: Command) -> None:
+    ran = run_train("-m", *TWO, "seed=0,1")
+    assert ran.code == 2
+    assert "error: trainer.devices=2: the jobs of a sweep cannot start processes" in ran.err
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 8, 9, 12, 13])
+@pytest.mark.parametrize("world", [2, 3])
+def test_processes_share_every_image_and_none_twice(n: int, world: int) -> None:
+    shares = [list(SharedBatches(range(n), batch_size=2, rank=rank, world=world, level=False)) for rank in range(world)]
+    assert sorted(image for share in shares for batch in share for image in batch) == list(range(n))
+    for rank, share in enumerate(shares):
+        assert [image for batch in share for image in batch] == list(range(rank, n, world))
+        assert len(SharedBatches(range(n), 2, rank, world, level=False)) == len(share)
