@@ -47,7 +47,10 @@ class CastingClassifier(LightningModule):
         start_share: share of what the network started from in the weights that are kept, see
             `castnet.model.start.keep_of_start`.
         views: 8 averages the logits over all quarter turns and mirror images, for eight times the work; 1 does not.
-            Training itself sees one view.
+            Training sees one view, and so does the validation after each epoch.
+        lr_decay: a layer's learning rate is that of the next one, nearer to the output, times this (discriminative
+            fine-tuning, Howard & Ruder, arXiv:1801.06146): what drawings taught the first layers holds for any casting.
+            1 trains all layers alike.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class CastingClassifier(LightningModule):
         start: Text | None = None,
         start_share: Rate = 0,
         views: Literal[1, 8] = 1,
+        lr_decay: Annotated[float, Field(gt=0, le=1)] = 1,
         defective_from: Rate | None = None,
     ) -> None:
         super().__init__()
@@ -84,7 +88,9 @@ class CastingClassifier(LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of class 1, float32 (n,), from grey images, float32 (n, 1, image_size, image_size) in [0, 1]."""
-        views = 1 if self.training else self.hparams["views"]
+        return self._logits(images, 1 if self.training else self.hparams["views"])
+
+    def _logits(self, images: Tensor, views: int) -> Tensor:
         logits = [self.network(self._standardised(turned(images, view))).float() for view in range(views)]
         return torch.stack(logits).mean(0) if views > 1 else cast(Tensor, logits[0])
 
@@ -146,7 +152,7 @@ class CastingClassifier(LightningModule):
 
     def _step(self, batch: Batch, stage: str) -> tuple[Tensor, Tensor]:
         images, labels = batch
-        logits = self(images)
+        logits = self._logits(images, self.hparams["views"] if stage == "test" else 1)
         loss = F.binary_cross_entropy_with_logits(logits, labels.float())
         if self._world == 1:  # else gradients carry it to the weights of every process, which all end together
             self._require_finite(f"{stage} loss is", loss)
@@ -215,13 +221,20 @@ class CastingClassifier(LightningModule):
             self.familiarity = Familiarity(**familiar)
 
     def configure_optimizers(self) -> Any:
-        optimizer = make_optimizer(self.hparams["optimizer"], self.network.parameters(), self.hparams["lr"])
+        by_rate: dict[float, list[Tensor]] = {}
+        lr = self.hparams["lr"]
+        for layer in reversed([list(layer.parameters()) for layer in self.network.layers]):
+            if layer:
+                by_rate.setdefault(lr, []).extend(layer)
+                lr *= self.hparams["lr_decay"]
+        groups = [{"params": parameters, "lr": rate} for rate, parameters in by_rate.items()]
+        optimizer = make_optimizer(self.hparams["optimizer"], groups, self.hparams["lr"])
         if self.hparams["one_cycle_warmup"] is None:
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches)
         try:
             schedule = torch.optim.lr_scheduler.OneCycleLR(
-                optimizer, self.hparams["lr"], steps, pct_start=float(self.hparams["one_cycle_warmup"])
+                optimizer, list(by_rate), steps, pct_start=float(self.hparams["one_cycle_warmup"])
             )
         except ZeroDivisionError as error:  # PyTorch cannot rise within the first step
             share = self.hparams["one_cycle_warmup"]
@@ -232,7 +245,10 @@ class CastingClassifier(LightningModule):
 
 
 def finish_checkpoint(
-    ckpt_path: Path, hyper_parameters: dict[str, float | None] | None = None, **entries: dict[str, Any]
+    ckpt_path: Path,
+    hyper_parameters: dict[str, float | None] | None = None,
+    offset: float = 0,
+    **entries: dict[str, Any],
 ) -> None:
     """Mark a checkpoint as the outcome of a training run that came to its end.
 
@@ -242,10 +258,13 @@ def finish_checkpoint(
     Args:
         ckpt_path: it is replaced only when the new one is whole.
         hyper_parameters: those to replace.
+        offset: is added to the network's logits of class 1.
         entries: others to replace or add, by name: `validation`, `familiarity`, `reference`.
     """
     checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=True)
     checkpoint["hyper_parameters"] |= hyper_parameters or {}
+    *_, last_bias = (name for name in checkpoint["state_dict"] if name.endswith(".bias"))
+    checkpoint["state_dict"][last_bias] += offset
     checkpoint |= {"finished": True, **entries}
     partial = ckpt_path.with_suffix(".partial")
     torch.save(checkpoint, partial)

@@ -13,13 +13,15 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
 }
 
 
-def make_optimizer(settings: Mapping[str, Any], parameters: Iterable[Tensor], lr: float) -> Optimizer:
+def make_optimizer(
+    settings: Mapping[str, Any], parameters: Iterable[Tensor] | Iterable[dict[str, Any]], lr: float
+) -> Optimizer:
     """Make an optimizer from plain values, which may come from a checkpoint and so name no code to run.
 
     Args:
         settings: `_target_`, one of `OPTIMIZERS`, and its arguments.
-        parameters: what it optimizes.
-        lr: learning rate.
+        parameters: what it optimizes, or groups of it.
+        lr: learning rate of those that have none of their own.
 
     Raises:
         ValueError: it is none of these, or refuses its arguments.

@@ -6,10 +6,9 @@ from typing import Annotated
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize
 from torch import Tensor
 
 from castnet.data.datamodule import CastingDataModule
@@ -19,9 +18,10 @@ from castnet.model.familiarity import Familiarity
 from castnet.model.metrics import CastingMetrics
 from castnet.settings import Positive, check
 
-# Standard deviation of log(temperature) before any image is seen. Without it, validation images that are all right
-# would sharpen the probabilities without end, and a defect that looks only a little better than those would pass.
-PRIOR = 0.5
+# Standard deviations of log(temperature) and of the offset in calibrated logits, before any image is seen. Without the
+# first, validation images that are all right would sharpen the probabilities without end, and a defect that looks only
+# a little better than those would pass; without the second, a few parts would decide where the cut lies.
+PRIOR, OFFSET_PRIOR = 0.5, 1.0
 SAMPLED = 10_000  # images are enough to know what is familiar by
 REFERENCE = 500  # validation images that a line's P(defect) and unfamiliarity are compared with
 
@@ -96,20 +96,27 @@ class ThresholdRule:
         return float(ordered[min(passing, len(ordered) - 1)])
 
 
-def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The most probable temperature (Guo et al., arXiv:1706.04599), log-normal around 1 as long as nothing is known.
+def fit_calibration(logits: Tensor, labels: Tensor) -> tuple[float, float]:
+    """The most probable temperature and offset: calibrated logits are (logits + offset) / temperature.
+
+    Temperature scaling (Guo et al., arXiv:1706.04599) with a bias (Alexandari et al., arXiv:1901.06852): a network that
+    meets parts it never saw, or whose weights are a mean of two, may lean to one class. The temperature is log-normal
+    around 1 and the offset normal around 0 as long as nothing is known.
 
     Args:
         logits: of class 1, float32 (n,).
         labels: class indices, int64 (n,).
     """
+    x, signs = logits.double().numpy(), 2.0 * labels.double().numpy() - 1
 
-    def loss(log_temperature: float) -> float:
-        scaled = logits.double() / np.exp(log_temperature)
-        surprise = F.binary_cross_entropy_with_logits(scaled, labels.double(), reduction="sum").item()
-        return float(surprise + (log_temperature / PRIOR) ** 2 / 2)
+    def loss(parameters: NDArray[np.float64]) -> float:
+        log_temperature, shift = parameters
+        surprise = np.logaddexp(0, -signs * (x / np.exp(log_temperature) + shift)).sum()
+        return float(surprise + (log_temperature / PRIOR) ** 2 / 2 + (shift / OFFSET_PRIOR) ** 2 / 2)
 
-    return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
+    log_temperature, shift = minimize(loss, np.zeros(2), bounds=[(-3, 3), (-10, 10)]).x
+    temperature = float(np.exp(log_temperature))
+    return temperature, float(shift) * temperature
 
 
 def logits_and_labels(
@@ -126,7 +133,8 @@ def logits_and_labels(
 def choose_operating_point(ckpt_path: Path, datamodule: CastingDataModule, rule: ThresholdRule) -> OperatingPoint:
     """Calibrate a checkpoint on its validation images, choose its cuts, learn what is familiar, and store all in it.
 
-    The checkpoint's validation metrics become those at the operating point.
+    The checkpoint's validation metrics become those at the operating point, and the offset becomes part of its
+    network's last bias.
 
     Args:
         ckpt_path: checkpoint to calibrate; it is replaced only when the new one is whole.
@@ -135,8 +143,8 @@ def choose_operating_point(ckpt_path: Path, datamodule: CastingDataModule, rule:
     """
     classifier = load_classifier(ckpt_path)
     logits, labels = logits_and_labels(classifier, datamodule, "val")
-    temperature = fit_temperature(logits, labels)
-    classifier.hparams["temperature"] = temperature
+    temperature, offset = fit_calibration(logits, labels)
+    classifier.hparams["temperature"], logits = temperature, logits + offset
     p_defect = classifier.defect_probability(logits)
     point = OperatingPoint(temperature, *rule.cuts(p_defect.numpy()))
 
@@ -149,6 +157,7 @@ def choose_operating_point(ckpt_path: Path, datamodule: CastingDataModule, rule:
     finish_checkpoint(
         ckpt_path,
         asdict(point),
+        offset=offset,
         validation=counted.compute(),
         familiarity=vars(familiarity),
         reference=reference,

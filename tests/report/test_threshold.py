@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from castnet.errors import UserError
-from castnet.report.threshold import ThresholdRule, fit_temperature
+from castnet.report.threshold import ThresholdRule, fit_calibration
 from tests.conftest import Command
 
 
@@ -20,19 +20,27 @@ def overconfident(n: int = 20_000, factor: float = 3.0) -> tuple[torch.Tensor, t
 
 def test_the_temperature_undoes_overconfidence() -> None:
     logits, labels, _ = overconfident()
-    assert fit_temperature(logits, labels) == pytest.approx(3, rel=0.05)
+    assert fit_calibration(logits, labels) == (pytest.approx(3, rel=0.05), pytest.approx(0, abs=0.2))
 
 
 def test_the_temperature_undoes_underconfidence_where_many_images_show_it() -> None:
     logits, labels, _ = overconfident(factor=0.4)
-    assert fit_temperature(logits, labels) == pytest.approx(0.4, rel=0.05)
+    assert fit_calibration(logits, labels)[0] == pytest.approx(0.4, rel=0.05)
 
 
 def test_no_error_among_the_validation_images_is_no_reason_to_trust_the_network_without_end() -> None:
     labels = torch.arange(1000) % 2
     logits = (labels - 0.5) * 40
     logits[:2] *= torch.tensor([0.01, 0.02])  # right, but only just
-    assert 0.5 < fit_temperature(logits, labels) < 1
+    temperature, offset = fit_calibration(logits, labels)
+    assert 0.5 < temperature < 1
+    assert abs(offset) < 1
+
+
+def test_a_network_that_leans_to_one_class_is_righted() -> None:
+    logits, labels, true = overconfident()
+    temperature, offset = fit_calibration(logits + 4, labels)
+    torch.testing.assert_close((logits + 4 + offset) / temperature, true, rtol=0.1, atol=0.15)
 
 
 @pytest.mark.parametrize(("escape_cost", "overkill_cost"), [(20, 1), (1, 1), (1, 4)])

@@ -1,0 +1,142 @@
+"""AUROC on photographs of networks that saw drawings alone: the weights that ship, and a curve over numbers of pairs.
+
+    python benchmarks/drawings.py data.root=FOLDER
+    castnet generate data/pairs --n 112000 --seed 2026 --pairs
+    python benchmarks/drawings.py --pairs 1000,10000,100000 --drawn data/pairs --out curve data.root=FOLDER
+
+The first prints what ships, at both sizes. The second learns the first so many pairs of a folder as `make weights` does
+at first, five epochs at 64 pixels and three at 128, or more where that would be fewer than 20,000 parts, and adds
+OUT.json and OUT.png. All images of the folder are judged, over eight turns and flips. What follows are overrides of
+train.py; data.image_size=64 or 128 leaves out the other.
+"""
+
+import argparse
+import csv
+import json
+import tempfile
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import torch
+from hydra import compose, initialize_config_dir
+from matplotlib.figure import Figure
+
+from castnet import entry
+from castnet.data.datamodule import CastingDataModule
+from castnet.drawn.weights import SHIPPED, card
+from castnet.model.classifier import CastingClassifier
+from castnet.model.start import read_weights, take_over
+from castnet.report.new_parts import Pooled
+from train import train
+
+CONF = str(Path(__file__).parents[1] / "conf")
+EPOCHS = {64: 5, 128: 3}
+LEAST = 20_000  # parts gone through
+QUIET = ["~callbacks.progress_bar", "~callbacks.summary", "~callbacks.pictures", "~callbacks.report", "~logger"]
+
+
+def first_pairs(drawn: Path, pairs: int, root: Path) -> None:
+    """A folder of links to the first training pairs of another, and to all its test pairs."""
+    with (drawn / "manifest.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    training = [row for row in rows if row[0].startswith("train/")]
+    if 2 * pairs > len(training):
+        raise SystemExit(f"--pairs {pairs}: {drawn} has {len(training) // 2:,} training pairs")
+    # Parts that come first in a folder are no other parts, but a fixed choice that any number of pairs continues.
+    kept = [*training[: 2 * pairs], *(row for row in rows if row[0].startswith("test/"))]
+    for row in kept:
+        link = root / row[0]
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(drawn.resolve() / row[0])
+    with (root / "manifest.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([header, *kept])
+
+
+def learn(drawn: Path, pairs: int, image_size: int, folder: Path) -> tuple[Path, int]:
+    """The checkpoint of a network that learnt so many pairs, and for how many epochs."""
+    epochs = max(EPOCHS[image_size], -(-LEAST // pairs))
+    first_pairs(drawn, pairs, folder / "pairs")
+    own = [f"data.root={folder}/pairs", f"paths.cache_dir={folder}/cache", f"paths.output_dir={folder}/run"]
+    size = [f"data.image_size={image_size}", f"data.oversample={128 // image_size}", f"trainer.max_epochs={epochs}"]
+    with initialize_config_dir(CONF, version_base="1.3"):
+        cfg = compose("train", ["experiment=weights", *QUIET, *own, *size])
+    with redirect_stdout(StringIO()):
+        train(cfg)
+    return folder / "run" / "checkpoints" / "best.ckpt", epochs
+
+
+def judged(weights: Path, image_size: int, overrides: list[str]) -> Pooled:
+    """What the network with these weights says of all images of the folder."""
+    size = [f"data.image_size={image_size}", f"data.oversample={128 // image_size}"]
+    with initialize_config_dir(CONF, version_base="1.3"):
+        cfg = compose("train", ["experiment=new_parts", "model.views=8", *overrides, *size])
+    data = entry.build("data", cfg.data, CastingDataModule)
+    with redirect_stdout(StringIO()):
+        data.prepare_data()
+        data.setup()
+    classifier = entry.build("model", cfg.model, CastingClassifier, class_names=data.folder.classes).eval()
+    take_over(classifier, read_weights(weights), dense=True)
+    rows = np.arange(len(data.folder.files))
+    with torch.inference_mode():
+        batches = (data.input_of(torch.from_numpy(data.block[part])) for part in np.array_split(rows, len(rows) // 64))
+        logits = torch.cat([classifier(batch) for batch in batches]).numpy().astype(np.float64)
+    defect = data.folder.classes.index(data.hparams["defect_class"])
+    labels = [data.folder.classes[label] for label in data.folder.labels]
+    parts = rows if data.groups is None else data.groups
+    margins = logits if defect == 1 else -logits
+    return Pooled(data.folder.files, labels, data.folder.labels == defect, parts, margins, data.groups is not None)
+
+
+def show(name: str, pooled: Pooled) -> dict[str, float]:
+    """Print a line of the table and return its figures."""
+    images, parts = pooled.numbers(), pooled.by_part.numbers()
+    print(
+        f"| {name} | {images['auroc']:.4f} | {images['overkill_at_1%_escapes']:.1%} | {parts['auroc']:.4f} |",
+        flush=True,
+    )
+    return {"auroc": images["auroc"], "by_part": parts["auroc"]}
+
+
+def curve(found: dict[int, dict[int, dict[str, float]]]) -> Figure:
+    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+    axes = figure.subplots()
+    for size, points in found.items():
+        axes.plot(list(points), [point["auroc"] for point in points.values()], "o-", label=f"{size} pixels")
+    axes.set_xscale("log")
+    axes.set_xlabel("pairs of drawn castings")
+    axes.set_ylabel("AUROC on photographs, none learnt")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", default="", help="numbers of pairs to learn, such as 1000,10000")
+    parser.add_argument("--drawn", type=Path, default=Path("data/pairs"), help="what `castnet generate --pairs` made")
+    parser.add_argument("--out", type=Path, default=Path("curve"), help="of the curve, without suffix")
+    arguments, overrides = parser.parse_known_args()
+    chosen = [int(word.split("=")[1]) for word in overrides if word.startswith("data.image_size=")] or list(SHIPPED)
+    torch.set_num_threads(1)
+    print("| | AUROC | overkill at 1 % escapes | AUROC by photograph |\n| --- | --- | --- | --- |")
+    found: dict[int, dict[int, dict[str, float]]] = {}
+    for size in chosen:
+        for pairs in [int(word) for word in arguments.pairs.split(",") if word]:
+            with tempfile.TemporaryDirectory() as folder:
+                path, epochs = learn(arguments.drawn, pairs, size, Path(folder))
+                name = f"{pairs:,} pairs × {epochs} epochs, {size} px"
+                found.setdefault(size, {})[pairs] = show(name, judged(path, size, overrides))
+        known = card(SHIPPED[size])
+        name = f"what ships, {known['pairs_learnt']:,} pairs, {size} px"
+        shipped = show(name, judged(SHIPPED[size], size, overrides))
+        if size in found:
+            found[size][known["pairs_learnt"]] = shipped
+    if found:
+        arguments.out.with_suffix(".json").write_text(json.dumps(found, indent=1))
+        curve(found).savefig(arguments.out.with_suffix(".png"), dpi=150)
+
+
+if __name__ == "__main__":
+    main()
