@@ -24,7 +24,6 @@ with extra("train"):
     from castnet.model.classifier import CastingClassifier, finish_checkpoint, load_classifier
     from castnet.model.network import SMALLEST_IMAGE
     from castnet.model.resume import fit, require_resumable
-    from castnet.model.start import keep_of_start
     from castnet.report.start import start_from
     from castnet.report.threshold import ThresholdRule, choose_operating_point
     from castnet.report.tracking import connect
@@ -65,8 +64,6 @@ def train(cfg: DictConfig) -> dict[str, float]:
         print("No weights were kept as the best: the last are tested, uncalibrated, at model.threshold", flush=True)
         trainer.test(classifier, datamodule, verbose=False)
         return {name.removeprefix("val/"): value for name, value in reached.items() if name.startswith("val/")}
-    if weights and trainer.is_global_zero:
-        keep_of_start(Path(best.best_model_path), weights)
     if rule and trainer.is_global_zero:
         choose_operating_point(Path(best.best_model_path), datamodule, rule)
     elif trainer.is_global_zero:

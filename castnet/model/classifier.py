@@ -44,13 +44,11 @@ class CastingClassifier(LightningModule):
         threshold: a casting is called defective if P(defect) reaches it.
         defective_from: between the threshold and this P(defect) a casting is doubtful; None doubts none.
         start: what the network starts from, see `castnet.model.start`; it is only kept here for the record.
-        start_share: share of what the network started from in the weights that are kept, see
-            `castnet.model.start.keep_of_start`.
         views: 8 averages the logits over all quarter turns and mirror images, for eight times the work; 1 does not.
             Training sees one view, and so does the validation after each epoch.
-        lr_decay: a layer's learning rate is that of the next one, nearer to the output, times this (discriminative
-            fine-tuning, Howard & Ruder, arXiv:1801.06146): what drawings taught the first layers holds for any casting.
-            1 trains all layers alike.
+        lr_decay: with a start, a layer's learning rate is that of the next one, nearer to the output, times this
+            (discriminative fine-tuning, Howard & Ruder, arXiv:1801.06146): what the first layers know holds for any
+            casting. 1 trains all layers alike.
     """
 
     def __init__(
@@ -69,7 +67,6 @@ class CastingClassifier(LightningModule):
         threshold: Rate,
         # Checkpoints of castnet 0.1.0 lack these.
         start: Text | None = None,
-        start_share: Rate = 0,
         views: Literal[1, 8] = 1,
         lr_decay: Annotated[float, Field(gt=0, le=1)] = 1,
         defective_from: Rate | None = None,
@@ -222,11 +219,11 @@ class CastingClassifier(LightningModule):
 
     def configure_optimizers(self) -> Any:
         by_rate: dict[float, list[Tensor]] = {}
-        lr = self.hparams["lr"]
+        lr, decay = self.hparams["lr"], self.hparams["lr_decay"] if self.hparams["start"] else 1
         for layer in reversed([list(layer.parameters()) for layer in self.network.layers]):
             if layer:
                 by_rate.setdefault(lr, []).extend(layer)
-                lr *= self.hparams["lr_decay"]
+                lr *= decay
         groups = [{"params": parameters, "lr": rate} for rate, parameters in by_rate.items()]
         optimizer = make_optimizer(self.hparams["optimizer"], groups, self.hparams["lr"])
         if self.hparams["one_cycle_warmup"] is None:

@@ -9,14 +9,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from castnet.errors import UserError
-from castnet.model.classifier import CastingClassifier, load_classifier
+from castnet.model.classifier import CastingClassifier
 from castnet.model.network import SMALLEST_IMAGE, CastingCNN
 
 # What a safetensors file says of the class that the network's sigmoid means.
 MEANS = "sigmoid_means"
 GOOD, DEFECT = "good", "defect"
 PREFIX = "network."  # of the network's tensors in a checkpoint
-KEPT = "start_is_kept"  # entry of a checkpoint whose weights have their share of the start
 
 
 @dataclass(frozen=True)
@@ -96,33 +95,6 @@ def take_over(classifier: CastingClassifier, weights: Weights, dense: bool) -> b
     names = own if dense else _of_kind(network, nn.Conv2d)
     network.load_state_dict({name: taken[name] for name in names}, strict=dense)
     return dense
-
-
-def keep_of_start(ckpt_path: Path, weights: Weights) -> None:
-    """Replace a checkpoint's weights by their mean with those it started from (Wortsman et al., arXiv:2109.01903).
-
-    What few photographs teach holds for their day, what drawings taught for any: the mean keeps most of both. The
-    checkpoint's `start_share` says how much of the start it gets; it is 0 where not all layers were taken over. A
-    checkpoint that has got it says so, for a run that is killed after that comes here again when it is resumed.
-
-    Args:
-        ckpt_path: checkpoint of a run that started from these weights; it is replaced only when the new one is whole.
-        weights: what it started from.
-    """
-    classifier = load_classifier(ckpt_path)
-    share = classifier.hparams["start_share"]
-    checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=True)
-    if not share or checkpoint.get(KEPT):
-        return
-    learnt = {name: tensor.clone() for name, tensor in classifier.network.state_dict().items()}
-    take_over(classifier, weights, dense=True)
-    started = classifier.network.state_dict()
-    for name, tensor in learnt.items():
-        checkpoint["state_dict"][f"{PREFIX}{name}"] = torch.lerp(tensor, started[name], share)
-    checkpoint[KEPT] = True
-    partial = ckpt_path.with_suffix(".partial")
-    torch.save(checkpoint, partial)
-    partial.replace(ckpt_path)
 
 
 def _of_kind(network: nn.Module, kind: type[nn.Module]) -> dict[str, Tensor]:

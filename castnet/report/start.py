@@ -18,7 +18,7 @@ def start_from(classifier: CastingClassifier, weights: Weights, datamodule: Cast
     """Start a network from weights, and say in one line what was taken over.
 
     The dense layers are taken over where they are of the same image size and where, with them, the network already
-    tells training images apart; no other image is looked at. Where they are not, the checkpoint keeps no share of them.
+    tells training images apart; no other image is looked at.
 
     Args:
         classifier: freshly made; its network changes.
@@ -26,12 +26,10 @@ def start_from(classifier: CastingClassifier, weights: Weights, datamodule: Cast
         datamodule: what it is going to learn, set up.
     """
     at_random = {name: tensor.clone() for name, tensor in classifier.network.state_dict().items()}
-    kept, classifier.hparams["start_share"] = classifier.hparams["start_share"], 0
     if not take_over(classifier, weights, dense=True):
         return f"start: the convolutions of {weights.path.name}; its dense layers are for another image size"
     auroc = _auroc(classifier, datamodule)
     if auroc >= LEAST_AUROC:
-        classifier.hparams["start_share"] = kept
         return f"start: all layers of {weights.path.name}, which rank training images with AUROC {auroc:.3f}"
     classifier.network.load_state_dict(at_random)
     take_over(classifier, weights, dense=False)

@@ -2,15 +2,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning import Trainer
 from safetensors.torch import save_file
 from torch import Tensor
 
 from castnet.drawn.weights import SHIPPED
 from castnet.errors import UserError
-from castnet.model.classifier import CastingClassifier, finish_checkpoint
+from castnet.model.classifier import CastingClassifier
 from castnet.model.network import CastingCNN
-from castnet.model.start import keep_of_start, read_weights, take_over
+from castnet.model.start import read_weights, take_over
 
 SIZE = 32
 
@@ -57,25 +56,6 @@ def test_another_size_takes_the_convolutions_alone(learnt: Path) -> None:
     now, weights = started.network.state_dict(), read_weights(learnt).tensors
     torch.testing.assert_close(now["layers.6.weight"], weights["layers.6.weight"])
     torch.testing.assert_close(now["layers.10.weight"], dense)
-
-
-def test_a_run_that_was_killed_after_it_kept_of_its_start_keeps_no_more_of_it(learnt: Path, tmp_path: Path) -> None:
-    def weights(path: Path) -> Tensor:
-        return torch.load(path, weights_only=True)["state_dict"]["network.layers.10.weight"]
-
-    file, ended = tmp_path / "best.ckpt", classifier()
-    ended.hparams["start_share"] = 0.25
-    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
-    trainer.strategy.connect(ended)
-    trainer.save_checkpoint(file)
-    own, start = weights(file), read_weights(learnt)
-    keep_of_start(file, start)
-    kept = weights(file)
-    torch.testing.assert_close(kept, 0.75 * own + 0.25 * start.tensors["layers.10.weight"])
-    for _ in range(2):  # before the operating point, and after it
-        keep_of_start(file, start)
-        assert torch.equal(weights(file), kept)
-        finish_checkpoint(file)
 
 
 @pytest.mark.parametrize("content", [b"", b"no weights at all"])
