@@ -128,11 +128,11 @@ def main() -> None:
                 path, epochs = learn(arguments.drawn, pairs, size, Path(folder))
                 name = f"{pairs:,} pairs × {epochs} epochs, {size} px"
                 found.setdefault(size, {})[pairs] = show(name, judged(path, size, overrides))
-        known = card(SHIPPED[size])
-        name = f"what ships, {known['pairs_learnt']:,} pairs, {size} px"
+        pairs = card(SHIPPED[size])["learnt"][-1]["pairs"]
+        name = f"what ships, {pairs:,} pairs, {size} px"
         shipped = show(name, judged(SHIPPED[size], size, overrides))
         if size in found:
-            found[size][known["pairs_learnt"]] = shipped
+            found[size][pairs] = shipped
     if found:
         arguments.out.with_suffix(".json").write_text(json.dumps(found, indent=1))
         curve(found).savefig(arguments.out.with_suffix(".png"), dpi=150)
