@@ -12,7 +12,7 @@ from io import BytesIO, StringIO
 from pathlib import Path
 
 import numpy as np
-from fault_table import ROOT, Ground, Ran, Skip, Tally, castnet, row, run, start
+from fault_table import ROOT, TIMEOUT, VERDICTS, Ground, Ran, Skip, Tally, castnet, row, run, start
 from PIL import Image
 
 from castnet.errors import UserError
@@ -119,12 +119,12 @@ def unreadable(ground: Ground, tally: Tally) -> None:
             "predict PATTERN": castnet("predict", model, f"{root}/**/*.*", f"{root}/test/*/*/*", f"{root}/*/*/*.*"),
             "audit": castnet("audit", root, "-o", audits / root.name),
         }.items():
-            ran = run(*_obeying_modes(), *command, timeout=60)
+            ran = run(*_obeying_modes(), *command)
             wrong = "" if ran.code == 2 else f"exit code {ran.code}, {ran.out[-300:]!r} {ran.err[-300:]!r}"
             named = any(line.count("cannot be read") for line in (ran.out + ran.err).splitlines())
             tally.add(
                 f"{root.name}, {name}",
-                let_through=int(ran.code in (0, 1)),
+                let_through=int(ran.code in VERDICTS),
                 lost=int(not named),
                 traceback="Traceback" in ran.err,
                 wrong=wrong,
@@ -147,8 +147,8 @@ def links(ground: Ground, tally: Tally) -> None:
         for index, target in enumerate(made):
             (room / "b" / f"link{index}").symlink_to(target)
         expected = 2 + (len(list(casting.parent.iterdir())) if name == "out" else 0)
-        ran = run(*castnet("predict", model, room, "--json"), timeout=60)
-        wrong = "" if ran.code in (0, 1) else f"exit code {ran.code}"
+        ran = run(*castnet("predict", model, room, "--json"))
+        wrong = "" if ran.code in VERDICTS else f"exit code {ran.code}"
         tally.add(name, lost=int(len(ran.out.splitlines()) != expected), wrong=wrong)
 
 
@@ -167,7 +167,7 @@ def names(ground: Ground, tally: Tally) -> None:
             command = castnet("predict", model, "*.jpeg", *([form] if form else []))
             environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": str(ROOT)}
             process = subprocess.run(
-                list(map(str, command)), cwd=room, env=environment, capture_output=True, timeout=60
+                list(map(str, command)), cwd=room, env=environment, capture_output=True, timeout=TIMEOUT
             )
             out, err = process.stdout.decode(encoding), process.stderr.decode(encoding)
             if form == "--csv":
@@ -183,7 +183,7 @@ def names(ground: Ground, tally: Tally) -> None:
                 lost=abs(len(files) - len(rows)),
                 let_through=int(not safe),
                 traceback="Traceback" in err,
-                wrong="" if process.returncode in (0, 1) else f"exit code {process.returncode}, {err!r}",
+                wrong="" if process.returncode in VERDICTS else f"exit code {process.returncode}, {err!r}",
             )
 
 

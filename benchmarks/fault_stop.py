@@ -7,9 +7,11 @@ import shutil
 import signal
 import subprocess
 import time
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
-from fault_table import Ground, Ran, Tally, castnet, row, run, start
+from fault_table import TIMEOUT, VERDICTS, Ground, Ran, Tally, castnet, row, run, start, wait
 
 
 @row("`kill -9` over --watch")
@@ -26,16 +28,28 @@ def killed_watch(ground: Ground, tally: Tally) -> None:
             process.wait()
         _count(ground.folder / "verdicts", seen)
         tally.add(f"kill {index}")
+    shutil.copy(images[0], room / "last.jpeg")
     with (ground.folder / "verdicts").open("w") as verdicts:
         process = start(*castnet("predict", ground.model, "--json", "--watch", room), stdout=verdicts)
-        second = run(*castnet("predict", ground.model, "--watch", room), timeout=20)
+        wait(partial(_holds_line, ground.folder / "verdicts"))
+        second = run(*castnet("predict", ground.model, "--watch", room))
         tally.refused("a second watcher", second, says="another `castnet predict --watch`")
-        time.sleep(15)
+        with suppress(TimeoutError):  # some are lost
+            wait(lambda: len(_listed(room)) == len(list(room.glob("*.jpeg"))), 60)
         process.send_signal(signal.SIGTERM)
-        code = process.wait(60)
+        code = process.wait(TIMEOUT)
     _count(ground.folder / "verdicts", seen)
     lost = len(list(room.glob("*.jpeg"))) - len(seen)
-    tally.add("all images after all kills", lost=lost, wrong="" if code in (0, 1) else f"exit code {code}")
+    tally.add("all images after all kills", lost=lost, wrong="" if code in VERDICTS else f"exit code {code}")
+
+
+def _holds_line(file: Path) -> bool:
+    return "\n" in file.read_text()
+
+
+def _listed(room: Path) -> set[str]:
+    """The images that a watched folder's list says were inspected."""
+    return {json.loads(line)[0] for line in (room / ".castnet-inspected").read_text().splitlines() if line[-1:] == "]"}
 
 
 def _count(verdicts: Path, seen: dict[str, int]) -> None:
@@ -57,24 +71,22 @@ def changed_watch(ground: Ground, tally: Tally) -> None:
             shutil.rmtree(room)
         if what == "made anew":
             room.mkdir()
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=TIMEOUT)
         tally.refused(what, Ran(process.returncode, out, err), says="was removed or replaced")
     room = ground.room("watch-pipe")
     os.mkfifo(room / "pipe.png")
     shutil.copy(next((ground.castings / "test").rglob("*.jpeg")), room)
     process = start(*castnet("predict", ground.model, "--json", "--watch", room))
-    time.sleep(6)
+    assert process.stdout
+    out = [process.stdout.readline() for _ in range(2)]
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
+    process.communicate(timeout=TIMEOUT)
     wrong = "" if process.returncode == 2 else f"exit code {process.returncode}"
-    tally.add("a pipe", lost=2 - len(out.splitlines()), wrong=wrong)
+    tally.add("a pipe", lost=2 - sum(map(bool, out)), wrong=wrong)
 
 
 def _until_watched(room: Path) -> None:
-    deadline = time.monotonic() + 60
-    while not (room / ".castnet-inspected").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait(partial(Path.exists, room / ".castnet-inspected"))
 
 
 @row("Ctrl-C or SIGTERM during predict and audit")
@@ -89,13 +101,19 @@ def interrupted(ground: Ground, tally: Tally) -> None:
             else castnet("audit", ground.castings, "-o", out)
         )
         process = start(*command, preexec_fn=_heed, stdout=subprocess.DEVNULL)
-        time.sleep(chance.uniform(0.7, 2))
+        wait(partial(_is_at_work, process))
+        time.sleep(chance.uniform(0, 1.5))
         process.send_signal(number)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=TIMEOUT)
         ran = Ran(process.returncode, "", err)
         # One that was quicker than the signal has ended well.
         codes = (-number, 0) if (out / "audit.html").exists() else (-number,)
         tally.refused(f"{number.name}, {command[3]}", ran, codes=codes)
+
+
+def _is_at_work(process: "subprocess.Popen[str]") -> bool:
+    """Whether a `castnet` command has begun its work, for which alone it imports numpy, or has ended."""
+    return process.poll() is not None or "numpy" in Path(f"/proc/{process.pid}/maps").read_text()
 
 
 def _heed() -> None:

@@ -1,16 +1,21 @@
 """What the rows of `benchmarks/faults.py` share: the ground they stand on, how they run a command, how they count."""
 
+import json
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 SMALL = ("data.image_size=32", "trainer.max_epochs=2", "trainer.accelerator=cpu", "+trainer.enable_progress_bar=false")
 TIMEOUT = 600.0  # seconds after which a command counts as hanging
+VERDICTS = (0, 1, 3)  # exit codes that say what was judged: good, defective, unsure
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,47 @@ def start(*command: object, **options: object) -> "subprocess.Popen[str]":
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "errors": "replace"}
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(list(map(str, command)), **{"env": environment, **pipes, **options})  # type: ignore[call-overload]
+
+
+class Forks:
+    """Runs commands in forks of one process that has imported what they need; see `fault_fork.py`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._said = folder / "forked-out", folder / "forked-err"
+        self._server = start(
+            sys.executable, Path(__file__).with_name("fault_fork.py"), stdin=subprocess.PIPE, stderr=None
+        )
+
+    def start(self, *command: object, cwd: Path | None = None) -> int:
+        """Start what `castnet` or `script` made, and return the number of its process; `ended` must follow."""
+        words = [str(word) for word in command]
+        program, arguments = ("castnet", words[3:]) if words[1] == "-m" else (Path(words[1]).name, words[2:])
+        for file in self._said:
+            file.write_text("")
+        self._tell(json.dumps([program, arguments, str(cwd or Path.cwd()), *map(str, self._said)]))
+        return self._answer()
+
+    def ended(self) -> Ran:
+        """What the process left that was started last, when it has ended; until then its number is its own."""
+        self._tell("")
+        return Ran(self._answer(), *(file.read_text(errors="replace") for file in self._said))
+
+    def _tell(self, line: str) -> None:
+        assert self._server.stdin
+        print(line, file=self._server.stdin, flush=True)
+
+    def _answer(self) -> int:
+        assert self._server.stdout
+        return int(self._server.stdout.readline())
+
+    def run(self, *command: object, cwd: Path | None = None, timeout: float = TIMEOUT) -> Ran:
+        """As `run`, for what `castnet` or `script` made."""
+        timer = threading.Timer(timeout, os.kill, (self.start(*command, cwd=cwd), signal.SIGKILL))
+        timer.start()
+        ran = self.ended()
+        hung = not timer.is_alive()
+        timer.cancel()
+        return replace(ran, code=None) if hung else ran
 
 
 def castnet(*arguments: object) -> tuple[object, ...]:
@@ -96,7 +142,7 @@ class Tally:
             wrong = f"exit code {ran.code}, {ran.err.strip()[-300:]!r}"
         elif says not in (lines[-1] if lines else ""):
             wrong = f"says {ran.err.strip()[-300:]!r} instead of {says!r}"
-        let_through = int(ran.code in (0, 1) and ran.code not in codes)
+        let_through = int(ran.code in VERDICTS and ran.code not in codes)
         self.add(what, lost=lost, let_through=let_through, traceback="Traceback" in ran.err, wrong=wrong)
 
 
@@ -121,6 +167,11 @@ class Ground:
         room = self.folder / name
         room.mkdir()
         return room
+
+    @cached_property
+    def forks(self) -> Forks:
+        """Where commands run that are to be refused, so that most of the time is not spent on imports."""
+        return Forks(self.folder)
 
     @cached_property
     def castings(self) -> Path:
@@ -150,6 +201,19 @@ class Ground:
 def _done(ran: Ran) -> None:
     if ran.code != 0:
         raise RuntimeError(f"the ground could not be made: {ran.err}")
+
+
+def wait(holds: Callable[[], bool], seconds: float = TIMEOUT) -> None:
+    """Wait until something holds.
+
+    Raises:
+        TimeoutError: it does not come to hold.
+    """
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        time.sleep(0.05)
 
 
 Row = Callable[[Ground, Tally], None]

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from fault_table import Ground, Ran, Skip, Tally, castnet, row, run, script, start
+from fault_table import Ground, Ran, Skip, Tally, castnet, row, run, script, start, wait
 
 LONG = 900.0  # seconds after which a training run counts as hanging
 # The classes of wrong settings; every one must be refused before training begins.
@@ -51,7 +51,9 @@ def overrides(ground: Ground, tally: Tally) -> None:
     for index, override in enumerate(chosen):
         folder = room / f"run{index}"
         where = [] if "run.dir" in override else [f"hydra.run.dir={folder}"]
-        tally.refused(override, run(*ground.training, *where, override, cwd=room, timeout=LONG), says="error: ")
+        tally.refused(
+            override, ground.forks.run(*ground.training, *where, override, cwd=room, timeout=LONG), says="error: "
+        )
         if (folder / "metrics.json").exists() or (folder / "checkpoints").exists():
             tally.add(f"{override}, after the refusal", let_through=1)
 
@@ -66,17 +68,17 @@ def killed_training(ground: Ground, tally: Tally) -> None:
     room, chance = ground.room("killed-training"), random.Random(0)
     settings = ("trainer.max_epochs=6", "model.dropout=0.3", "data.augment_val=true", "threshold.escape_cost=10")
     begin = time.monotonic()
-    reference = run(*ground.training, *settings, f"hydra.run.dir={room}/whole", timeout=LONG)
+    reference = ground.forks.run(*ground.training, *settings, f"hydra.run.dir={room}/whole", timeout=LONG)
     seconds, expected = time.monotonic() - begin, _metrics(room / "whole")
     if reference.code != 0:
         raise RuntimeError(reference.err)
     for index in range(ground.count(20)):
         folder = room / f"run{index}"
         command = (*ground.training, *settings, f"hydra.run.dir={folder}")
-        process = start(*command)
-        time.sleep(chance.uniform(0.3, 1) * seconds)
-        process.kill()
-        process.communicate()
+        process = ground.forks.start(*command)
+        time.sleep(chance.uniform(0, 1) * seconds)
+        os.kill(process, signal.SIGKILL)
+        ground.forks.ended()
         what = f"killed run {index}"
         if _metrics(folder) not in (None, expected):
             tally.add(f"{what}: wrong figures", let_through=1)
@@ -84,7 +86,7 @@ def killed_training(ground: Ground, tally: Tally) -> None:
         last = folder / "checkpoints" / "last.ckpt"
         # Without a checkpoint there is nothing to resume, and the used folder is refused.
         again = [f"ckpt_path={last}"] if last.exists() else [f"hydra.run.dir={folder}-anew"]
-        ran = run(*command, *again, timeout=LONG)
+        ran = ground.forks.run(*command, *again, timeout=LONG)
         found = _metrics(folder if last.exists() else Path(f"{folder}-anew"))
         wrong = "" if ran.code == 0 else f"exit code {ran.code}, {ran.err[-300:]!r}"
         tally.add(what, lost=int(found != expected), traceback="Traceback" in ran.err, wrong=wrong)
@@ -96,7 +98,7 @@ def stopped_training(ground: Ground, tally: Tally) -> None:
     for index in range(ground.count(10)):
         number, folder = (signal.SIGTERM, signal.SIGINT)[index % 2], room / f"run{index}"
         process = start(*ground.training, "trainer.max_epochs=100000", f"hydra.run.dir={folder}", preexec_fn=_heed)
-        _wait(partial(Path.exists, folder / "checkpoints" / "last.ckpt"), LONG)
+        wait(partial(Path.exists, folder / "checkpoints" / "last.ckpt"), LONG)
         time.sleep(chance.uniform(0, 2))
         process.send_signal(number)
         out, err = process.communicate(timeout=LONG)
@@ -116,21 +118,13 @@ def _any_ended(processes: "list[subprocess.Popen[str]]") -> bool:
     return any(process.poll() is not None for process in processes)
 
 
-def _wait(holds: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            raise TimeoutError
-        time.sleep(0.05)
-
-
 @row("two training runs that start at once in one folder")
 def twins(ground: Ground, tally: Tally) -> None:
     room = ground.room("twins")
     for index in range(ground.count(5)):
         command = (*ground.training, f"hydra.run.dir={room}/run{index}", "trainer.max_epochs=100000")
         pair = [start(*command), start(*command)]
-        _wait(partial(_any_ended, pair), LONG)
+        wait(partial(_any_ended, pair), LONG)
         refused = next(process for process in pair if process.poll() is not None)
         _, err = refused.communicate()
         other = next(process for process in pair if process is not refused)
@@ -163,7 +157,7 @@ def killed_generation(ground: Ground, tally: Tally) -> None:
         process.communicate()
         orphans = ""
         try:
-            _wait(partial(_group_ended, process.pid), 30)
+            wait(partial(_group_ended, process.pid), 30)
         except TimeoutError:
             orphans = "workers outlive it"
             os.killpg(process.pid, signal.SIGKILL)
@@ -203,7 +197,7 @@ def second_generation(ground: Ground, tally: Tally) -> None:
         root = room / f"castings{index}"
         command = castnet("generate", root, "--n", 64, "--seed", 1)
         first = start(*command)
-        _wait(partial(_has_images, root.with_name(f"{root.name}.partial")), LONG)
+        wait(partial(_has_images, root.with_name(f"{root.name}.partial")), LONG)
         tally.refused(
             f"root {index}", run(*command, *(["--resume"] if index % 2 else [])), says="another run is at work"
         )
@@ -262,7 +256,7 @@ def damaged_cache(ground: Ground, tally: Tally) -> None:
     for name, damage in list(DAMAGE.items())[: ground.count(len(DAMAGE))]:
         damage(next(cache.glob("*.npy")))
         folder = room / name.replace(" ", "-")
-        ran = run(*_evaluation(ground, best, ground.castings, folder, cache), timeout=LONG)
+        ran = ground.forks.run(*_evaluation(ground, best, ground.castings, folder, cache), timeout=LONG)
         predictions = folder / "predictions.csv"
         through = int(predictions.exists() and predictions.read_text() != expected)
         wrong = "" if ran.code == 0 and "is damaged" in ran.err else f"exit code {ran.code}, {ran.err[-300:]!r}"
@@ -326,7 +320,7 @@ def hostile_checkpoints(ground: Ground, tally: Tally) -> None:
             castnet("export", file, "-o", room / f"{index}.onnx"),
         ):
             # Training and export do not read each other's part of the file, so they may end well.
-            ran = run(*command, timeout=LONG)
+            ran = ground.forks.run(*command, timeout=LONG)
             judged = harmless or (file.stem.startswith("augmentation") and command is not quoted)
             tally.refused(f"{file.stem}: {Path(str(command[1])).stem}", ran, codes=(0, 2) if judged else (2,))
             if canary.exists():
@@ -358,7 +352,7 @@ def full_disk(ground: Ground, tally: Tally) -> None:
             "evaluation": _evaluation(ground, best, ground.castings, small / "evaluation", room / "cache"),
         }
         for name, command in list(places.items())[: ground.count(len(places))]:
-            tally.refused(name, run(*command, timeout=LONG), says="error: ")
+            tally.refused(name, ground.forks.run(*command, timeout=LONG), says="error: ")
             if any(small.rglob("*.partial-*")) or any(small.rglob("metrics.json")):
                 tally.add(f"{name}: leaves what looks whole", let_through=1)
             for path in small.iterdir():
@@ -380,7 +374,7 @@ def odd_files(ground: Ground, tally: Tally) -> None:
         shutil.copytree(ground.castings, root)
         make(root / "train" / "ok_front")
         command = (*ground.training, f"data.root={root}", f"hydra.run.dir={root}-run")
-        ran = run(*command, timeout=LONG)
+        ran = ground.forks.run(*command, timeout=LONG)
         if name in ("loop", "folder named like an image"):  # nothing is missing or twice
             same = ran.code == 0 and _counts(Path(f"{root}-run")) == _counts(ground.trained)
             tally.add(

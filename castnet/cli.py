@@ -5,12 +5,11 @@ import os
 import signal
 import sys
 from functools import partial
-from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from typing import TYPE_CHECKING, NoReturn
 
-from castnet.errors import UserError, drop_output, extra, fail, printable
+from castnet.errors import UserError, drop_output, extra, fail, printable, willing
 
 if TYPE_CHECKING:
     from castnet.line.predict import Record
@@ -214,15 +213,6 @@ def parser() -> argparse.ArgumentParser:
     return main
 
 
-def _willing(stream: TextIO | None) -> TextIO:
-    """A stream that takes what the terminal's encoding lacks, as escapes; one that the shell closed leads nowhere."""
-    if stream is None:
-        return open(os.devnull, "w")
-    if isinstance(stream, TextIOWrapper):
-        stream.reconfigure(errors="backslashreplace")
-    return stream
-
-
 def _end_by_interrupt() -> NoReturn:
     """End as if Ctrl-C had not been caught, so that a shell's loop ends too."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -232,7 +222,7 @@ def _end_by_interrupt() -> NoReturn:
 
 def main() -> None:
     """Run a command; only its own return ends it with 0 or 1, which are verdicts, and no exception does."""
-    sys.stdout, sys.stderr = (_willing(stream) for stream in (sys.stdout, sys.stderr))
+    sys.stdout, sys.stderr = (willing(stream) for stream in (sys.stdout, sys.stderr))
     told: list[int] = []  # to stop; a library that is being imported makes another exception of that
 
     def interrupt(number: int, frame: FrameType | None) -> NoReturn:

@@ -28,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from castnet.drawn.weights import shipped
-from castnet.errors import UserError, fail
+from castnet.errors import UserError, fail, willing
 from castnet.files import hold
 from castnet.model.start import Weights, read_weights
 from castnet.processes import follow, is_first, is_lost, let_first_speak
@@ -47,6 +47,10 @@ def guard(function: Callable[..., Result], *args: Any) -> Result:
     """
     # Makes Hydra raise its own errors, which it would otherwise print over several lines.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.stdout, sys.stderr = willing(sys.stdout), willing(sys.stderr)
+    for argument in sys.argv[1:]:
+        if any("\ud800" <= character <= "\udfff" for character in argument):  # as Python reads such bytes
+            fail(f"{argument}: holds bytes that are no text, which settings are; name such a folder by a link to it")
     _quieten()
     if not is_first():
         follow()

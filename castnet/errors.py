@@ -1,10 +1,13 @@
 """What a user's mistake looks like: one line instead of a traceback."""
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import NoReturn
+from io import TextIOWrapper
+from typing import NoReturn, TextIO
 
 
 class UserError(Exception):
@@ -24,6 +27,15 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
+def willing(stream: TextIO | None) -> TextIO:
+    """A stream that takes what the terminal's encoding lacks, as escapes; one that the shell closed leads nowhere."""
+    if stream is None:
+        return open(os.devnull, "w")
+    if isinstance(stream, TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
+    return stream
+
+
 def fail(message: object) -> NoReturn:
     """Print one line that says what to mend on standard error, and exit with code 2."""
     with suppress(OSError):  # where nothing can be printed, the code still tells
@@ -34,13 +46,22 @@ def fail(message: object) -> NoReturn:
 
 @contextmanager
 def extra(name: str) -> Iterator[None]:
-    """Import what an extra of pyproject.toml brings; where it is not installed, say so and exit with code 2."""
+    """Import what an extra of pyproject.toml brings; where it is not installed, say so and exit with code 2.
+
+    Ctrl-C ends a script that is still importing without a traceback, as it does any program.
+    """
+    heeds = signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    if heeds := heeds and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         yield
     except ModuleNotFoundError as error:
         if (error.name or "castnet").startswith("castnet"):
             raise
         fail(f"{error.name} is not installed here; `pip install 'castnet[{name}]'` brings what this command needs")
+    finally:
+        if heeds:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def drop_output() -> None:

@@ -2,7 +2,7 @@
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -56,6 +56,23 @@ def _lock(descriptor: int, folder: Path) -> None:
     except (BlockingIOError, FileNotFoundError):
         pass
     raise UserError(f"{folder}: another run is at work there; wait until it has ended, or name another folder")
+
+
+def write_whole(contents: Mapping[Path, bytes]) -> None:
+    """Write all files or, where the disk is full, none; each takes its name when it is whole.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    begun = {path: path.with_name(f"{path.name}.partial") for path in contents}
+    try:
+        for path, content in contents.items():
+            begun[path].write_bytes(content)
+        for path, partial in begun.items():
+            partial.replace(path)
+    finally:
+        for partial in begun.values():
+            partial.unlink(missing_ok=True)
 
 
 def claim(file: IO[bytes], size: int) -> None:

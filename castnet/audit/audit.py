@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from io import StringIO
@@ -18,6 +17,7 @@ from castnet.audit.listing import list_folder, read_pairs
 from castnet.audit.page import PAIRS_SHOWN, page
 from castnet.audit.unwrap import unwrapped_spectrum
 from castnet.errors import UserError
+from castnet.files import write_whole
 from castnet.imaging.decode import decode, open_file
 
 OUTPUTS = ("audit.html", "audit.json", "groups.csv")
@@ -41,6 +41,8 @@ def audit(root: Path, out: Path, same: Path | None = None, progress: bool = True
     """
     listing = list_folder(root)
     known = [] if same is None else read_pairs(same, listing.files)
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: is no folder; name one for the audit's three files")
     for name in OUTPUTS:
         if (out / name).exists():
             raise UserError(f"{out / name} exists already; choose another folder for the audit, or remove it")
@@ -97,19 +99,8 @@ def audit(root: Path, out: Path, same: Path | None = None, progress: bool = True
     html = page(root, listing.files, result, group, closest, spectra)
     # A name that is no text is an escape in JSON and HTML; in the table, which is read again, it stays the bytes it is.
     contents = (html, "backslashreplace"), (found, "backslashreplace"), (groups.getvalue(), "surrogateescape")
-    _write(out, {name: text.encode(errors=errors) for name, (text, errors) in zip(OUTPUTS, contents, strict=True)})
-    return result
-
-
-def _write(out: Path, contents: Mapping[str, bytes]) -> None:
-    """Write all files or, where the disk is full, none."""
     out.mkdir(parents=True, exist_ok=True)
-    begun = {name: out / f"{name}.partial" for name in contents}
-    try:
-        for name, content in contents.items():
-            begun[name].write_bytes(content)
-        for name, path in begun.items():
-            path.replace(out / name)
-    finally:
-        for path in begun.values():
-            path.unlink(missing_ok=True)
+    write_whole(
+        {out / name: text.encode(errors=errors) for name, (text, errors) in zip(OUTPUTS, contents, strict=True)}
+    )
+    return result

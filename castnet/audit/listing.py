@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from castnet.errors import UserError
+from castnet.imaging.decode import open_table
 from castnet.imaging.listing import list_images
 
 
@@ -62,10 +63,10 @@ def read_pairs(same: Path, files: Sequence[str]) -> list[tuple[int, int]]:
     """
     index_of = {file: index for index, file in enumerate(files)}
     try:
-        with same.open(newline="", encoding="utf-8", errors="surrogateescape") as lines:
+        with open_table(same) as lines:
             return [(index_of[row["file"]], index_of[row["same_as"]]) for row in csv.DictReader(lines)]
-    except OSError as error:
-        raise UserError(f"{same}: cannot be read ({error.strerror})") from error
+    except (OSError, csv.Error) as error:
+        raise UserError(f"{same}: cannot be read ({getattr(error, 'strerror', error)})") from error
     except KeyError as error:
         raise UserError(
             f"{same}: {error} is missing; expected the columns file,same_as with files of the audited folder"

@@ -1,12 +1,15 @@
 """An honest split of an audited folder: every group lies in train, val or test as a whole."""
 
 import csv
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from castnet.errors import UserError
+from castnet.files import write_whole
+from castnet.imaging.decode import open_table
 
 TRIALS = 200_000
 
@@ -30,16 +33,16 @@ def resplit(groups_csv: Path, out_csv: Path, seed: int = 0) -> None:
     if out_csv.exists():
         raise UserError(f"{out_csv} exists already; choose another file, or remove it")
     try:
-        with groups_csv.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        with open_table(groups_csv) as file:
             rows = [(row["file"], int(row["group"])) for row in csv.DictReader(file)]
-    except (OSError, KeyError, ValueError) as error:
+        folders = [Path(file).parts for file, _ in rows]
+        classes = np.array([parts[parts[0] in ("train", "test")] for parts in folders])
+    except (OSError, KeyError, ValueError, TypeError, IndexError, csv.Error) as error:
         raise UserError(
             f"{groups_csv}: expected the groups.csv of an audit, with columns file,group ({error!r})"
         ) from error
     if not rows:
         raise UserError(f"{groups_csv}: lists no images; expected the groups.csv of an audit")
-    folders = [Path(file).parts for file, _ in rows]
-    classes = np.array([parts[parts[0] in ("train", "test")] for parts in folders])
     groups = np.array([group for _, group in rows])
     labels, label = np.unique(classes, return_inverse=True)
     names, group = np.unique(groups, return_inverse=True)
@@ -54,10 +57,11 @@ def resplit(groups_csv: Path, out_csv: Path, seed: int = 0) -> None:
         if not images[name_of == name].any(0).all():
             raise UserError(f"{groups_csv}: a class has too few groups for train, val and test to have one each")
     split = name_of[group]
-    with out_csv.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["file", "group", "split"])
-        writer.writerows((*row, name) for row, name in zip(rows, split, strict=True))
+    table = StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["file", "group", "split"])
+    writer.writerows((*row, name) for row, name in zip(rows, split, strict=True))
+    write_whole({out_csv: table.getvalue().encode(errors="surrogateescape")})
 
 
 def _draw(images: NDArray[np.int64], quota: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:

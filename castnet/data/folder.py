@@ -120,6 +120,8 @@ def _list_classes(folder: Path) -> tuple[list[str], list[list[str]]]:
         )
     images: list[list[str]] = []
     for name in names:
+        if not name.isprintable():  # it stands in the checkpoint, in pages and in tables
+            raise UserError(f"{folder / name}: a class has a name of printable characters; rename the folder")
         listing = list_images(folder / name)
         if listing.unreadable:
             raise next(iter(listing.unreadable.values()))

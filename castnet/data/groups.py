@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from castnet.data.split import Indices
 from castnet.errors import UserError
+from castnet.imaging.decode import open_table
 
 SUBSETS = ("train", "val", "test")
 
@@ -32,14 +33,20 @@ def read_column(key: str, table: Path, column: str, files: list[str]) -> list[st
     if not table.is_file():
         raise UserError(f"data.{key}={table}: no such file; `castnet audit ROOT` writes a groups.csv")
     try:
-        with table.open(newline="", encoding="utf-8", errors="surrogateescape") as lines:
+        with open_table(table) as lines:
             reader = csv.DictReader(lines)
             missing = {"file", column} - set(reader.fieldnames or [])
-            values = {} if missing else {row["file"]: row[column] for row in reader}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+            rows = [] if missing else [(row["file"], row[column]) for row in reader]
+    except (OSError, csv.Error) as error:
         raise UserError(f"data.{key}={table}: cannot be read as a CSV table ({error})") from error
     if missing:
         raise UserError(f"data.{key}={table}: has no column {' and '.join(sorted(missing))}")
+    values: dict[str, str] = {}
+    for file, value in rows:
+        if value is None:  # a line that is cut off
+            raise UserError(f"data.{key}={table}: has no {column} for {file}")
+        if values.setdefault(file, value) != value:
+            raise UserError(f"data.{key}={table}: has {file} twice, with {column} {values[file]} and {value}")
     if unlisted := [file for file in files if file not in values]:
         counts = f"{len(unlisted):,} of {len(files):,} files missing"
         raise UserError(f"data.{key}={table}: lacks {unlisted[0]} ({counts})")

@@ -86,7 +86,10 @@ def obtain(source: str, root: Path, generated: Generated | None) -> None:
 
 def _require_same(root: Path, generated: Generated) -> None:
     recorded = root / "generator.json"
-    found = json.loads(recorded.read_text()) if recorded.exists() else "no generated castings"
+    try:
+        found = json.loads(recorded.read_text()) if recorded.exists() else "no generated castings"
+    except ValueError:  # neither text nor JSON
+        found = f"a broken {recorded.name}"
     asked = {"format": FORMAT, "pairs": False, **generated}
     if found != asked:
         raise UserError(f"data.root={root}: holds {found}, asked for {asked}; remove it or name another data.root")

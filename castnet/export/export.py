@@ -88,6 +88,8 @@ def export(source: Path, out: Path, unfinished: bool = False) -> str:
         UserError: the source is no run or checkpoint of castnet's or is unfinished, the file cannot be written, or ONNX
             Runtime does not judge as PyTorch does.
     """
+    if out.exists() and not out.is_file():  # a device, say, which the new file would replace
+        raise UserError(f"{out}: is no file that could be replaced; name another")
     ckpt_path = source / "checkpoints" / "best.ckpt" if source.is_dir() else source
     classifier = load_classifier(ckpt_path).eval()
     classifier.network.to(memory_format=torch.contiguous_format)

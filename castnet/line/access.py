@@ -4,6 +4,7 @@ import ipaddress
 from pathlib import Path
 
 from castnet.errors import UserError
+from castnet.imaging.decode import open_file
 
 SHORTEST_TOKEN = 16  # characters; a shorter one can be guessed
 
@@ -29,7 +30,8 @@ def read_token(host: str, token_file: Path | None, insist: bool) -> str | None:
     """
     if token_file is not None:
         try:
-            token = token_file.read_text().strip()
+            with open_file(token_file) as file:
+                token = file.read().decode().strip()
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{token_file}: cannot be read ({error})") from error
         if len(token) < SHORTEST_TOKEN:

@@ -55,7 +55,8 @@ def watch(model: Path, folder: Path, form: str, record: Record | None = None) ->
     inspector = Inspector(model)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+        if signal.getsignal(number) != signal.SIG_IGN:  # as `nohup` and a shell's `&` have it
+            signal.signal(number, lambda *_: stop.set())
     show, exit_code = printer(form), GOOD
     done = _read_state(folder)
     waiting: dict[Path, tuple[Version, float]] = {}  # what is not inspected yet, and since when it is as it is

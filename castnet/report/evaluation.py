@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 from torchmetrics.functional.classification import binary_calibration_error
@@ -160,11 +161,11 @@ class Evaluation:
             table.add_column(column, justify="right")
         for name, entry in metrics["classes"].items():
             parts = () if entry["parts"] is None else (f"{entry['parts']:,}",)
-            table.add_row(name, *(_shown(entry[metric]) for metric in SCORES), f"{entry['support']:,}", *parts)
+            table.add_row(escape(name), *(_shown(entry[metric]) for metric in SCORES), f"{entry['support']:,}", *parts)
         for name, numbers in {"": metrics, **metrics["slices"]}.items():
             table.add_section()
             if name:
-                table.add_row(f"[bold]{name}[/bold]")
+                table.add_row(f"[bold]{escape(name)}[/bold]")
             escapes, overkill = error_counts(numbers, self.class_names, self.defect_class)
             images = sum(map(sum, numbers["confusion_matrix"]))
             table.add_row("accuracy", _shown(numbers["accuracy"]), "", "", f"{images:,}")

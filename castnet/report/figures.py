@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
+import matplotlib
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -10,6 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+matplotlib.rcParams["text.parse_math"] = False  # a class may be called $1
 
 INK, QUIET = "#1b2a3a", "#8896a5"
 GOOD, BAD = "#1f7a4d", "#b3261e"

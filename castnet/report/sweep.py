@@ -9,6 +9,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 COLUMNS = ("accuracy", "auroc", "escape_rate", "overkill_rate")
@@ -43,7 +44,7 @@ class SweepTable(Callback):
 
     def _table(self, rows: list[dict[str, Any]], folder: Path) -> Table:
         """Metrics down, runs across, then mean and standard deviation."""
-        table = Table(title=f"{len(rows)} runs in {folder}", title_justify="left")
+        table = Table(title=escape(f"{len(rows)} runs in {folder}"), title_justify="left")
         table.add_column("")
         for row in rows:
             table.add_column(row["run"], justify="right")
@@ -53,8 +54,8 @@ class SweepTable(Callback):
             numbers = [value for value in values if value is not None]
             whole = 1 < len(numbers) == len(values)
             spread = f"{mean(numbers):.4f} ± {stdev(numbers):.4f}" if whole else ""
-            table.add_row(name, *("–" if value is None else f"{value:.4f}" for value in values), spread)
-        table.caption = "\n".join(f"{row['run']}: {row['overrides']}" for row in rows)
+            table.add_row(escape(name), *("–" if value is None else f"{value:.4f}" for value in values), spread)
+        table.caption = escape("\n".join(f"{row['run']}: {row['overrides']}" for row in rows))
         table.caption_justify = "left"
         return table
 

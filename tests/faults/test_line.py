@@ -228,6 +228,21 @@ def test_a_watched_folder_made_anew_ends_the_watch(model: Path, tmp_path: Path) 
     assert "was removed or replaced while it was watched" in err
 
 
+def test_a_watch_under_nohup_goes_on_when_interrupted(model: Path, test_images: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "camera").mkdir()
+    ignore = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)}
+    process = start("predict", model, "--json", "--watch", tmp_path / "camera", **ignore)
+    assert process.stdout
+    for name in ("before.jpeg", "after.jpeg"):
+        (tmp_path / "camera" / name).write_bytes(test_images[0].read_bytes())
+        assert json.loads(process.stdout.readline())["file"].endswith(name)
+        process.send_signal(signal.SIGINT)
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert err == ""
+    assert process.returncode in (0, 1, 3)
+
+
 def test_ctrl_c_ends_an_audit_by_its_signal(castings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = next(castings.rglob("*.jpeg"))
     for number in range(5000):  # more than any machine reads between two looks at it

@@ -1,6 +1,7 @@
 """What a signal, a kill or a full disk may do to training."""
 
 import csv
+import io
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from castnet import entry
 from castnet.files import hold
 from tests.conftest import ROOT, SMALL, Command
 
@@ -100,3 +102,61 @@ def test_a_subset_of_one_class_is_refused_before_training(run_train: Command, ca
     assert ran.code == 2
     assert "the test images are all def_front; rates need both classes" in ran.err
     assert not (ran.folder / "checkpoints").exists()
+
+
+def test_names_that_mean_something_elsewhere_are_names_and_no_more(
+    run_train: Command, castings: Path, tmp_path: Path
+) -> None:
+    defective, good = r"[red]$\frac$", "ok–[b]{x}"
+    for part in ("train", "test"):
+        shutil.copytree(castings / part / "def_front", tmp_path / "odd" / part / defective)
+        shutil.copytree(castings / part / "ok_front", tmp_path / "odd" / part / good)
+        for name in (b"two\nlines.jpeg", b"\xff.jpeg", b'=1+1,".jpeg'):
+            image = next((tmp_path / "odd" / part / good).glob("casting*"))
+            os.rename(image, os.fsencode(image.parent) + b"/" + name)
+    ran = run_train(f"data.root={tmp_path / 'odd'}", f"data.defect_class='{defective}'", "trainer.max_epochs=1")
+    assert ran.code == 0, ran.err
+    assert defective in ran.out
+    with (ran.folder / "predictions.csv").open(newline="", errors="surrogateescape") as table:
+        names = {os.fsencode(row["file"]) for row in csv.DictReader(table)}
+    assert len(names) == 12
+    assert {b"two\nlines.jpeg", b"\xff.jpeg", b'=1+1,".jpeg'} <= {name.rpartition(b"/")[2] for name in names}
+
+
+def test_a_class_whose_name_cannot_be_printed_is_one_line(run_train: Command, castings: Path, tmp_path: Path) -> None:
+    shutil.copytree(castings, tmp_path / "odd")
+    for part in ("train", "test"):
+        (tmp_path / "odd" / part / "ok_front").rename(tmp_path / "odd" / part / "ok\x1b[31m")
+    ran = run_train(f"data.root={tmp_path / 'odd'}")
+    assert ran.code == 2
+    assert r"ok\x1b[31m: a class has a name of printable characters" in ran.err
+
+
+def test_what_is_no_text_is_no_setting(run_train: Command) -> None:
+    ran = run_train("data.root=/\udcff")
+    assert ran.code == 2
+    assert r"error: data.root=/\udcff: holds bytes that are no text" in ran.err
+
+
+def test_a_terminal_that_lacks_a_character_is_shown_an_escape(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="ascii", write_through=True))
+    entry.guard(print, "5 × 5")
+    assert shown.getvalue() == b"5 \\xd7 5\n"
+
+
+def test_ctrl_c_during_imports_shows_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(
+        "from castnet.errors import extra\nimport time\nwith extra('train'):\n    print('importing', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    command = [sys.executable, str(tmp_path / "script.py")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_heed_interrupts
+    ) as process:
+        assert process.stdout
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (-signal.SIGINT, "")

@@ -1,0 +1,100 @@
+"""What a table may hold, and what may stand where a file is to be written."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from castnet.audit.audit import audit
+from castnet.audit.listing import read_pairs
+from castnet.audit.resplit import resplit
+from castnet.data.groups import read_groups
+from castnet.data.sources import obtain
+from castnet.errors import UserError
+from castnet.export.export import export
+from castnet.line.access import read_token
+
+FILES = ["a/1.jpeg", "a/2.jpeg"]
+READERS: dict[str, Callable[[Path], object]] = {
+    "groups": lambda table: read_groups(table, FILES),
+    "pairs": lambda table: read_pairs(table, FILES),
+    "resplit": lambda table: resplit(table, table.with_name("split.csv")),
+    "token": lambda table: read_token("127.0.0.1", table, insist=False),
+}
+
+
+@pytest.mark.parametrize(
+    ("reader", "what"),
+    [
+        *((reader, what) for reader in READERS for what in ("pipe", "folder", "missing", "link to nothing")),
+        *((reader, what) for reader in ("groups", "pairs", "resplit") for what in ("cut off", "not text", "huge")),
+        ("groups", "empty"), ("resplit", "empty"),
+    ],
+)  # fmt: skip
+def test_what_is_no_table_is_one_line_and_not_waited_for(reader: str, what: str, tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    header = "file,same_as\n" if reader == "pairs" else "file,group\n"
+    if what == "pipe":
+        os.mkfifo(table)
+    elif what == "folder":
+        table.mkdir()
+    elif what == "link to nothing":
+        table.symlink_to("nowhere")
+    elif what != "missing":
+        content = {
+            "cut off": f"{header}a/1.jpeg",
+            "not text": f"{header}\0\xff",
+            "huge": f"{header}{'x' * 200_000},1\n",
+        }
+        table.write_text(content.get(what, ""), encoding="latin-1")
+    with pytest.raises(UserError, match=r"table\.csv"):
+        READERS[reader](table)
+    assert not (tmp_path / "split.csv").exists()
+
+
+def test_a_file_that_stands_in_two_groups_is_refused(tmp_path: Path) -> None:
+    table = tmp_path / "groups.csv"
+    table.write_text("file,group\na/1.jpeg,1\na/2.jpeg,2\na/1.jpeg,1\na/2.jpeg,1\n")
+    with pytest.raises(UserError, match=r"groups\.csv: has a/2\.jpeg twice, with group 2 and 1"):
+        read_groups(table, FILES)
+
+
+def test_a_table_as_spreadsheets_save_it_is_read(tmp_path: Path) -> None:
+    table = tmp_path / "groups.csv"
+    table.write_text("\ufefffile,group\r\na/1.jpeg,1\r\na/2.jpeg,2\r\n", newline="")
+    assert read_groups(table, FILES).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff"])
+def test_settings_of_drawn_castings_that_broke_are_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "generator.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"holds a broken generator\.json, asked for"):
+        obtain("generated", tmp_path, {"n": 120, "seed": 0})
+
+
+def test_only_files_are_replaced(castings: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="pipe: is no file that could be replaced"):
+        export(tmp_path / "run", tmp_path / "pipe")
+    with pytest.raises(UserError, match="file: is no folder"):
+        audit(castings, tmp_path / "file", progress=False)
+
+
+def test_a_split_that_the_disk_has_no_room_for_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [f"train/{name}/{number}.jpeg,{number}" for number in range(60) for name in (["ok", "def"][number % 2],)]
+    (tmp_path / "groups.csv").write_text("\n".join(["file,group", *rows]))
+
+    def fill(path: Path, content: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(content[:100])
+        raise OSError(28, "No space left on device", str(path))
+
+    with monkeypatch.context() as full:
+        full.setattr(Path, "write_bytes", fill)
+        with pytest.raises(OSError, match="No space left"):
+            resplit(tmp_path / "groups.csv", tmp_path / "split.csv")
+    assert {path.name for path in tmp_path.iterdir()} == {"groups.csv"}
+    resplit(tmp_path / "groups.csv", tmp_path / "split.csv")
+    assert len((tmp_path / "split.csv").read_text().splitlines()) == 61
