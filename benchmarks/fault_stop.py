@@ -78,11 +78,11 @@ def changed_watch(ground: Ground, tally: Tally) -> None:
     shutil.copy(next((ground.castings / "test").rglob("*.jpeg")), room)
     process = start(*castnet("predict", ground.model, "--json", "--watch", room))
     assert process.stdout
-    out = [process.stdout.readline() for _ in range(2)]
+    lines = [process.stdout.readline() for _ in range(2)]
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=TIMEOUT)
     wrong = "" if process.returncode == 2 else f"exit code {process.returncode}"
-    tally.add("a pipe", lost=2 - sum(map(bool, out)), wrong=wrong)
+    tally.add("a pipe", lost=2 - sum(map(bool, lines)), wrong=wrong)
 
 
 def _until_watched(room: Path) -> None:
