@@ -105,7 +105,20 @@ def _app(args: argparse.Namespace) -> int:
             from castnet.export.last_run import model_of_last_run
 
         args.model = model_of_last_run()
-    return launch(args.model, args.host, args.port, insist=args.open)
+    if args.record is not None:
+        with extra("record"):
+            from castnet.line.record import engine_for
+
+        engine_for(args.record)
+    return launch(
+        args.model,
+        args.host,
+        args.port,
+        record=args.record,
+        keep=args.keep,
+        keep_bytes=args.keep_bytes,
+        insist=args.open,
+    )
 
 
 def _add_record(command: argparse.ArgumentParser) -> None:
@@ -209,6 +222,7 @@ def parser() -> argparse.ArgumentParser:
     app.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     app.add_argument("--port", type=int, default=8501, help="port to listen on (default: %(default)s)")
     app.add_argument("--open", action="store_true", help="listen on any address without a login")
+    _add_record(app)
     app.set_defaults(run=_app)
     return main
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from castnet.errors import UserError
 from castnet.line.access import is_this_machine
 
-PAGE = Path(__file__).with_name("page.py")
+PAGE = Path(__file__).parent / "page" / "app.py"
+RECORD = "CASTNET_RECORD"  # the environment's entry, since a URL may hold a password and a command line is public
 UPLOAD_MB = 20  # of one file
 COLOURS = {"primaryColor": "#2f6db5", "textColor": "#1b2a3a", "secondaryBackgroundColor": "#f3f5f8"}
 
@@ -21,13 +22,25 @@ def has_login() -> bool:
     return LOGIN.is_file() and "[auth" in LOGIN.read_text()
 
 
-def launch(model: Path, host: str, port: int, insist: bool = False) -> int:
+def launch(
+    model: Path,
+    host: str,
+    port: int,
+    *,
+    record: str | None = None,
+    keep: str = "none",
+    keep_bytes: int = 0,
+    insist: bool = False,
+) -> int:
     """Start the page; this process becomes its server and does not return.
 
     Args:
         model: what `castnet export` wrote.
         host: address to listen on.
         port: port to listen on.
+        record: URL of the record of this page's verdicts, and of those that it shows, if any.
+        keep: which images are kept, see `castnet.line.record.Recorder`.
+        keep_bytes: how many bytes they may have.
         insist: listen on any address without a login.
 
     Raises:
@@ -57,5 +70,8 @@ def launch(model: Path, host: str, port: int, insist: bool = False) -> int:
         "theme.base": "light",
         **{f"theme.{name}": colour for name, colour in COLOURS.items()},
     }
+    if record is not None:
+        os.environ[RECORD] = record
+    arguments = [str(model), keep, str(keep_bytes)]
     flags = [f"--{name}={value}" for name, value in options.items()]
-    os.execv(sys.executable, [sys.executable, "-m", "streamlit", "run", str(PAGE), *flags, "--", str(model)])
+    os.execv(sys.executable, [sys.executable, "-m", "streamlit", "run", str(PAGE), *flags, "--", *arguments])

@@ -244,10 +244,10 @@ class Recorder:
         ]
         with_tables(lambda: metadata.create_all(self._engine))
         with self._engine.begin() as connection:
-            _insert(connection, models, [{"model": self._model, "card": self._card, "since": time.time()}])
-            _insert(connection, verdicts, rows)
+            insert_new(connection, models, [{"model": self._model, "card": self._card, "since": time.time()}])
+            insert_new(connection, verdicts, rows)
             if kept:
-                _insert(connection, images, [{**row, "bytes": len(row["content"])} for row in kept])
+                insert_new(connection, images, [{**row, "bytes": len(row["content"])} for row in kept])
                 _forget_oldest(connection, self._keep_bytes)
 
 
@@ -262,7 +262,7 @@ def _locked(path: Path) -> BinaryIO | None:
     return file
 
 
-def _insert(connection: sa.Connection, table: sa.Table, rows: list[dict[str, Any]]) -> None:
+def insert_new(connection: sa.Connection, table: sa.Table, rows: list[dict[str, Any]]) -> None:
     """Insert rows; one that is there already stays as it is."""
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     connection.execute(insert(table).on_conflict_do_nothing(), rows)

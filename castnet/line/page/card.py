@@ -1,0 +1,48 @@
+"""A model's card, as the page shows it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+RATES = {"escape_rate": "escape rate", "overkill_rate": "overkill rate", "accuracy": "accuracy"}
+
+
+def show_card(card: Mapping[str, Any]) -> None:
+    """What a model was trained on, how good it is there, and where it cuts."""
+    data = card["data"]
+    if card.get("finished") is False:
+        st.warning("Of a training run that did not end: no threshold was chosen for it.")
+    st.markdown(f"Trained on **{data['source']}** castings (`{data['root']}`).")
+    st.caption(data["protocol"])
+    if "counts" in data:
+        st.dataframe(pd.DataFrame(data["counts"]).T, width="stretch")
+    measured = {"test": card.get("test"), "validation": card["validation"]}
+    columns = {
+        name: [*(_shown(metrics[key], ".2%") for key in RATES), _shown(metrics["auroc"], ".4f")]
+        for name, metrics in measured.items()
+        if metrics
+    }
+    if columns:
+        st.subheader("How good it is there")
+        st.table(pd.DataFrame(columns, index=[*RATES.values(), "AUROC"]))
+        st.caption("Escape rate: defective castings that pass. Overkill rate: good castings that are rejected.")
+    if "intervals" in (test := card.get("test") or {}):
+        ends = {
+            rate: "–".join(f"{end:.2%}" for end in test[f"{rate}_interval"] or ())
+            for rate in ("escape_rate", "overkill_rate")
+        }
+        st.caption(
+            f"On test images the escape rate is within {ends['escape_rate']} and the overkill rate within "
+            f"{ends['overkill_rate']}. {test['intervals']}"
+        )
+    st.caption(
+        f"Called defective from P(defect) = {card['threshold']:.3g}. Temperature {card['temperature']:.3g}, "
+        f"{card['image_size']} × {card['image_size']} pixels. Exported {card['exported'][:10]} by castnet "
+        f"{card['castnet']}."
+    )
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)

@@ -1,0 +1,143 @@
+"""The tab on which people decide what the model was asked to decide."""
+
+import html
+from datetime import date, timedelta
+
+import pandas as pd
+import streamlit as st
+
+from castnet.line.page.looks import COLOURS, clock, heatmap, percent
+from castnet.line.page.station import Station
+from castnet.line.review import STRATA, Estimate, Stratum, count_strata, decide, estimate, next_to_review, undo
+from castnet.line.today import Row, hours_of
+
+DAYS = 7
+KEYS = {"good": "G", "defective": "D", "skip": "S", "undo": "U"}
+
+
+def show_review(station: Station) -> None:
+    """The whole tab."""
+    st.title("Review")
+    st.session_state.setdefault("decided", [])
+    st.session_state.setdefault("skipped", [])
+    today = date.today()
+    days = st.date_input("Days", (today - timedelta(DAYS - 1), today), max_value="today", width=260)
+    if not isinstance(days, tuple) or len(days) != 2:
+        st.info("Choose the first day and the last one.")
+        return
+    edges = hours_of(days[0], (days[1] - days[0]).days + 1)
+    since, until = float(edges[0]), float(edges[-1])
+    with station.record() as connection:
+        strata = count_strata(connection, since, until)
+        order = list(STRATA)
+        chosen = st.session_state.get("stratum") or order[0]
+        # Unsure and rejected ones come first, and who has seen all of one kind goes on to the next.
+        for name in dict.fromkeys([chosen, *order]):
+            row = next_to_review(connection, name, since, until, st.session_state["skipped"])
+            if row:
+                chosen = name
+                break
+    st.session_state["stratum"] = chosen
+    st.segmented_control(
+        "Which",
+        order,
+        key="stratum",
+        format_func=lambda name: f"{name.capitalize()}: {strata[name].verdicts - strata[name].reviewed:,} left",
+        label_visibility="collapsed",
+    )
+    if row:
+        show_casting(station, row, chosen)
+    else:
+        st.info(
+            "Nothing left to decide whose image is on record. --keep all keeps the passed castings' images too, and "
+            "only they can tell what escapes."
+        )
+        show_buttons(station, None, chosen)
+    show_estimates(strata)
+
+
+def show_casting(station: Station, row: Row, stratum: str) -> None:
+    facts = f"{clock(row.time, '%Y-%m-%d %H:%M:%S')} · P(defect) {row.p_defect:.4f} · {row.name or row.image[:8]}"
+    st.markdown(
+        f'<div class="quiet">{html.escape(facts)}</div><div class="judged" data-testid="judged" data-id="{row.id}" '
+        f'style="color: {COLOURS[row.verdict]}">{row.verdict.capitalize()}'
+        f"{f': {html.escape(row.reason)}' if row.reason else ''}</div>",
+        unsafe_allow_html=True,
+    )
+    show_buttons(station, row, stratum)
+    left, right = st.columns(2)
+    left.image(row.content, width="stretch", alt="the casting")
+    if row.model != station.model:
+        right.caption(f"Judged by another model ({row.model[:8]}), so that there is no heat map.")
+        return
+    drawn = heatmap(station.inspector, station.model, row.image, row.content)
+    if isinstance(drawn, bytes):
+        right.image(drawn, width="stretch", alt="heat map of the evidence for a defect")
+    else:
+        right.caption(drawn)
+
+
+def show_buttons(station: Station, row: Row | None, stratum: str) -> None:
+    """Good, defective, skip and undo, each with a key."""
+
+    def put(is_defect: bool) -> None:
+        assert row
+        with station.record() as connection:
+            if decide(connection, row.id, stratum, is_defect):
+                st.session_state["decided"].append((row.id, stratum))
+            else:
+                st.toast("Somebody else has decided on that one.")
+
+    def skip() -> None:
+        assert row
+        st.session_state["skipped"].append(row.id)
+
+    def take_back() -> None:
+        verdict_id, st.session_state["stratum"] = st.session_state["decided"].pop()
+        with station.record() as connection:
+            undo(connection, verdict_id)
+
+    word = {"passed": ("confirm", "overrule"), "rejected": ("overrule", "confirm"), "unsure": ("", "")}[stratum]
+    good, defective = (
+        f"{label}, {said}" if said else label for label, said in zip(("Good", "Defective"), word, strict=True)
+    )
+    with st.container(horizontal=True):
+        st.button(good, key="good", shortcut=KEYS["good"], on_click=put, args=(False,), disabled=row is None)
+        st.button(defective, key="defective", shortcut=KEYS["defective"], on_click=put, args=(True,), disabled=not row)
+        st.button("Skip", key="skip", shortcut=KEYS["skip"], on_click=skip, disabled=row is None)
+        st.button(
+            "Undo", key="undo", shortcut=KEYS["undo"], on_click=take_back, disabled=not st.session_state["decided"]
+        )
+
+
+def show_estimates(strata: dict[str, Stratum]) -> None:
+    """What the decisions say of all castings of these days."""
+    st.subheader("What they say of all castings of these days")
+    escapes, overkill = estimate(strata)
+    left, right = st.columns(2)
+    for place, word, found in ((left, "escape rate", escapes), (right, "overkill rate", overkill)):
+        place.metric(word, percent(found.rate, 2))
+        place.caption(interval(found))
+    table = pd.DataFrame(
+        {
+            "verdict": name,
+            "castings": f"{stratum.verdicts:,}",
+            "decided": f"{stratum.reviewed:,}",
+            "defective": f"{stratum.defective:,}",
+        }
+        for name, stratum in strata.items()
+    )
+    st.dataframe(table, hide_index=True, width="stretch")
+    st.caption(
+        "Escape rate: of the defective castings, the share that passed. Overkill rate: of the good ones, the share "
+        "that was rejected. Unsure ones are neither, but count among the defective or the good. Castings are shown in "
+        "random order within each verdict, and each verdict's share is weighted by all its castings (stratified "
+        "estimate: Cochran, Sampling Techniques, 1977, ch. 5); the intervals join exact ones of each verdict and are "
+        "never too narrow. Skipped castings count as if they were like the others. Castings whose image is not on "
+        "record are not shown; the estimate takes them to be like those that are."
+    )
+
+
+def interval(found: Estimate) -> str:
+    ends = f"between {percent(found.low, 2)} and {percent(found.high, 2)} (95 %)"
+    return ends if found.rate is not None else f"{ends}: decide on some of each verdict"

@@ -1,0 +1,48 @@
+"""What every tab of the page stands on."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from castnet.line.inspector import Inspector
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from castnet.line.record import Recorder
+
+
+@dataclass(frozen=True)
+class Station:
+    """A model and, where there is one, its record.
+
+    Attributes:
+        inspector: judges what is dropped on the page.
+        model: tells its file from others; the SHA-256 where there is a record.
+        engine: the way to the record, or None.
+        recorder: puts this page's own verdicts there, or None.
+    """
+
+    inspector: Inspector
+    model: str
+    engine: "sa.Engine | None"
+    recorder: "Recorder | None"
+
+    @contextmanager
+    def record(self) -> "Iterator[sa.Connection]":
+        """The record, to read or to write; where it is away the page says so and ends there."""
+        import sqlalchemy as sa
+
+        from castnet.line.record import metadata
+
+        assert self.engine is not None
+        try:
+            with self.engine.begin() as connection:
+                metadata.create_all(connection)
+                yield connection
+        except sa.exc.SQLAlchemyError:
+            st.error("The record cannot be reached. Verdicts go on, and are kept in the spool until it is back.")
+            st.stop()

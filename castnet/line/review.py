@@ -1,0 +1,153 @@
+"""What people decide of castings that the model has judged, and what that says of its mistakes."""
+
+import time
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from scipy.stats import hypergeom
+
+from castnet.line.record import images, insert_new, reviews, verdicts
+from castnet.line.today import Row, count, given
+
+STRATA = {"unsure": "unsure", "rejected": "defective", "passed": "good"}  # by name, the verdict
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Stratum:
+    """The castings of one verdict.
+
+    Attributes:
+        verdicts: how many there are.
+        reviewed: how many of them a person has decided on.
+        defective: how many of these are defective.
+    """
+
+    verdicts: int
+    reviewed: int
+    defective: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A rate, None where the reviewed castings tell none, and its interval."""
+
+    rate: float | None
+    low: float
+    high: float
+
+
+def next_to_review(
+    connection: sa.Connection, stratum: str, since: float, until: float, skipped: Sequence[str] = ()
+) -> Row | None:
+    """The casting of a stratum to decide on next, with its image's `content`; None if none is left whose image is kept.
+
+    They come in the order of their numbers, which are random. So those decided on are a random sample of their stratum,
+    wherever one stops, and newcomers with a lower number come first.
+    """
+    query = (
+        sa.select(verdicts, images.c.content)
+        .join(images, images.c.image == verdicts.c.image)
+        .outerjoin(reviews, reviews.c.verdict_id == verdicts.c.id)
+        .where(given(since, until), verdicts.c.verdict == STRATA[stratum])
+        .where(reviews.c.verdict_id.is_(None), verdicts.c.id.not_in(skipped))
+        .order_by(verdicts.c.id)
+        .limit(1)
+    )
+    return connection.execute(query).one_or_none()
+
+
+def decide(connection: sa.Connection, verdict_id: str, stratum: str, is_defect: bool) -> bool:
+    """Put a decision on record; returns whether it stands there, and not another that somebody made before."""
+    row = {"verdict_id": verdict_id, "drawn_as": stratum, "is_defect": is_defect, "time": time.time()}
+    insert_new(connection, reviews, [row])
+    standing = sa.select(reviews.c.time).where(reviews.c.verdict_id == verdict_id)
+    return connection.execute(standing).scalar_one() == row["time"]
+
+
+def undo(connection: sa.Connection, verdict_id: str) -> None:
+    """Take a decision back."""
+    connection.execute(reviews.delete().where(reviews.c.verdict_id == verdict_id))
+
+
+def count_strata(connection: sa.Connection, since: float, until: float) -> dict[str, Stratum]:
+    """The strata of a time, by name."""
+    good, defective, *unsure = count(connection, since, until).tolist()
+    total = {"unsure": sum(unsure), "rejected": defective, "passed": good}
+    decided = (
+        sa.select(reviews.c.drawn_as, reviews.c.is_defect, sa.func.count())
+        .join(verdicts, verdicts.c.id == reviews.c.verdict_id)
+        .where(given(since, until))
+        .group_by(reviews.c.drawn_as, reviews.c.is_defect)
+    )
+    found = {(name, is_defect): number for name, is_defect, number in connection.execute(decided)}
+    return {
+        name: Stratum(
+            total[name],
+            found.get((name, True), 0) + found.get((name, False), 0),
+            found.get((name, True), 0),
+        )
+        for name in STRATA
+    }
+
+
+def estimate(strata: Mapping[str, Stratum]) -> tuple[Estimate, Estimate]:
+    """Escape and overkill rate of all castings, from those that were reviewed, each stratum weighted by its size.
+
+    A stratum of N castings of which n were drawn, d of them defective, has N · d / n defective ones (Cochran, Sampling
+    Techniques, 3rd ed. 1977, ch. 5), and a rate is the ratio of two such totals. The escape rate is the share of the
+    defective castings that passed; the overkill rate is the share of the good ones that were rejected. A casting that
+    the model was unsure of is neither, but counts among the defective or the good ones.
+
+    The interval is never too narrow, also where no escape was found: each stratum's defective castings are at least
+    and at most what the hypergeometric distribution allows (ibid., ch. 3), the error of 5 % shared among the strata
+    that were not reviewed whole, and the rate's ends are taken where these limits put them (Bonferroni).
+
+    Args:
+        strata: `unsure`, `rejected` and `passed`.
+
+    Returns:
+        Escape rate and overkill rate.
+    """
+    sampled = sum(stratum.reviewed < stratum.verdicts for stratum in strata.values())
+    tail = (1 - CONFIDENCE) / 2 / max(sampled, 1)
+    known = all(stratum.reviewed or not stratum.verdicts for stratum in strata.values())
+    sizes = {name: stratum.verdicts for name, stratum in strata.items()}
+    likely = {name: s.verdicts * s.defective / max(s.reviewed, 1) for name, s in strata.items()}
+    least, most = {}, {}
+    for name, stratum in strata.items():
+        least[name], most[name] = limits(stratum, tail)
+    good = {name: sizes[name] - likely[name] for name in strata}
+    good_least = {name: sizes[name] - most[name] for name in strata}
+    good_most = {name: sizes[name] - least[name] for name in strata}
+    return (
+        _share("passed", likely, least, most, known),
+        _share("rejected", good, good_least, good_most, known),
+    )
+
+
+def _share(
+    name: str, likely: Mapping[str, float], least: Mapping[str, int], most: Mapping[str, int], known: bool
+) -> Estimate:
+    """The share of one stratum in the total of all, between its least beside the others' most and the reverse."""
+
+    def share(own: float, others: Mapping[str, float] | Mapping[str, int], nothing: float | None) -> float | None:
+        total = own + sum(count for other, count in others.items() if other != name)
+        return own / total if total else nothing
+
+    return Estimate(
+        share(likely[name], likely, None) if known else None,
+        share(least[name], most, 0.0) or 0.0,
+        share(most[name], least, 1.0) or 0.0,
+    )
+
+
+def limits(stratum: Stratum, tail: float) -> tuple[int, int]:
+    """The least and the most defective castings that a stratum may hold, each missed with chance `tail` at most."""
+    size, drawn, defective = stratum.verdicts, stratum.reviewed, stratum.defective
+    possible = range(defective, size - drawn + defective + 1)
+    least = bisect_left(possible, True, key=lambda held: bool(hypergeom.sf(defective - 1, size, held, drawn) > tail))
+    beyond = bisect_left(possible, True, key=lambda held: bool(hypergeom.cdf(defective, size, held, drawn) <= tail))
+    return possible[least], possible[max(beyond - 1, least)]

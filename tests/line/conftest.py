@@ -1,0 +1,46 @@
+"""Records to read, on both databases."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+
+from castnet.line.record import connect, metadata, verdicts
+
+Put = Callable[..., list[str]]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sa.Engine]:
+    """An empty record."""
+    sqlite = f"sqlite:///{tmp_path / 'record.db'}"
+    engine = connect(sqlite if request.param == "sqlite" else request.getfixturevalue("postgresql"))
+    yield engine
+    metadata.drop_all(engine)
+    engine.dispose()
+
+
+@pytest.fixture
+def put(engine: sa.Engine) -> Put:
+    """Puts verdicts on record and returns their numbers; what is not named is the same for all."""
+
+    def put(number: int = 1, **columns: Any) -> list[str]:
+        with engine.begin() as connection:
+            count = connection.execute(sa.select(sa.func.count()).select_from(verdicts)).scalar_one()
+            same = {"source": "watch", "name": "", "image": "0" * 64, "model": "a" * 64, "latency_ms": 1.0}
+            rows = [
+                {
+                    **same,
+                    **{"time": 0.0, "p_defect": 0.5, "unfamiliarity": 0.5, "verdict": "good", "reason": None},
+                    **columns,
+                    "id": UUID(int=count + index).hex,
+                }
+                for index in range(number)
+            ]
+            connection.execute(verdicts.insert(), rows)
+        return [row["id"] for row in rows]
+
+    return put
