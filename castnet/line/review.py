@@ -147,6 +147,8 @@ def _share(
 def limits(stratum: Stratum, tail: float) -> tuple[int, int]:
     """The least and the most defective castings that a stratum may hold, each missed with chance `tail` at most."""
     size, drawn, defective = stratum.verdicts, stratum.reviewed, stratum.defective
+    if not drawn:
+        return 0, size
     possible = range(defective, size - drawn + defective + 1)
     least = bisect_left(possible, True, key=lambda held: bool(hypergeom.sf(defective - 1, size, held, drawn) > tail))
     beyond = bisect_left(possible, True, key=lambda held: bool(hypergeom.cdf(defective, size, held, drawn) <= tail))

@@ -3,43 +3,40 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from castnet.line.inspector import Inspector
 from tests.conftest import castnet, start
 from tests.line.test_inspector import bomb
 
-CHROMIUM = shutil.which("chromium")
 
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine")
-    with sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def address(model: Path) -> Iterator[str]:
-    """A page that is being served."""
-    process = start("app", model, "--port", 8651, stderr=subprocess.DEVNULL)
+@contextmanager
+def served(*arguments: object) -> Iterator[str]:
+    """The address of a page that is being served."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = start("app", *arguments, "--port", port, stderr=subprocess.DEVNULL)
     assert process.stdout
     for line in process.stdout:
         if found := re.search(r"http://127\.0\.0\.1:\d+", line):
             yield found[0]
             break
-    process.kill()
-    process.wait()
+    process.terminate()
+    process.wait(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def address(model: Path) -> Iterator[str]:
+    with served(model) as address:
+        yield address
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from castnet.line.page.looks import COLOURS, REASONS, png, reason
 from castnet.line.page.station import Station
 from castnet.line.predict import Result, cell
 
-EXAMPLES = 6
+EXAMPLES, EXAMPLE_WIDTH = 6, 142  # pixels
 THUMBNAIL = 96  # pixels
 
 
@@ -154,11 +154,12 @@ def show_inspect(station: Station) -> None:
         on_change=lambda: st.session_state.pop("example", None),
     )
     castings = [Casting(upload.name, upload.getvalue(), upload.file_id) for upload in uploads]
-    with st.expander("No image at hand? Click a drawn one.", expanded=not uploads):
-        for index, (column, example) in enumerate(zip(st.columns(EXAMPLES), examples(), strict=True)):
-            column.image(example.content, width="stretch", alt=example.name)
-            if column.button(example.name.removeprefix("drawn, "), key=f"pick-{index}", width="stretch"):
-                st.session_state["example"] = index
+    with st.expander("No image at hand? Click a drawn one.", expanded=not uploads), st.container(horizontal=True):
+        for index, example in enumerate(examples()):
+            with st.container(width=EXAMPLE_WIDTH):
+                st.image(example.content, width="stretch", alt=example.name)
+                if st.button(example.name.removeprefix("drawn, "), key=f"pick-{index}", width="stretch"):
+                    st.session_state["example"] = index
     if "example" in st.session_state:
         example = examples()[st.session_state["example"]]
         show_one(station.inspector, example, station.inspector.inspect(example.content))

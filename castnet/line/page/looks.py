@@ -19,8 +19,9 @@ REASONS = {
 }
 STYLE = """
 <style>
-  .block-container { padding-top: 2.5rem; max-width: 76rem; }
+  .block-container { padding-top: 3.5rem; max-width: 76rem; }
   .verdict { font-size: 3.4rem; font-weight: 700; line-height: 1.1; }
+  .judged { font-size: 1.7rem; font-weight: 700; line-height: 1.3; }
   .quiet { color: #55636f; }
   .meter { position: relative; height: 1.1rem; margin: 2.1rem 0 2rem; border-radius: .3rem;
            background: linear-gradient(to right, #d6eadf var(--cut), #f6d9d6 var(--cut)); }

@@ -1,0 +1,252 @@
+"""The page with a record, in a browser."""
+
+import hashlib
+import json
+import random
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from castnet.line.inspector import Inspector
+from castnet.line.record import connect, digest_of, images, models, reviews, verdicts
+from tests.line.test_page import served, upload
+
+WIDTHS = (1440, 390)
+PATIENCE = 30_000  # milliseconds; what a click takes is measured by benchmarks/record.py
+
+
+def fill(url: str, model: Path, inspector: Inspector, files: list[Path]) -> None:
+    """10,000 verdicts: 9,000 of yesterday, one in a hundred rejected, and 1,000 of today, one in five."""
+    now, rng = time.time(), random.Random(0)
+    digest, contents = digest_of(model), [file.read_bytes() for file in files]
+    rows = []
+    for index in range(10_000):
+        today = index < 1000
+        rejected = rng.random() < (0.2 if today else 0.01)
+        verdict, reason = ("defective", None) if rejected else ("good", None)
+        if index < 3:
+            verdict, reason = "unsure", "unfamiliar"
+        rows.append(
+            {
+                "id": UUID(int=rng.getrandbits(128)).hex,
+                "time": now - rng.random() * 3600 - (0 if today else 86400),
+                "source": "watch",
+                "name": f"camera/{index}.jpeg",
+                "image": hashlib.sha256(contents[index % len(contents)]).hexdigest(),
+                "model": digest,
+                "p_defect": rng.random(),
+                "unfamiliarity": rng.random(),
+                "verdict": verdict,
+                "reason": reason,
+                "latency_ms": 1.0,
+            }
+        )
+    with connect(url).begin() as connection:
+        connection.execute(verdicts.insert(), rows)
+        connection.execute(models.insert(), {"model": digest, "card": json.dumps(inspector.card), "since": now})
+        connection.execute(
+            images.insert(),
+            [
+                {"image": hashlib.sha256(content).hexdigest(), "content": content, "bytes": len(content), "time": now}
+                for content in contents
+            ],
+        )
+
+
+@pytest.fixture(scope="module")
+def url(model: Path, inspector: Inspector, castings: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    url = f"sqlite:///{tmp_path_factory.mktemp('record') / 'line.db'}"
+    fill(url, model, inspector, sorted((castings / "test").rglob("*.jpeg")))
+    return url
+
+
+@pytest.fixture(scope="module")
+def address(url: str, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A page at whose place it is about noon, so that no test of today meets midnight."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", f"NOON{datetime.now(UTC).hour - 12:+d}")
+        patch.chdir(tmp_path_factory.mktemp("spool"))
+        with served(model, "--record", url, "--keep", "all") as address:
+            yield address
+
+
+@pytest.fixture(params=WIDTHS)
+def page(request: pytest.FixtureRequest, browser: Browser, address: str) -> Iterator[Page]:
+    page = browser.new_page(viewport={"width": request.param, "height": 900})
+    page.set_default_timeout(PATIENCE)
+    page.goto(address)
+    expect(page.get_by_text("No image at hand?")).to_be_visible(timeout=PATIENCE)
+    yield page
+    page.close()
+
+
+def open_tab(page: Page, name: str) -> None:
+    page.get_by_role("link", name=name, exact=True).click()
+    expect(page.get_by_role("heading", name=name, exact=True, level=1)).to_be_visible(timeout=PATIENCE)
+
+
+def settle(page: Page) -> None:
+    """Wait until the page is drawn to its end, and see that nothing lies beyond its right edge."""
+    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning", timeout=PATIENCE)
+    assert page.evaluate("document.querySelector('[data-testid=stMain]').scrollWidth <= window.innerWidth")
+
+
+def count(url: str, *conditions: sa.ColumnElement[bool]) -> int:
+    engine = connect(url)
+    with engine.connect() as connection:
+        found = connection.execute(sa.select(sa.func.count()).select_from(verdicts).where(*conditions)).scalar_one()
+    engine.dispose()
+    return found
+
+
+def decisions(url: str) -> list[tuple[str, bool, str]]:
+    engine = connect(url)
+    with engine.connect() as connection:
+        rows = connection.execute(sa.select(reviews).order_by(reviews.c.time)).all()
+    engine.dispose()
+    return [(row.verdict_id, row.is_defect, row.drawn_as) for row in rows]
+
+
+def wait_for(page: Page, condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE / 1000
+    while not condition():
+        assert time.monotonic() < end
+        page.wait_for_timeout(50)
+
+
+def test_today_counts_and_names_the_hours_that_are_not_usual(page: Page, url: str, model: Path) -> None:
+    open_tab(page, "Today")
+    settle(page)
+    today = verdicts.c.time > time.time() - 43_200
+    rejected = count(url, today, verdicts.c.verdict == "defective", verdicts.c.source != "page")
+    expect(page.get_by_test_id("stMetric").filter(has_text="rejected")).to_contain_text(f"{rejected:,}")
+    expect(page.get_by_test_id("stAlert").first).to_contain_text("Outside the limits: 1")
+    expect(page.get_by_text("Shewhart")).to_be_visible()
+    expect(page.get_by_test_id("stVegaLiteChart")).to_have_count(2)
+    expect(page.get_by_alt_text("heat map of camera/")).to_have_count(6)
+
+
+def judged(page: Page) -> Locator:
+    return page.get_by_test_id("judged")
+
+
+def shown(page: Page, other_than: str = "") -> str:
+    """The number of the verdict that is shown, as soon as it is another."""
+    wait_for(page, lambda: judged(page).count() == 1 and judged(page).get_attribute("data-id") != other_than)
+    return judged(page).get_attribute("data-id") or ""
+
+
+def test_a_person_decides_by_key_and_by_button_and_takes_back(page: Page, url: str) -> None:
+    before = decisions(url)
+    open_tab(page, "Review")
+    first = shown(page)
+    settle(page)
+    page.keyboard.press("g")
+    second = shown(page, other_than=first)
+    assert decisions(url) == [*before, (first, False, "unsure")]
+    page.get_by_role("button", name="Defective").click()
+    third = shown(page, other_than=second)
+    assert decisions(url) == [*before, (first, False, "unsure"), (second, True, "unsure")]
+    page.keyboard.press("s")
+    expect(page.get_by_role("button", name="Good, overrule")).to_be_visible(timeout=PATIENCE)
+    fourth = shown(page, other_than=third)
+    for key, back in (("u", second), ("u", first)):
+        page.keyboard.press(key)
+        wait_for(page, lambda back=back: back not in {row[0] for row in decisions(url)})
+        assert shown(page, other_than=fourth) == back
+        fourth = back
+    assert decisions(url) == before
+    settle(page)
+
+
+def test_passed_castings_can_be_drawn_and_the_rates_follow(page: Page, url: str) -> None:
+    before = decisions(url)
+    open_tab(page, "Review")
+    old = shown(page)
+    page.get_by_role("radio", name="Passed").click()
+    expect(page.get_by_role("button", name="Good, confirm")).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text("decide on some of each verdict")).to_have_count(2)
+    for stratum in ("Passed", "Rejected", "Unsure"):
+        page.get_by_role("radio", name=stratum).click()
+        old = shown(page, other_than=old)
+        page.keyboard.press("d")
+        old = shown(page, other_than=old)
+    assert [row[1:] for row in decisions(url)[len(before) :]] == [
+        (True, "passed"),
+        (True, "rejected"),
+        (True, "unsure"),
+    ]
+    expect(page.get_by_test_id("stMetric").filter(has_text="escape rate")).to_contain_text("%")
+    for _ in range(3):
+        left = len(decisions(url))
+        page.keyboard.press("u")
+        wait_for(page, lambda left=left: len(decisions(url)) == left - 1)
+        expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
+
+
+def test_models_are_shown_with_their_cards(page: Page, castings: Path) -> None:
+    open_tab(page, "Models")
+    settle(page)
+    expect(page.get_by_text("The user's own images.")).to_be_visible()
+    expect(page.get_by_text(castings.name, exact=True)).to_be_visible()
+
+
+def test_what_the_page_judges_is_recorded_once(
+    browser: Browser, model: Path, inspector: Inspector, test_images: list[Path], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    url = f"sqlite:///{tmp_path / 'page.db'}"
+    with served(model, "--record", url, "--keep", "all") as address:
+        page = browser.new_page()
+        page.goto(address)
+        expect(page.get_by_text("No image at hand?")).to_be_visible(timeout=PATIENCE)
+        upload(page, test_images[0])
+        expect(page.get_by_test_id("verdict")).to_be_visible(timeout=PATIENCE)
+        page.get_by_text("No image at hand?").click()
+        page.get_by_role("button", name="good", exact=True).first.click()
+        expect(page.get_by_text("drawn, good")).to_be_visible(timeout=PATIENCE)
+        upload(page, test_images[1])
+        expect(page.get_by_role("button", name="Download verdicts (CSV)")).to_be_visible(timeout=PATIENCE)
+        page.close()
+    engine = connect(url)
+    with engine.connect() as connection:
+        rows = connection.execute(sa.select(verdicts).order_by(verdicts.c.time)).all()
+        kept = set(connection.execute(sa.select(images.c.content)).scalars())
+    engine.dispose()
+    assert [(row.source, row.name) for row in rows] == [("page", file.name) for file in test_images[:2]]
+    assert rows[0].p_defect == pytest.approx(inspector.inspect(test_images[0]).p_defect, abs=1e-6)
+    assert kept == {file.read_bytes() for file in test_images[:2]}
+
+
+def test_without_its_record_the_page_still_judges_and_says_what_is_away(
+    browser: Browser, model: Path, test_images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with served(model, "--record", f"sqlite:///{tmp_path}/away/line.db") as address:
+        page = browser.new_page()
+        page.goto(address)
+        expect(page.get_by_text("No image at hand?")).to_be_visible(timeout=PATIENCE)
+        upload(page, test_images[0])
+        expect(page.get_by_test_id("verdict")).to_be_visible(timeout=PATIENCE)
+        for tab in ("Today", "Review", "Models"):
+            open_tab(page, tab)
+            expect(page.get_by_text("The record cannot be reached.")).to_be_visible(timeout=PATIENCE)
+        page.close()
+
+
+def test_a_page_without_a_record_says_how_to_have_one(browser: Browser, model: Path) -> None:
+    with served(model) as address:
+        page = browser.new_page()
+        for tab in ("today", "review"):
+            page.goto(f"{address}/{tab}")
+            expect(page.get_by_text("Nothing is recorded")).to_be_visible(timeout=PATIENCE)
+        page.goto(f"{address}/models")
+        expect(page.get_by_text("The user's own images.")).to_be_visible(timeout=PATIENCE)
+        page.close()
