@@ -121,6 +121,22 @@ def _app(args: argparse.Namespace) -> int:
     )
 
 
+def _reviewed(args: argparse.Namespace) -> int:
+    with extra("record"):
+        from castnet.line.reviewed import write_reviewed
+    with extra("audit"):
+        from castnet.audit.audit import audit
+
+    written = write_reviewed(args.url, args.folder)
+    audit(args.folder, args.folder)  # groups.csv: one part's photographs together
+    counts = ", ".join(f"{count:,} {name}" for name, count in sorted(written.counts.items()))
+    print(f"{args.folder}: {counts}; train with data=folder data.root={args.folder} data.defect_class=defective "
+          f"data.groups={args.folder}/groups.csv")  # fmt: skip
+    for name in written.missing:
+        print(f"{printable(name)}: left out, its image is not on record")
+    return 1 if written.missing else 0
+
+
 def _add_record(command: argparse.ArgumentParser) -> None:
     command.add_argument("--record", metavar="URL", help="keep every verdict: sqlite:///FILE or postgresql+psycopg://…")
     command.add_argument(
@@ -206,6 +222,16 @@ def parser() -> argparse.ArgumentParser:
     )
     compare.add_argument("--json", action="store_true", help="print one JSON object")
     compare.set_defaults(run=_compare)
+
+    reviewed = commands.add_parser(
+        "reviewed",
+        help="write what people decided on the page as a folder to train on",
+        epilog="Exit code 0: every image decided on was written, 1: some were left out, for they are not on record, "
+        "2: trouble, or nothing to write.",
+    )
+    reviewed.add_argument("url", metavar="URL", help="the record: sqlite:///FILE or postgresql+psycopg://…")
+    reviewed.add_argument("folder", type=Path, help="folder to make: good/, defective/, groups.csv, provenance.csv")
+    reviewed.set_defaults(run=_reviewed)
 
     serve = commands.add_parser("serve", help="judge images over HTTP")
     serve.add_argument("model", type=Path, help="what `castnet export` wrote")

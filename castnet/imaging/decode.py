@@ -56,7 +56,7 @@ def decode(source: Path | bytes) -> Grey:
     """
     name = source if isinstance(source, Path) else "image"
     try:
-        with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=[_format(source)]) as image:
+        with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=[format_of(source)]) as image:
             if max(image.size) > MAX_SIDE or image.width * image.height > MAX_PIXELS:
                 raise UserError(
                     f"has {image.width} × {image.height} pixels; at most {MAX_PIXELS:,} are read, {MAX_SIDE:,} a side"
@@ -76,7 +76,7 @@ def decode(source: Path | bytes) -> Grey:
         raise UserError(f"{name}: cannot be read as an image ({error or type(error).__name__})") from error
 
 
-def _format(source: Path | bytes) -> str:
+def format_of(source: Path | bytes) -> str:
     """Pillow's name of the format that a file begins like, ready to be opened.
 
     Raises:

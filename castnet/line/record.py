@@ -100,6 +100,18 @@ def connect(url: str) -> sa.Engine:
     return engine
 
 
+def open_record(url: str) -> sa.Engine:
+    """Open a record that is there.
+
+    Raises:
+        UserError: see `connect`, or there is no such file.
+    """
+    engine = engine_for(url)
+    if engine.dialect.name == "sqlite" and not Path(engine.url.database or "").is_file():
+        raise UserError(f"{url}: no such record; `castnet predict --record {url} --keep rejected` makes one")
+    return connect(url)
+
+
 def _write_ahead(connection: Any, _: object) -> None:
     """Readers do not wait for the writer, nor the writer for readers (https://sqlite.org/wal.html)."""
     connection.execute("PRAGMA journal_mode=WAL")

@@ -25,12 +25,15 @@ def served(*arguments: object) -> Iterator[str]:
         port = free.getsockname()[1]
     process = start("app", *arguments, "--port", port, stderr=subprocess.DEVNULL)
     assert process.stdout
-    for line in process.stdout:
-        if found := re.search(r"http://127\.0\.0\.1:\d+", line):
-            yield found[0]
-            break
-    process.terminate()
-    process.wait(timeout=30)
+    try:
+        found = None
+        while not found and (line := process.stdout.readline()):
+            found = re.search(r"http://127\.0\.0\.1:\d+", line)
+        assert found, "it does not serve"
+        yield found[0]
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
 
 
 @pytest.fixture(scope="module")

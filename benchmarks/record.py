@@ -1,0 +1,217 @@
+"""What a record costs, and how soon it answers.
+
+    python benchmarks/record.py MODEL IMAGES                 # SQLite in a temporary folder
+    python benchmarks/record.py MODEL IMAGES --url postgresql+psycopg://castnet@/empty --verdicts 1000000
+
+MODEL is what `castnet export` wrote, IMAGES a folder of images. With and without recording take turns in one run. The
+last part clicks through the page in chromium and is left out where there is none.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import date
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import sqlalchemy as sa
+from playwright.sync_api import Page, expect, sync_playwright
+
+from castnet.imaging.listing import list_images
+from castnet.line.inspector import Inspector, Verdict
+from castnet.line.record import Recorder, connect, verdicts
+from castnet.line.review import count_strata, next_to_review
+from castnet.line.today import count, count_by_hour, drift, hours_of, last_rejected, last_verdicts, read_cards
+
+ROUNDS = 5
+CLICKS = 10
+TABS = {"Today": "heat map of", "Models": None, "Review": "the casting"}  # and a picture that each ends with
+
+
+def seconds(function: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def varied(verdict: Verdict, index: int) -> Verdict:
+    """One in twelve is rejected and one in fifty unsure."""
+    if index % 50 == 0:
+        return replace(verdict, verdict="unsure", reason="unfamiliar")
+    return replace(verdict, verdict="defective" if index % 12 == 0 else "good", reason=None)
+
+
+def write(url: str, inspector: Inspector, model: Path, contents: Sequence[bytes], number: int, keep: str) -> None:
+    """Put verdicts on record as fast as they are taken, and wait until the database has all."""
+    verdict = inspector.inspect(contents[0])
+    with tempfile.TemporaryDirectory() as spool:
+        start = time.perf_counter()
+        with Recorder(url, "watch", inspector, model, keep=keep, spool=Path(spool)) as recorder:
+            for index in range(number):
+                recorder.put(f"camera/{index:07d}.jpeg", contents[index % len(contents)], varied(verdict, index))
+            taken = time.perf_counter() - start
+            while stored(url) < number:
+                time.sleep(0.2)
+            whole = time.perf_counter() - start
+    print(f"{number:,} verdicts written: taken in {taken:.1f} s, in the database after {whole:.1f} s")
+    print(f"  {number / whole:,.0f} verdicts a second; {size(url) / 1e6:,.0f} MB, {size(url) / number:.0f} bytes each")
+
+
+def stored(url: str) -> int:
+    with connect(url).connect() as connection:
+        return connection.execute(sa.select(sa.func.count()).select_from(verdicts)).scalar_one()
+
+
+def size(url: str) -> int:
+    engine = connect(url)
+    if engine.dialect.name == "sqlite":
+        assert engine.url.database
+        return sum(file.stat().st_size for file in Path(engine.url.database).parent.glob("record.db*"))
+    with engine.connect() as connection:
+        return int(connection.execute(sa.text("SELECT pg_database_size(current_database())")).scalar_one())
+
+
+def cost(url: str, inspector: Inspector, model: Path, contents: Sequence[bytes], number: int, keep: str) -> None:
+    """Verdicts a second, with and without recording in turns."""
+
+    def judge(recorder: Recorder | None) -> None:
+        for index in range(number):
+            content = contents[index % len(contents)]
+            verdict = inspector.inspect(content)
+            if recorder:
+                recorder.put("camera/image.jpeg", content, verdict)
+
+    judge(None)
+    times = []
+    with tempfile.TemporaryDirectory() as spool:
+        for _ in range(ROUNDS):
+            plain = seconds(partial(judge, None))
+            with Recorder(url, "watch", inspector, model, keep=keep, spool=Path(spool)) as recorder:
+                times.append((plain, seconds(partial(judge, recorder))))
+    plain, recorded = (median(side) for side in zip(*times, strict=True))
+    print(f"{number:,} verdicts, --keep {keep} (median of {ROUNDS})")
+    print(
+        f"  without {number / plain:,.0f}, with recording {number / recorded:,.0f} a second: "
+        f"{1 - plain / recorded:.1%} less"
+    )
+
+
+def queries(url: str) -> None:
+    """What the tabs ask of the record."""
+    edges = hours_of(date.today())
+    start, end = float(edges[0]), float(edges[-1])
+    with connect(url).connect() as connection:
+
+        def today() -> None:
+            count_by_hour(connection, edges)
+            count(connection, start - 6 * 86400, start)
+            list(drift(last_verdicts(connection, start, end), read_cards(connection)))
+            last_rejected(connection, start, end, 6)
+
+        def review() -> None:
+            count_strata(connection, start, end)
+            for stratum in ("unsure", "rejected", "passed"):
+                next_to_review(connection, stratum, start, end)
+
+        today()
+        counted = count_by_hour(connection, edges).sum()
+        for name, ask in (("Today", today), ("Review", review)):
+            print(f"{name}, {counted:,} verdicts of one day: {median(seconds(ask) for _ in range(ROUNDS)):.2f} s")
+
+
+def clicks(inspector: Inspector, model: Path, contents: Sequence[bytes], number: int) -> None:
+    """From a click on the page to what it shows, with 10,000 verdicts on record."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        print("no chromium here: the page is not clicked")
+        return
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        url = f"sqlite:///{folder}/record.db"
+        write(url, inspector, model, contents, number, "all")
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        command = [
+            sys.executable,
+            "-m",
+            "castnet.cli",
+            "app",
+            str(model.absolute()),
+            "--record",
+            url,
+            "--port",
+            str(port),
+        ]
+        server = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
+        assert server.stdout
+        for line in server.stdout:
+            if found := re.search(r"http://127\.0\.0\.1:\d+", line):
+                break
+        assert found
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path=chromium, args=flags)
+        for width in (1440, 390):
+            page = browser.new_page(viewport={"width": width, "height": 900})
+            page.goto(found[0])
+            page.get_by_role("heading", name="Inspect castings").wait_for()
+            taken: dict[str, list[float]] = {tab: [] for tab in TABS}
+            for _ in range(CLICKS):
+                for tab, shown in TABS.items():
+                    taken[tab].append(seconds(partial(click, page, tab, shown)))
+            for tab, times in taken.items():
+                print(f"{width} px, click on {tab}: {median(times):.2f} s, at most {max(times):.2f} s")
+            times = [seconds(partial(decide, page)) for _ in range(CLICKS)]
+            print(f"{width} px, a decision to the next casting: {median(times):.2f} s, at most {max(times):.2f} s")
+            page.close()
+        browser.close()
+        server.terminate()
+        server.wait()
+
+
+def click(page: Page, tab: str, shown: str | None) -> None:
+    """Open a tab and wait for its last picture or, where it has none, for its end."""
+    page.get_by_role("link", name=tab, exact=True).click()
+    page.get_by_role("heading", name=tab, exact=True, level=1).wait_for()
+    if shown:
+        page.get_by_alt_text(shown).last.wait_for()
+    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
+
+
+def decide(page: Page) -> None:
+    judged = page.get_by_test_id("judged")
+    before = judged.get_attribute("data-id") or ""
+    page.keyboard.press("g")
+    expect(judged).not_to_have_attribute("data-id", before)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("images", type=Path)
+    parser.add_argument("--url", help="of an empty database (default: SQLite in a temporary folder)")
+    parser.add_argument("--verdicts", type=int, default=1_000_000)
+    parser.add_argument("--judged", type=int, default=2000, help="verdicts in a round with or without recording")
+    parser.add_argument("--clicked", type=int, default=10_000, help="verdicts on record when the page is clicked")
+    args = parser.parse_args()
+    contents = [file.read_bytes() for file in list_images(args.images).images[:500]]
+    inspector = Inspector(args.model)
+    print(f"{os.cpu_count()} CPUs, {len(contents)} images of {args.images.name}")
+    with tempfile.TemporaryDirectory() as folder:
+        for keep in ("none", "all"):
+            cost(f"sqlite:///{folder}/{keep}.db", inspector, args.model, contents, args.judged, keep)
+        url = args.url or f"sqlite:///{folder}/record.db"
+        write(url, inspector, args.model, contents, args.verdicts, "none")
+        queries(url)
+    clicks(inspector, args.model, contents, args.clicked)
+
+
+if __name__ == "__main__":
+    main()

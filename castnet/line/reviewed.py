@@ -1,0 +1,90 @@
+"""What people decided, as a folder to train on: what `castnet reviewed` writes."""
+
+import csv
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from castnet.errors import UserError
+from castnet.imaging.decode import format_of
+from castnet.line.predict import cell
+from castnet.line.record import images, open_record, reviews, verdicts
+
+CLASSES = ("good", "defective")
+COLUMNS = (
+    "file", "name", "verdict_id", "judged", "model", "p_defect", "unfamiliarity", "verdict", "reason", "decision",
+    "decided", "image",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Written:
+    """What stands in the folder: images by class, and the names of images that people decided on and nobody kept."""
+
+    counts: dict[str, int]
+    missing: list[str]
+
+
+def write_reviewed(url: str, folder: Path) -> Written:
+    """Write every image that people decided on as folder/good/* or folder/defective/*, and provenance.csv.
+
+    An image goes by the first 16 digits of its SHA-256, so that one that was judged twice stands there once; of two
+    decisions on it the later one counts. provenance.csv has a row for every decision, with `COLUMNS`; times are UTC.
+
+    Args:
+        url: of the record, see `castnet.line.record.engine_for`.
+        folder: to make; it must not exist or be empty, and appears when it is whole.
+
+    Raises:
+        UserError: there is no such record, no image of a decision is kept, or the folder is there or cannot be written.
+    """
+    engine = open_record(url)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: exists and is not empty; nothing is overwritten, so name a new folder or remove it")
+    decided = (
+        sa.select(verdicts, reviews.c.is_defect, reviews.c.time.label("decided"))
+        .join(reviews, reviews.c.verdict_id == verdicts.c.id)
+        .order_by(reviews.c.time)
+    )
+    try:
+        with engine.connect() as connection:
+            rows = connection.execute(decided).all()
+            decision = {row.image: CLASSES[row.is_defect] for row in rows}  # the last one
+            folder.absolute().parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder.absolute().parent, prefix=f"{folder.name}.") as work:
+                made = Path(work) / folder.name
+                for name in CLASSES:
+                    (made / name).mkdir(parents=True)
+                file_of = {}
+                for image, name in decision.items():
+                    kept = sa.select(images.c.content).where(images.c.image == image)
+                    if (content := connection.execute(kept).scalar()) is not None:
+                        file_of[image] = f"{name}/{image[:16]}.{format_of(content).lower()}"
+                        (made / file_of[image]).write_bytes(content)
+                if not file_of:
+                    raise UserError(
+                        f"{engine.url!r}: has {len(rows):,} decisions and no image of them; the page's Review makes "
+                        "decisions, and --keep has a line keep its images"
+                    )
+                with (made / "provenance.csv").open("w", newline="", errors="surrogateescape") as table:
+                    writer = csv.writer(table, lineterminator="\n")
+                    writer.writerow(COLUMNS)
+                    writer.writerows(_provenance(row, file_of.get(row.image, "")) for row in rows)
+                made.replace(folder)
+    except sa.exc.SQLAlchemyError as error:
+        raise UserError(f"{engine.url!r}: cannot be read ({str(error).splitlines()[0][:160]})") from error
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
+    missing = dict.fromkeys(row.name or row.id for row in rows if row.image not in file_of)
+    return Written(dict(Counter(file.partition("/")[0] for file in file_of.values())), list(missing))
+
+
+def _provenance(row: sa.Row[Any], file: str) -> tuple[object, ...]:
+    judged, decided = (datetime.fromtimestamp(time, UTC).isoformat() for time in (row.time, row.decided))
+    how = (row.p_defect, row.unfamiliarity, row.verdict, row.reason)
+    return file, cell(row.name), row.id, judged, row.model, *how, CLASSES[row.is_defect], decided, row.image

@@ -1,0 +1,128 @@
+"""What people decided goes back into training."""
+
+import csv
+import hashlib
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from PIL import Image
+
+from castnet.drawn.folder import draw
+from castnet.export.export import export
+from castnet.line.inspector import Inspector
+from castnet.line.record import connect, images, reviews, verdicts
+from castnet.line.review import STRATA, decide
+from tests.conftest import Command, castnet
+
+
+def test_judged_overruled_retrained_and_now_right(
+    model: Path, inspector: Inspector, run_train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Castings with a dark blot are what these people call defective; the model knows nothing of it yet."""
+    monkeypatch.chdir(tmp_path)
+    camera, url = tmp_path / "camera", "sqlite:///line.db"
+    camera.mkdir()
+    for index in range(64):
+        pixels, _ = draw((17, index), defective=False)
+        if index % 2:
+            pixels[60:240, 60:240] = 0
+        Image.fromarray(pixels).save(camera / f"{index}.png")
+    castnet("predict", model, camera, "--record", url, "--keep", "all")
+
+    overruled = {}
+    with connect(url).begin() as connection:
+        for row in connection.execute(sa.select(verdicts)).all():
+            is_defect = int(Path(row.name).stem) % 2 == 1
+            stratum = next(name for name, verdict in STRATA.items() if verdict == row.verdict)
+            assert decide(connection, row.id, stratum, is_defect)
+            if row.verdict != ("defective" if is_defect else "good"):
+                overruled[Path(row.name)] = is_defect
+    assert len(overruled) > 8
+
+    ran = castnet("reviewed", url, "again")
+    assert ran.returncode == 0, ran.stderr
+    assert "32 defective, 32 good" in ran.stdout
+    files = {path.relative_to("again").as_posix() for path in Path("again").glob("*/*.png")}
+    assert len(files) == 64
+    with Path("again/provenance.csv").open() as table:
+        rows = list(csv.DictReader(table))
+    assert {row["file"] for row in rows} == files
+    for row in rows:
+        content = (Path("again") / row["file"]).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == row["image"]
+        assert content == Path(row["name"]).read_bytes()
+        assert row["decision"] == row["file"].partition("/")[0]
+        assert row["verdict"] == inspector.inspect(content).verdict
+
+    trained = run_train(
+        "data.root=again", "data.defect_class=defective", "data.groups=again/groups.csv", "trainer.max_epochs=12",
+        folder="retrained",
+    )  # fmt: skip
+    assert trained.code == 0, trained.err
+    export(trained.folder, tmp_path / "new.onnx")
+    new = Inspector(tmp_path / "new.onnx")
+    wrong = [str(path) for path, is_defect in overruled.items() if new.inspect(path).is_defect != is_defect]
+    assert not wrong, f"{len(wrong)} of {len(overruled)}"
+
+
+def put(url: str, name: str, content: bytes | None, decision: bool, decided: float) -> None:
+    image = hashlib.sha256(content or name.encode()).hexdigest()
+    with connect(url).begin() as connection:
+        number = hashlib.md5(f"{name}{decided}".encode()).hexdigest()
+        row = {"id": number, "name": name, "image": image, "model": "", "source": "watch", "verdict": "good"}
+        numbers = {"time": 0.0, "p_defect": 0.0, "unfamiliarity": 0.0, "latency_ms": 0.0}
+        connection.execute(verdicts.insert(), {**row, **numbers})
+        decided_on = {"verdict_id": number, "is_defect": decision, "drawn_as": "passed", "time": decided}
+        connection.execute(reviews.insert(), decided_on)
+        if content and not connection.execute(sa.select(images.c.image).where(images.c.image == image)).first():
+            connection.execute(images.insert(), {"image": image, "content": content, "bytes": 1, "time": 0.0})
+
+
+def casting(index: int) -> bytes:
+    buffer = BytesIO()
+    Image.fromarray(draw((18, index), defective=False)[0]).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def test_one_photograph_stands_there_once_and_what_is_not_kept_is_named(tmp_path: Path) -> None:
+    url, folder = f"sqlite:///{tmp_path / 'line.db'}", tmp_path / "again"
+    first, quarter = casting(0), BytesIO()
+    with Image.open(BytesIO(first)) as image:
+        Image.fromarray(np.rot90(np.asarray(image))).save(quarter, "PNG")
+    turned = quarter.getvalue()
+    put(url, "a.jpeg", first, False, 1)
+    put(url, "again.jpeg", first, True, 2)
+    put(url, "turned", turned, True, 3)
+    for index in range(1, 5):
+        put(url, f"{index}.jpeg", casting(index), False, 4)
+    put(url, "gone.jpeg", None, True, 5)
+    ran = castnet("reviewed", url, folder)
+    assert ran.returncode == 1, ran.stderr
+    assert "gone.jpeg: left out" in ran.stdout
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.glob("*/*"))
+    one = f"defective/{hashlib.sha256(first).hexdigest()[:16]}.jpeg"
+    other = f"defective/{hashlib.sha256(turned).hexdigest()[:16]}.png"
+    assert len(files) == 6
+    assert {one, other} == {file for file in files if file.startswith("defective")}, "the later decision counts"
+    with (folder / "groups.csv").open() as table:
+        group = {row["file"]: row["group"] for row in csv.DictReader(table)}
+    assert group.keys() == set(files)
+    assert group[one] == group[other]
+    assert len(set(group.values())) == 5
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    again = castnet("reviewed", url, folder)
+    assert (again.returncode, again.stderr.count("\n")) == (2, 1)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_nothing_to_write_is_one_line_and_no_folder(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'line.db'}"
+    assert castnet("reviewed", url, tmp_path / "again").stderr.startswith(f"error: {url}: no such record")
+    put(url, "gone.jpeg", None, True, 5)
+    ran = castnet("reviewed", url, tmp_path / "again")
+    assert (ran.returncode, ran.stderr.count("\n")) == (2, 1)
+    assert "no image of them" in ran.stderr
+    assert [path.name for path in tmp_path.iterdir() if "again" in path.name] == []
