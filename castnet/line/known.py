@@ -64,13 +64,9 @@ def images_of(where: str, class_names: Collection[str], defect_class: str) -> tu
 def _of_record(url: str) -> list[Known]:
     import sqlalchemy as sa
 
-    from castnet.line.record import connect, engine_for, images, reviews, verdicts
+    from castnet.line.record import images, open_record, reviews, verdicts
 
-    engine = engine_for(url)
-    database = engine.url.database
-    if engine.dialect.name == "sqlite" and not Path(database or "").is_file():
-        raise UserError(f"{url}: no such record; `castnet predict --record {url} --keep rejected` makes one")
-    engine = connect(url)
+    engine = open_record(url)
 
     def read(digest: str) -> bytes:
         try:

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from playwright.sync_api import Browser, sync_playwright
 
-from castnet.line.record import connect, metadata, verdicts
+from castnet.line.record import connect, verdicts
 
 Put = Callable[..., list[str]]
 CHROMIUM = shutil.which("chromium")
@@ -30,10 +30,12 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(params=["sqlite", "postgresql"])
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sa.Engine]:
     """An empty record."""
-    sqlite = f"sqlite:///{tmp_path / 'record.db'}"
-    engine = connect(sqlite if request.param == "sqlite" else request.getfixturevalue("postgresql"))
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path / 'record.db'}"
+    else:
+        url = request.getfixturevalue("postgresql").new_database()
+    engine = connect(url)
     yield engine
-    metadata.drop_all(engine)
     engine.dispose()
 
 

@@ -36,12 +36,14 @@ class Station:
         """The record, to read or to write; where it is away the page says so and ends there."""
         import sqlalchemy as sa
 
+        from castnet.database import with_tables
         from castnet.line.record import metadata
 
-        assert self.engine is not None
+        engine = self.engine
+        assert engine is not None
         try:
-            with self.engine.begin() as connection:
-                metadata.create_all(connection)
+            with_tables(lambda: metadata.create_all(engine))
+            with engine.begin() as connection:
                 yield connection
         except sa.exc.SQLAlchemyError:
             st.error("The record cannot be reached. Verdicts go on, and are kept in the spool until it is back.")
