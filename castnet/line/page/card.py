@@ -38,7 +38,8 @@ def show_card(card: Mapping[str, Any]) -> None:
             f"{ends['overkill_rate']}. {test['intervals']}"
         )
     st.caption(
-        f"Called defective from P(defect) = {card['threshold']:.3g}. Temperature {card['temperature']:.3g}, "
+        f"Called good below P(defect) = {card['threshold']:.3g}, defective from "
+        f"{card.get('defective_from') or card['threshold']:.3g} on. Temperature {card['temperature']:.3g}, "
         f"{card['image_size']} × {card['image_size']} pixels. Exported {card['exported'][:10]} by castnet "
         f"{card['castnet']}."
     )
