@@ -110,15 +110,8 @@ def _app(args: argparse.Namespace) -> int:
             from castnet.line.record import engine_for
 
         engine_for(args.record)
-    return launch(
-        args.model,
-        args.host,
-        args.port,
-        record=args.record,
-        keep=args.keep,
-        keep_bytes=args.keep_bytes,
-        insist=args.open,
-    )
+    record = {"record": args.record, "keep": args.keep, "keep_bytes": args.keep_bytes}
+    return launch(args.model, args.host, args.port, **record, insist=args.open)
 
 
 def _reviewed(args: argparse.Namespace) -> int:
@@ -129,11 +122,7 @@ def _reviewed(args: argparse.Namespace) -> int:
 
     written = write_reviewed(args.url, args.folder)
     audit(args.folder, args.folder)  # groups.csv: one part's photographs together
-    counts = ", ".join(f"{count:,} {name}" for name, count in sorted(written.counts.items()))
-    print(f"{args.folder}: {counts}; train with data=folder data.root={args.folder} data.defect_class=defective "
-          f"data.groups={args.folder}/groups.csv")  # fmt: skip
-    for name in written.missing:
-        print(f"{printable(name)}: left out, its image is not on record")
+    print(written.describe(args.folder))
     return 1 if written.missing else 0
 
 
@@ -226,8 +215,7 @@ def parser() -> argparse.ArgumentParser:
     reviewed = commands.add_parser(
         "reviewed",
         help="write what people decided on the page as a folder to train on",
-        epilog="Exit code 0: every image decided on was written, 1: some were left out, for they are not on record, "
-        "2: trouble, or nothing to write.",
+        epilog="Exit code 0: all images decided on were written, 1: some are not on record, 2: trouble, or none is.",
     )
     reviewed.add_argument("url", metavar="URL", help="the record: sqlite:///FILE or postgresql+psycopg://…")
     reviewed.add_argument("folder", type=Path, help="folder to make: good/, defective/, groups.csv, provenance.csv")

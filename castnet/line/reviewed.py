@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from castnet.errors import UserError
+from castnet.errors import UserError, printable
 from castnet.imaging.decode import format_of
 from castnet.line.predict import cell
 from castnet.line.record import images, open_record, reviews, verdicts
@@ -28,6 +28,13 @@ class Written:
 
     counts: dict[str, int]
     missing: list[str]
+
+    def describe(self, folder: Path) -> str:
+        """How many there are, how to train on them, and a line for each that is missing."""
+        counts = ", ".join(f"{count:,} {name}" for name, count in sorted(self.counts.items()))
+        settings = f"data.root={folder} data.defect_class={CLASSES[1]} data.groups={folder}/groups.csv"
+        missing = (f"{printable(name)}: left out, its image is not on record" for name in self.missing)
+        return "\n".join((f"{folder}: {counts}; train with data=folder {settings}", *missing))
 
 
 def write_reviewed(url: str, folder: Path) -> Written:
