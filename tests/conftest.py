@@ -164,7 +164,7 @@ def start(*arguments: object, **options: object) -> "subprocess.Popen[str]":
 def castnet(*arguments: object) -> "subprocess.CompletedProcess[str]":
     """Run the `castnet` command as from a shell."""
     process = start(*arguments)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=600)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 

@@ -32,7 +32,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 def start_drawing(root: Path, images: int) -> "subprocess.Popen[str]":
     """Start `castnet generate` and return when it has drawn some images."""
     process = start("generate", root, "--n", N, "--seed", 1)
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 600
     while len(list(root.with_name(f"{root.name}.partial").rglob("*.jpeg"))) < images:
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -48,9 +48,9 @@ def test_workers_end_with_their_parent_and_the_run_goes_on(
     workers = psutil.Process(process.pid).children(recursive=True)
     assert workers
     process.send_signal(number)
-    process.communicate(timeout=30)
+    process.communicate(timeout=600)
     assert process.returncode != 0
-    assert not psutil.wait_procs(workers, timeout=30)[1]
+    assert not psutil.wait_procs(workers, timeout=600)[1]
     ran = castnet("generate", root, "--n", N, "--seed", 1, "--resume")
     assert ran.returncode == 0, ran.stderr
     assert contents(root) == whole
@@ -64,7 +64,7 @@ def test_two_runs_never_draw_into_one_folder(tmp_path: Path, whole: dict[str, by
         assert second.returncode == 2
         assert "another run is at work there" in second.stderr
         assert len(second.stderr.strip().splitlines()) == 1
-    assert process.wait(timeout=90) == 0
+    assert process.wait(timeout=600) == 0
     assert contents(root) == whole
 
 
