@@ -169,7 +169,7 @@ def _card(classifier: CastingClassifier, data: dict[str, Any], ckpt_path: Path) 
         "castnet": version("castnet"),
         "exported": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    measured = ckpt_path.parents[1] / "metrics.json"
+    measured = ckpt_path.resolve().parent.parent / "metrics.json"
     if ckpt_path.name == "best.ckpt" and measured.exists():  # a run judges its best weights
         metrics = json.loads(measured.read_text())
         card["data"]["counts"] = metrics["data"]["counts"]

@@ -131,11 +131,14 @@ def test_a_file_that_judges_otherwise_is_not_written(
     assert out.read_bytes() == b"the model in use"
 
 
-def test_the_command_exports_a_run_whose_images_are_gone(trained: Path, tmp_path: Path) -> None:
+def test_the_command_exports_a_checkpoint_that_lies_alone_and_whose_images_are_gone(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     checkpoint = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
     checkpoint["datamodule_hyper_parameters"]["root"] = str(tmp_path / "gone")
     torch.save(checkpoint, tmp_path / "elsewhere.ckpt")
-    ran = castnet("export", tmp_path / "elsewhere.ckpt", "-o", tmp_path / "model.onnx")
+    ran = castnet("export", "elsewhere.ckpt", "-o", "model.onnx")
     assert ran.returncode == 0, ran.stderr
     assert "drawn castings as PyTorch does" in ran.stdout
     assert Inspector(tmp_path / "model.onnx").threshold == checkpoint["hyper_parameters"]["threshold"]
