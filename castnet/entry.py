@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Timer
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
@@ -112,6 +113,13 @@ def _obeying_signals() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> NoReturn:
         raise _Stopped(number)
 
+    def stop_later(lost: "sys.UnraisableHookArgs") -> None:
+        if isinstance(lost.exc_value, _Stopped):  # raised in a finalizer, from which Python lets nothing out
+            Timer(0.1, os.kill, (os.getpid(), lost.exc_value.number)).start()
+        else:
+            shown(lost)
+
+    shown, sys.unraisablehook = sys.unraisablehook, stop_later
     obeyed = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, stop) for number in obeyed}
     try:
@@ -119,6 +127,7 @@ def _obeying_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        sys.unraisablehook = shown
 
 
 def _quieten() -> None:

@@ -50,6 +50,21 @@ def test_a_stopped_run_ends_as_schedulers_expect_and_does_not_look_finished(
     assert torch.load(trained / "checkpoints/best.ckpt", weights_only=True)["finished"] is True
 
 
+def test_a_signal_that_comes_while_something_is_finalized_is_not_lost(capsys: pytest.CaptureFixture[str]) -> None:
+    class Finalized:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    def work() -> None:
+        Finalized()
+        time.sleep(600)
+
+    with pytest.raises(SystemExit) as ended:
+        entry.guard(work)
+    assert ended.value.code == 143
+    assert capsys.readouterr().err == "error: stopped by SIGTERM\n"
+
+
 def _heed_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
