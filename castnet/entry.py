@@ -209,10 +209,7 @@ def build(key: str, config: DictConfig, expected: type[Result], **given: Any) ->
 
 
 def build_callbacks(config: DictConfig) -> list[LightningCallback]:
-    """Build a run's callbacks, but for those that Lightning's own switches turn off.
-
-    Args:
-        config: the whole, with `callbacks`, `trainer` and, unless the run does without, `logger`.
+    """Build a run's callbacks from its whole configuration, but for those that Lightning's own switches turn off.
 
     Raises:
         UserError: as `build`.
@@ -229,10 +226,7 @@ def build_callbacks(config: DictConfig) -> list[LightningCallback]:
 
 
 def build_loggers(config: DictConfig) -> list[Logger]:
-    """Build a run's loggers: several, one or none.
-
-    Args:
-        config: the whole, with `logger` unless the run does without.
+    """Build a run's loggers from its whole configuration: several, one or none.
 
     Raises:
         UserError: as `build`; or the package that a logger stands on is not installed.

@@ -197,10 +197,7 @@ class CastingDataModule(LightningDataModule):
         return slices
 
     def loader(self, subset: str, shuffle: bool = False, rank: int = 0, world: int = 1) -> DataLoader[Batch]:
-        """Batches of `train`, `val`, `test` or `all` images, in the folder's order unless shuffled.
-
-        Process `rank` of `world` gets its share of them, see `SharedBatches`.
-        """
+        """Batches, of which process `rank` of `world` gets its share, in the folder's order unless shuffled."""
         dataset = PixelDataset(self.block, self.folder.labels, self.rows[subset])
         sampler: Sampler[int] | None = None
         if shuffle and self.hparams["whole_parts"]:
