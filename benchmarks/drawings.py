@@ -34,7 +34,7 @@ from train import train
 CONF = str(Path(__file__).parents[1] / "conf")
 EPOCHS = {64: 5, 128: 3}
 LEAST = 20_000  # parts gone through
-QUIET = ["~callbacks.progress_bar", "~callbacks.summary", "~callbacks.pictures", "~callbacks.report", "~logger"]
+QUIET = ["~callbacks.progress_bar", "~callbacks.summary", "~callbacks.pictures", "~callbacks.report", "logger=[]"]
 
 
 def first_pairs(drawn: Path, pairs: int, root: Path) -> None:

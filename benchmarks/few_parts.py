@@ -28,7 +28,7 @@ from train import train
 
 CONF = Path(__file__).parents[1] / "conf"
 STARTS = {"random": "null", "drawn": "drawn"}
-QUIET = ["+trainer.enable_progress_bar=false", "trainer.enable_model_summary=false", "~callbacks.pictures", "~logger"]
+QUIET = ["+trainer.enable_progress_bar=false", "trainer.enable_model_summary=false", "~callbacks.pictures", "logger=[]"]
 NONE = ["data.shots=[1,1]", "model.lr=1e-12", "data.epoch_images=null"]
 Found = dict[str, dict[str, list[float]]]
 

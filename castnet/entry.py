@@ -37,7 +37,8 @@ from castnet.settings import Count, require
 from castnet.settings import check as check_arguments
 
 Result = TypeVar("Result")
-NULL_GROUPS = ("logger=null", "threshold=null", "experiment=null")  # what a run can do without
+# What a run can do without: Hydra knows a null among the defaults, but none on the command line.
+NULL_GROUPS = {"logger=null": "logger=[]", "threshold=null": "~threshold", "experiment=null": "~experiment"}
 
 
 def guard(function: Callable[..., Result], *args: Any) -> Result:
@@ -55,8 +56,7 @@ def guard(function: Callable[..., Result], *args: Any) -> Result:
     _quieten()
     if not is_first():
         follow()
-    # Hydra knows a null among the defaults, but none on the command line.
-    sys.argv[1:] = [f"~{part[:-5]}" if part in NULL_GROUPS else part for part in sys.argv[1:]]
+    sys.argv[1:] = [NULL_GROUPS.get(part, part) for part in sys.argv[1:]]
     try:
         with _obeying_signals():
             return function(*args)
