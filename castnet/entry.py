@@ -6,12 +6,9 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from threading import Timer
-from types import FrameType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -35,6 +32,7 @@ from castnet.model.start import Weights, read_weights
 from castnet.processes import follow, is_first, is_lost, let_first_speak
 from castnet.settings import Count, require
 from castnet.settings import check as check_arguments
+from castnet.signals import Stopped, obeying_signals
 
 Result = TypeVar("Result")
 # What a run can do without: Hydra knows a null among the defaults, but none on the command line.
@@ -58,12 +56,12 @@ def guard(function: Callable[..., Result], *args: Any) -> Result:
         follow()
     sys.argv[1:] = [NULL_GROUPS.get(part, part) for part in sys.argv[1:]]
     try:
-        with _obeying_signals():
+        with obeying_signals():
             return function(*args)
     except (UserError, HydraException, OmegaConfBaseException, MisconfigurationException, OSError) as error:
         let_first_speak()
         fail(error)
-    except _Stopped as stop:
+    except Stopped as stop:
         if is_first():
             print(f"error: stopped by {signal.Signals(stop.number).name}", file=sys.stderr)
         sys.exit(stop.code)  # and not as one that a guard around this one would tell once more
@@ -95,39 +93,6 @@ def job(function: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:
         _quieten()  # this may be another process
         return function(cfg)
     return guard(function, cfg)
-
-
-class _Stopped(SystemExit):
-    def __init__(self, number: int) -> None:
-        super().__init__(128 + number)
-        self.number = number
-
-
-@contextmanager
-def _obeying_signals() -> Iterator[None]:
-    """Stop at once when told to: Lightning alone would end a stopped run as if it were done.
-
-    Signals that whoever started this process had it ignore, as `nohup` does, stay ignored.
-    """
-
-    def stop(number: int, frame: FrameType | None) -> NoReturn:
-        raise _Stopped(number)
-
-    def stop_later(lost: "sys.UnraisableHookArgs") -> None:
-        if isinstance(lost.exc_value, _Stopped):  # raised in a finalizer, from which Python lets nothing out
-            Timer(0.1, os.kill, (os.getpid(), lost.exc_value.number)).start()
-        else:
-            shown(lost)
-
-    shown, sys.unraisablehook = sys.unraisablehook, stop_later
-    obeyed = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, stop) for number in obeyed}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        sys.unraisablehook = shown
 
 
 def _quieten() -> None:
