@@ -84,9 +84,16 @@ def test_threshold_and_temperature_go_into_the_file(trained: Path, tmp_path: Pat
     assert "test" not in inspector.card, "the run's test metrics are those of other settings"
 
 
-def test_the_evidence_is_the_gradient_times_the_features(trained: Path, model: Path, test_images: list[Path]) -> None:
+def test_the_evidence_is_the_gradient_times_the_features(
+    trained: Path, tmp_path: Path, test_images: list[Path]
+) -> None:
     image = decode(test_images[0])
-    classifier = load_classifier(trained / "checkpoints" / "best.ckpt").eval()
+    checkpoint = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
+    checkpoint["hyper_parameters"]["views"] = 1
+    torch.save(checkpoint, tmp_path / "one_view.ckpt")
+    model = tmp_path / "model.onnx"
+    export(tmp_path / "one_view.ckpt", model)
+    classifier = load_classifier(tmp_path / "one_view.ckpt").eval()
     layers = classifier.network.layers
     x = network_input(torch.from_numpy(area_average(image, 64)[None]), 32)
     features = layers[:9](((x - 0.5) / 0.25).expand(-1, 3, -1, -1)).detach().requires_grad_()

@@ -57,8 +57,8 @@ def test_judged_overruled_retrained_and_now_right(
         assert row["decision"] == row["file"].partition("/")[0]
         assert row["verdict"] == inspector.inspect(content).verdict
 
-    # Two epochs of 1,600 images, nothing kept of older weights: a folder this small has but two batches.
-    steps = ["callbacks=default", "model.start_share=0", "+data.epoch_images=1600"]
+    # Two epochs of 1,600 images: a folder this small has but two batches.
+    steps = ["callbacks=default", "+data.epoch_images=1600"]
     trained = run_train(
         "data.root=again", "data.defect_class=defective", "data.groups=again/groups.csv", *steps,
         folder="retrained",

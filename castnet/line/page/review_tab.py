@@ -30,14 +30,15 @@ def show_review(station: Station) -> None:
     with station.record() as connection:
         strata = count_strata(connection, since, until)
         order = list(STRATA)
-        chosen = st.session_state.get("stratum") or order[0]
+        # A click on what is chosen already would leave nothing chosen.
+        chosen = st.session_state.get("stratum") or st.session_state.get("stratum shown", order[0])
         # Unsure and rejected ones come first, and who has seen all of one kind goes on to the next.
         for name in dict.fromkeys([chosen, *order]):
             row = next_to_review(connection, name, since, until, st.session_state["skipped"])
             if row:
                 chosen = name
                 break
-    st.session_state["stratum"] = chosen
+    st.session_state["stratum"] = st.session_state["stratum shown"] = chosen
     st.segmented_control(
         "Which",
         order,
