@@ -31,7 +31,7 @@ def _check_csv(folder: Path, metrics: dict[str, float]) -> None:
     (final,) = [row["final/accuracy"] for row in rows if row.get("final/accuracy")]
     assert float(final) == pytest.approx(metrics["accuracy"])
     assert any(row["val/loss"] for row in rows)
-    assert "lr: 0.002" in (folder / "hparams.yaml").read_text()
+    assert "lr: 0.001" in (folder / "hparams.yaml").read_text()
     for name in FIGURES:
         assert list(folder.glob(f"{name}-*.png")), name
 
@@ -46,7 +46,7 @@ def _check_mlflow(metrics: dict[str, float]) -> None:
     assert run.info.status == "FINISHED"
     assert run.data.metrics["final/accuracy"] == pytest.approx(metrics["accuracy"])
     assert {"train/loss", "val/loss", "val/auroc", "lr-Adam"} <= run.data.metrics.keys()
-    assert run.data.params["lr"] == "0.002"
+    assert run.data.params["lr"] == "0.001"
     paths = {file.path for folder in ("", "val", "test") for file in client.list_artifacts(run.info.run_id, folder)}
     for name in FIGURES:
         assert any(path.startswith(name) for path in paths), name
