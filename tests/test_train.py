@@ -39,7 +39,7 @@ def test_tensorboard_is_shown_training_and_validation_epoch_by_epoch(trained: Pa
             scalars = shown.Scalars(f"{stage}/{metric}")
             assert len(scalars) == 2, f"{stage}/{metric}"
             assert all(math.isfinite(scalar.value) for scalar in scalars)
-    assert len(shown.Scalars("lr-Adam")) == 2
+    assert len(shown.Scalars("lr-Adam/pg1")) == 2
     images = shown.Tags()["images"]
     for name in (
         "samples",
