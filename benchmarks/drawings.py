@@ -46,10 +46,10 @@ def first_pairs(drawn: Path, pairs: int, root: Path) -> None:
         raise SystemExit(f"--pairs {pairs}: {drawn} has {len(training) // 2:,} training pairs")
     # Parts that come first in a folder are no other parts, but a fixed choice that any number of pairs continues.
     kept = [*training[: 2 * pairs], *(row for row in rows if row[0].startswith("test/"))]
-    for row in kept:
-        link = root / row[0]
+    for name in ["generator.json", *(row[0] for row in kept)]:
+        link = root / name
         link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(drawn.resolve() / row[0])
+        link.symlink_to(drawn.resolve() / name)
     with (root / "manifest.csv").open("w", newline="") as file:
         csv.writer(file).writerows([header, *kept])
 
@@ -58,10 +58,12 @@ def learn(drawn: Path, pairs: int, image_size: int, folder: Path) -> tuple[Path,
     """The checkpoint of a network that learnt so many pairs, and for how many epochs."""
     epochs = max(EPOCHS[image_size], -(-LEAST // pairs))
     first_pairs(drawn, pairs, folder / "pairs")
+    made = json.loads((drawn / "generator.json").read_text())
+    drawing = [f"data.generate.n={made['n']}", f"data.generate.seed={made['seed']}"]
     own = [f"data.root={folder}/pairs", f"paths.cache_dir={folder}/cache", f"paths.output_dir={folder}/run"]
     size = [f"data.image_size={image_size}", f"data.oversample={128 // image_size}", f"trainer.max_epochs={epochs}"]
     with initialize_config_dir(CONF, version_base="1.3"):
-        cfg = compose("train", ["experiment=weights", *QUIET, *own, *size])
+        cfg = compose("train", ["experiment=weights", *QUIET, *drawing, *own, *size])
     with redirect_stdout(StringIO()):
         train(cfg)
     return folder / "run" / "checkpoints" / "best.ckpt", epochs
