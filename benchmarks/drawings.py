@@ -107,6 +107,7 @@ def curve(found: dict[int, dict[int, dict[str, float]]]) -> Figure:
     for size, points in found.items():
         axes.plot(list(points), [point["auroc"] for point in points.values()], "o-", label=f"{size} pixels")
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set_xlabel("pairs of drawn castings")
     axes.set_ylabel("AUROC on photographs, none learnt")
     axes.grid(alpha=0.3)
