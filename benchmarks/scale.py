@@ -160,6 +160,8 @@ def main() -> None:
         for name, found in measured.items():
             axis.loglog(args.n, [max(stage[key], 1e-3) for stage in found], marker=".", label=name)
         axis.set(xlabel="images", ylabel=key)
+        axis.xaxis.set_major_formatter("{x:,.0f}")
+        axis.yaxis.set_major_formatter("{x:g}")
         axis.legend(frameon=False)
     figure.savefig(args.folder / "scale.png", dpi=120)
 
