@@ -5,13 +5,14 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from fault_table import TIMEOUT, VERDICTS, Ground, Ran, Tally, castnet, row, run, start, wait
+from fault_table import TIMEOUT, VERDICTS, Ground, Ran, Tally, castnet, row, run, script, start, wait
 
 
 @row("`kill -9` over --watch")
@@ -89,26 +90,40 @@ def _until_watched(room: Path) -> None:
     wait(partial(Path.exists, room / ".castnet-inspected"))
 
 
-@row("Ctrl-C or SIGTERM during predict and audit")
+@row("Ctrl-C or SIGTERM during predict, audit, export, evaluate.py, serve and app")
 def interrupted(ground: Ground, tally: Tally) -> None:
-    chance, model = random.Random(2), ground.model
-    for index in range(ground.count(20)):
-        number = (signal.SIGINT, signal.SIGTERM)[index % 4 == 3]
-        out = ground.folder / f"interrupted-{index}"
-        command = (
-            castnet("predict", model, *[ground.castings] * 200)
-            if index % 2
-            else castnet("audit", ground.castings, "-o", out)
-        )
-        process = start(*command, preexec_fn=_heed, stdout=subprocess.DEVNULL)
+    chance, folder, model = random.Random(2), ground.folder, ground.model
+    weights = ground.trained / "checkpoints" / "best.ckpt"
+    data = ("data=folder", f"data.root={ground.castings}", "data.defect_class=def_front")
+    commands = {
+        "predict": lambda out: castnet("predict", model, *[ground.castings] * 200),
+        "audit": lambda out: castnet("audit", ground.castings, "-o", out),
+        "export": lambda out: castnet("export", ground.trained, "-o", f"{out}.onnx"),
+        "evaluate.py": lambda out: script("evaluate.py", f"ckpt_path={weights}", *data, f"hydra.run.dir={out}"),
+        "serve": lambda out: castnet("serve", model, "--port", 0),
+        "app": lambda out: castnet("app", model, "--port", _free_port()),
+    }
+    leaves = {"audit": "/audit.html", "export": ".onnx", "evaluate.py": "/metrics.json"}
+    for index in range(ground.count(48)):
+        name, command = list(commands.items())[index % len(commands)]
+        number = (signal.SIGINT, signal.SIGTERM)[index // len(commands) % 2]
+        out = folder / f"interrupted-{index}"
+        process = start(*command(out), preexec_fn=_heed, stdout=subprocess.DEVNULL)
         wait(partial(_is_at_work, process))
-        time.sleep(chance.uniform(0, 1.5))
+        time.sleep(chance.uniform(0, 1.5 if name in ("predict", "audit") else 6))
         process.send_signal(number)
         _, err = process.communicate(timeout=TIMEOUT)
-        ran = Ran(process.returncode, "", err)
-        # One that was quicker than the signal has ended well.
-        codes = (-number, 0) if (out / "audit.html").exists() else (-number,)
-        tally.refused(f"{number.name}, {command[3]}", ran, codes=codes)
+        codes = [128 + number if name == "evaluate.py" else -number]
+        # One that was quicker than the signal has ended well, and so has a server that is told to end.
+        if name in ("serve", "app") or (name in leaves and Path(f"{out}{leaves[name]}").exists()):
+            codes.append(0)
+        tally.refused(f"{number.name}, {name}", Ran(process.returncode, "", err), codes=codes)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
 
 
 def _is_at_work(process: "subprocess.Popen[str]") -> bool:

@@ -79,6 +79,8 @@ class CastingClassifier(LightningModule):
         self.val_metrics = CastingMetrics(class_names, defect_class, threshold, together=True)
         self.test_metrics = CastingMetrics(class_names, defect_class, threshold, together=True)
         self.validation: dict[str, float] | None = None  # the last validation metrics; checkpoints keep them
+        # Of a calibrated checkpoint: its last bias as it was trained, without the offset; float32 (1,).
+        self.trained_bias: Tensor | None = None
         # What is familiar, and P(defect) and unfamiliarity of some validation images, known once training has ended.
         self.familiarity: Familiarity | None = None
         self.reference: dict[str, list[float]] | None = None
@@ -214,6 +216,7 @@ class CastingClassifier(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.validation, self.reference = checkpoint["validation"], checkpoint.get("reference")
+        self.trained_bias = checkpoint.get("trained_bias")
         if familiar := checkpoint.get("familiarity"):
             self.familiarity = Familiarity(**familiar)
 
@@ -255,13 +258,14 @@ def finish_checkpoint(
     Args:
         ckpt_path: it is replaced only when the new one is whole.
         hyper_parameters: those to replace.
-        offset: is added to the network's logits of class 1.
+        offset: is added to the network's logits of class 1 as they were trained, whatever was added before.
         entries: others to replace or add, by name: `validation`, `familiarity`, `reference`.
     """
     checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=True)
     checkpoint["hyper_parameters"] |= hyper_parameters or {}
     *_, last_bias = (name for name in checkpoint["state_dict"] if name.endswith(".bias"))
-    checkpoint["state_dict"][last_bias] += offset
+    trained_bias = checkpoint.setdefault("trained_bias", checkpoint["state_dict"][last_bias])
+    checkpoint["state_dict"][last_bias] = trained_bias + offset
     checkpoint |= {"finished": True, **entries}
     partial = ckpt_path.with_suffix(".partial")
     torch.save(checkpoint, partial)

@@ -1,15 +1,20 @@
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+import train
 from castnet.errors import UserError
 from castnet.model.classifier import CastingClassifier
 from castnet.model.resume import RandomState, require_resumable
+from castnet.report.threshold import choose_operating_point
 from tests.conftest import Command
+
+Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 def draw() -> list[float]:
@@ -33,7 +38,7 @@ def test_the_random_state_comes_back_from_a_file_that_names_no_code(tmp_path: Pa
     assert draw() != expected  # once
 
 
-def test_a_run_killed_in_any_epoch_ends_digit_for_digit_like_one_that_was_not(
+def test_a_run_killed_at_any_time_ends_digit_for_digit_like_one_that_was_not(
     run_train: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With everything that draws random numbers switched on; tests/faults kills a real process."""
@@ -42,20 +47,29 @@ def test_a_run_killed_in_any_epoch_ends_digit_for_digit_like_one_that_was_not(
     assert whole.code == 0, whole.err
     step, steps = CastingClassifier.training_step, iter(range(100))
 
-    def stop(self: CastingClassifier, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
+    def stop_in_an_epoch(self: CastingClassifier, batch: Batch, batch_idx: int) -> torch.Tensor:
         if next(steps) == 7:  # of three a epoch
             raise UserError("killed")
         return step(self, batch, batch_idx)
 
-    monkeypatch.setattr(CastingClassifier, "training_step", stop)
-    assert run_train(*settings, folder="torn").code == 2
-    monkeypatch.undo()
-    torn = run_train(*settings, f"ckpt_path={whole.folder.parent}/torn/checkpoints/last.ckpt", folder="torn")
-    assert torn.code == 0, torn.err
-    metrics = [(ran.folder / "metrics.json").read_text() for ran in (whole, torn)]
-    assert json.loads(metrics[0]) == json.loads(metrics[1])
-    predictions = [(ran.folder / "predictions.csv").read_text() for ran in (whole, torn)]
-    assert predictions[0] == predictions[1]
+    def stop_after_the_last_epoch(*arguments: Any) -> None:
+        choose_operating_point(*arguments)
+        raise UserError("killed")
+
+    kills = {
+        "in-an-epoch": (CastingClassifier, "training_step", stop_in_an_epoch),
+        "after-the-last": (train, "choose_operating_point", stop_after_the_last_epoch),
+    }
+    for folder, kill in kills.items():
+        monkeypatch.setattr(*kill)
+        assert run_train(*settings, folder=folder).code == 2
+        monkeypatch.undo()
+        torn = run_train(*settings, f"ckpt_path={whole.folder.parent}/{folder}/checkpoints/last.ckpt", folder=folder)
+        assert torn.code == 0, torn.err
+        metrics = [(ran.folder / "metrics.json").read_text() for ran in (whole, torn)]
+        assert json.loads(metrics[0]) == json.loads(metrics[1])
+        predictions = [(ran.folder / "predictions.csv").read_text() for ran in (whole, torn)]
+        assert predictions[0] == predictions[1]
 
 
 def test_a_one_cycle_run_resumes_to_the_epochs_its_schedule_was_made_for_and_no_others(trained: Path) -> None:
