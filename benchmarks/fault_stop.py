@@ -109,8 +109,9 @@ def interrupted(ground: Ground, tally: Tally) -> None:
         number = (signal.SIGINT, signal.SIGTERM)[index // len(commands) % 2]
         out = folder / f"interrupted-{index}"
         process = start(*command(out), preexec_fn=_heed, stdout=subprocess.DEVNULL)
-        wait(partial(_is_at_work, process))
-        time.sleep(chance.uniform(0, 1.5 if name in ("predict", "audit") else 6))
+        # Until then evaluate.py imports, and is ended by the signal itself.
+        wait(out.exists if name == "evaluate.py" else partial(_is_at_work, process))
+        time.sleep(chance.uniform(0, 6 if name in ("serve", "app", "export") else 1.5))
         process.send_signal(number)
         _, err = process.communicate(timeout=TIMEOUT)
         codes = [128 + number if name == "evaluate.py" else -number]
