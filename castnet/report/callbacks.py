@@ -17,11 +17,11 @@ from torch import Tensor
 from castnet.data.datamodule import CastingDataModule
 from castnet.model.classifier import CastingClassifier
 from castnet.processes import in_order
-from castnet.report import figures
+from castnet.report import figures, html
 from castnet.report.evaluation import Evaluation
 from castnet.report.explain import overlays
 from castnet.report.learnt import advice
-from castnet.report.tracking import log_comparison, log_figure, tensorboard
+from castnet.report.tracking import log_comparison, log_picture, tensorboard
 
 SAMPLES_PER_CLASS = 5
 # Settings that do not shape the result and would crowd TensorBoard's HParams tab.
@@ -90,9 +90,11 @@ class TrainingPictures(Callback):
             model = cast(CastingClassifier, pl_module)
             counts = model.val_metrics.confusion_matrix().cpu().numpy()
             precision, recall, _ = (values.cpu().numpy() for values in model.val_metrics.pr_curve())
-            drawn = figures.confusion_matrix(counts, model.hparams["class_names"])
-            log_figure(trainer, "val/confusion_matrix", drawn, trainer.current_epoch + 1)
-            log_figure(trainer, "val/pr_curve", figures.precision_recall(precision, recall), trainer.current_epoch + 1)
+            for name, figure in {
+                "confusion_matrix": figures.confusion_matrix(counts, model.hparams["class_names"]),
+                "pr_curve": figures.precision_recall(precision, recall),
+            }.items():
+                log_picture(trainer, f"val/{name}", html.png(figure), trainer.current_epoch + 1)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # The LightningModule logs its training metrics only after this hook, so they are asked of itself.
@@ -109,8 +111,9 @@ class TrainingPictures(Callback):
         if not trainer.is_global_zero:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        figure.savefig(self.folder / f"{name}.png", dpi=120)
-        log_figure(trainer, name, figure)
+        picture = html.png(figure)
+        (self.folder / f"{name}.png").write_bytes(picture)
+        log_picture(trainer, name, picture)
 
 
 class TestReport(Callback):
@@ -168,9 +171,8 @@ class TestReport(Callback):
             validation=cast(CastingClassifier, pl_module).validation,
             explain=partial(overlays, cast(CastingClassifier, pl_module), datamodule),
         )
-        drawn = self.evaluation.write(self.folder)
-        for name, figure in drawn.items():
-            log_figure(trainer, f"test/{name}", figure)
+        for name, picture in self.evaluation.write(self.folder).items():
+            log_picture(trainer, f"test/{name}", picture)
         metrics = self.evaluation.metrics()
         settings = {**pl_module.hparams, **datamodule.hparams, "max_epochs": trainer.max_epochs}
         compared = {name: value for name, value in settings.items() if name not in NOT_COMPARED}

@@ -233,12 +233,12 @@ class Evaluation:
             self.class_names,
         )
 
-    def write(self, folder: Path) -> dict[str, Figure]:
-        """Write metrics.json, predictions.csv, report.html and figures/*.png, and return the figures."""
-        drawn = self.figures()
+    def write(self, folder: Path) -> dict[str, bytes]:
+        """Write metrics.json, predictions.csv, report.html and figures/*.png, and return these pictures by name."""
+        pictures = {name: html.png(figure) for name, figure in self.figures().items()}
         (folder / "figures").mkdir(parents=True, exist_ok=True)
-        for name, figure in drawn.items():
-            figure.savefig(folder / "figures" / f"{name}.png", dpi=120)
+        for name, picture in pictures.items():
+            (folder / "figures" / f"{name}.png").write_bytes(picture)
         # Names of files may hold bytes that are no text.
         table = folder / "predictions.csv"
         with table.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
@@ -250,11 +250,11 @@ class Evaluation:
             writer.writerows(zip(self.files, *columns, *judged, strict=True))
         metrics = self.metrics()
         errors = [self.files[row] for row in self.errors()]
-        page = html.render("report.html.j2", drawn, metrics=metrics, errors=errors)
+        page = html.render("report.html.j2", pictures, metrics=metrics, errors=errors)
         (folder / "report.html").write_text(page, encoding="utf-8", errors="surrogateescape")
         # The last: what has it is whole.
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-        return drawn
+        return pictures
 
 
 def error_counts(numbers: Mapping[str, Any], class_names: Sequence[str], defect_class: str) -> tuple[str, str]:

@@ -13,16 +13,16 @@ TEMPLATES = Environment(
 )
 
 
-def render(template: str, figures: Mapping[str, Figure], **values: Any) -> str:
+def render(template: str, pictures: Mapping[str, bytes], **values: Any) -> str:
     """A page as HTML, pictures included.
 
     Args:
         template: file beside this module.
-        figures: pictures by name; the template finds them under `pictures`.
+        pictures: PNG files by name.
         values: what else the template shows.
     """
-    pictures = {name: base64.b64encode(png(figure)).decode() for name, figure in figures.items()}
-    return TEMPLATES.get_template(template).render(pictures=pictures, **values)
+    encoded = {name: base64.b64encode(picture).decode() for name, picture in pictures.items()}
+    return TEMPLATES.get_template(template).render(pictures=encoded, **values)
 
 
 def png(figure: Figure) -> bytes:

@@ -236,8 +236,8 @@ class Examination:
 
     def write(self, folder: Path) -> None:
         """Write new_parts.json, .png and .html."""
-        picture = self.picture()
-        picture.savefig(folder / "new_parts.png", dpi=110)
+        picture = html.png(self.picture())
+        (folder / "new_parts.png").write_bytes(picture)
         (folder / "new_parts.json").write_text(json.dumps(self.metrics, indent=2) + "\n")
         shown = min(SHOWN_PARTS, len(np.unique(self.pooled[self.worst].parts)))
         values = {"metrics": self.metrics, "worst": self.worst, "shown": shown}

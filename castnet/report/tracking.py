@@ -5,15 +5,14 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 from lightning import Trainer
 from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
-from matplotlib.figure import Figure
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from castnet.errors import UserError
 from castnet.processes import is_first
-from castnet.report.html import png
 
 
 def connect(trainer: Trainer) -> None:
@@ -35,21 +34,22 @@ def tensorboard(trainer: Trainer) -> SummaryWriter | None:
     return cast(SummaryWriter, writers[0]) if writers else None
 
 
-def log_figure(trainer: Trainer, name: str, figure: Figure, step: int = 0) -> None:
-    """Hand a figure to every logger; the CSV logger, which knows none, gets a PNG file beside its table."""
+def log_picture(trainer: Trainer, name: str, png: bytes, step: int = 0) -> None:
+    """Hand a picture, a PNG file, to every logger; the CSV logger, which knows none, gets it beside its table."""
     if not trainer.is_global_zero:
         return
+    image = Image.open(BytesIO(png)).convert("RGB")
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_figure(name, figure, step)
+            logger.experiment.add_image(name, np.asarray(image), step, dataformats="HWC")
         elif isinstance(logger, MLFlowLogger):
-            logger.experiment.log_figure(logger.run_id, figure, f"{name}-{step}.png")
+            logger.experiment.log_image(logger.run_id, image, f"{name}-{step}.png")
         elif isinstance(logger, WandbLogger):
-            logger.log_image(name, [Image.open(BytesIO(png(figure)))])
+            logger.log_image(name, [image])
         elif isinstance(logger, CSVLogger):
             file = Path(logger.log_dir) / f"{name}-{step}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(png(figure))
+            file.write_bytes(png)
 
 
 def log_comparison(trainer: Trainer, settings: Mapping[str, Any], metrics: Mapping[str, float]) -> None:

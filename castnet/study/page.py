@@ -13,7 +13,7 @@ from optuna import Study
 from optuna.trial import TrialState
 from optuna.visualization import matplotlib as plots
 
-from castnet.report.html import render
+from castnet.report.html import png, render
 from castnet.study.space import Space
 
 # What Matplotlib has to say of choices between numbers.
@@ -48,7 +48,8 @@ def write_page(study: Study, searched: Space, folder: Path) -> str:
         if TrialState.COMPLETE in states
         else []
     )
-    page = render("study.html.j2", dict(_figures(study, names)), name=study.study_name, counts=counts, best=rows)
+    pictures = {title: png(figure) for title, figure in _figures(study, names)}
+    page = render("study.html.j2", pictures, name=study.study_name, counts=counts, best=rows)
     (folder / "study.html").write_text(page, encoding="utf-8")
     lines = [
         f"{', '.join(f'{name} {value:.5g}' for name, value in row['values'].items())}: {row['command']}" for row in rows
