@@ -101,8 +101,7 @@ def _app(args: argparse.Namespace) -> int:
     from castnet.line.launch import launch
 
     if args.model is None:
-        with extra("export"):
-            from castnet.export.last_run import model_of_last_run
+        from castnet.export.last_run import model_of_last_run
 
         args.model = model_of_last_run()
     if args.record is not None:

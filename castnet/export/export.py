@@ -90,6 +90,8 @@ def export(source: Path, out: Path, unfinished: bool = False) -> str:
     """
     if out.exists() and not out.is_file():  # a device, say, which the new file would replace
         raise UserError(f"{out}: is no file that could be replaced; name another")
+    if not out.parent.is_dir():
+        raise UserError(f"{out}: cannot be written (no such folder); name a file in a folder that exists")
     ckpt_path = source / "checkpoints" / "best.ckpt" if source.is_dir() else source
     classifier = load_classifier(ckpt_path).eval()
     classifier.network.to(memory_format=torch.contiguous_format)

@@ -3,8 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from castnet.errors import UserError
-from castnet.export.export import export, is_finished
+from castnet.errors import UserError, extra
 
 RUNS, EXPORTED = Path("runs"), Path(".cache/models")
 
@@ -20,6 +19,8 @@ def model_of_last_run() -> Path:
     runs = sorted(RUNS.rglob("checkpoints/best.ckpt"), key=lambda path: path.stat().st_mtime)
     if not runs:
         raise UserError(f"{RUNS}/: no training run there; `make train` first, or name a model: castnet app MODEL")
+    with extra("export"):  # takes seconds, which nobody need wait for who has no run
+        from castnet.export.export import export, is_finished
     while not is_finished(runs[-1]):
         passed = runs.pop()
         if not runs:

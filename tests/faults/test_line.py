@@ -18,6 +18,7 @@ from PIL import Image
 
 from castnet.audit import duplicates
 from castnet.errors import UserError, printable
+from castnet.export import export as exporting
 from castnet.export import last_run
 from castnet.imaging.decode import MAX_SIDE, decode
 from castnet.imaging.listing import list_images
@@ -302,7 +303,7 @@ def test_a_damaged_export_of_the_last_run_is_made_anew(
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "run").symlink_to(trained)
     # The export itself has tests of its own.
-    monkeypatch.setattr(last_run, "export", lambda ckpt, out: out.write_bytes(exported.read_bytes()) and "exported")
+    monkeypatch.setattr(exporting, "export", lambda ckpt, out: out.write_bytes(exported.read_bytes()) and "exported")
     (tmp_path / "runs" / "a" / "checkpoints").mkdir(parents=True)
     (tmp_path / "runs/a/checkpoints/best.ckpt").write_bytes((trained / "checkpoints/best.ckpt").read_bytes())
     first = last_run.model_of_last_run()
