@@ -24,7 +24,7 @@ app: $(READY)
 	$(BIN)/castnet app
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check

@@ -23,6 +23,7 @@ from castnet.line.inspector import Inspector
 
 ROOT = Path(__file__).parents[1]
 torch.set_num_threads(1)  # the tests' batches are too small to share among cores
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that they start, too
 
 # Small enough that a run takes seconds.
 SMALL = [

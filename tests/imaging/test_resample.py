@@ -9,10 +9,10 @@ RANDOM = np.random.default_rng(0)
 @pytest.mark.parametrize(("height", "width", "size"), [(300, 300, 128), (301, 77, 64), (20, 50, 64), (64, 64, 64)])
 def test_area_average_is_the_mean_of_the_area_each_cell_covers(height: int, width: int, size: int) -> None:
     image = RANDOM.integers(0, 256, (height, width), dtype=np.uint8)
-    # Every pixel repeated `size` times: then a cell covers whole copies and a plain mean is the area's mean.
-    fine = np.repeat(np.repeat(image, size, axis=0), size, axis=1).astype(np.uint32)
-    expected = fine.reshape(size, height, size, width).mean(axis=(1, 3))
-    np.testing.assert_array_equal(area_average(image, size), np.rint(expected).astype(np.uint8))
+    # Every pixel repeated `size` times: then a cell covers whole copies, whose sum is the area's.
+    rows = np.repeat(image.astype(np.int64), size, axis=0).reshape(size, height, width).sum(axis=1)
+    sums = np.repeat(rows, size, axis=1).reshape(size, size, width).sum(axis=2)
+    np.testing.assert_array_equal(area_average(image, size), np.rint(sums / (height * width)).astype(np.uint8))
 
 
 def test_nearest_is_pillows_nearest_neighbour() -> None:

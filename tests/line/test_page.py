@@ -18,12 +18,15 @@ from tests.conftest import castnet, start
 from tests.line.test_inspector import bomb
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
 @contextmanager
 def served(*arguments: object) -> Iterator[str]:
     """The address of a page that is being served."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    process = start("app", *arguments, "--port", port, stderr=subprocess.DEVNULL)
+    process = start("app", *arguments, "--port", free_port(), stderr=subprocess.DEVNULL)
     assert process.stdout
     try:
         found = None
@@ -108,13 +111,14 @@ def test_without_a_model_the_last_run_is_shown(trained: Path, tmp_path: Path, mo
         checkpoint.parent.mkdir(parents=True)
         shutil.copy(trained / "checkpoints" / "best.ckpt", checkpoint)
         os.utime(checkpoint, (1e9 + number, 1e9 + number))
-    process = start("app", "--port", 8652, stderr=subprocess.DEVNULL)
+    port = free_port()
+    process = start("app", "--port", port, stderr=subprocess.DEVNULL)
     assert process.stdout
     said = ""
     while "http://" not in said and (line := process.stdout.readline()):
         said += line
     assert "exporting runs/train/last/checkpoints/best.ckpt" in said
-    assert httpx.get("http://127.0.0.1:8652/_stcore/health").text == "ok"
+    assert httpx.get(f"http://127.0.0.1:{port}/_stcore/health").text == "ok"
     process.send_signal(signal.SIGTERM)
     process.wait(timeout=20)
     assert len(list((tmp_path / ".cache" / "models").glob("*.onnx"))) == 1
