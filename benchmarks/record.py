@@ -28,7 +28,8 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from castnet.imaging.listing import list_images
 from castnet.line.inspector import Inspector, Verdict
-from castnet.line.record import Recorder, connect, verdicts
+from castnet.line.record import connect, verdicts
+from castnet.line.recorder import Recorder
 from castnet.line.review import count_strata, next_to_review
 from castnet.line.today import count, count_by_hour, drift, hours_of, last_rejected, last_verdicts, read_cards
 

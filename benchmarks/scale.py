@@ -2,12 +2,14 @@
 
     python benchmarks/scale.py FOLDER --n 10000 100000 1000000 [--stages list split blocks again epoch evaluate audit]
 
-The images are a few hundred drawn castings of 128 × 128 pixels, linked under as many names as asked for (a name costs
-no space). Every stage runs in a process of its own; its memory is the peak of what it holds beside mapped files
-(RssAnon of Linux), less what the libraries hold. `blocks` decodes every image, `again` is what a second run does before
-its first epoch. An audit of links finds copies of copies, its worst case, and runs only where asked for.
+The images are a few hundred drawn castings, linked under as many names as asked for (a name costs no space), at twice
+the network's 64 × 64 pixels or what --image-size says: fewer make all but the network weigh more. They are bitmaps, so
+that no decoder weighs much. Every stage runs in a process of its own; its memory is the peak of what it holds beside
+mapped files (RssAnon of Linux), less what the libraries hold. `blocks` decodes every image, `again` is what a second
+run does before its first epoch. An audit of links finds copies of copies, its worst case, and runs only where it is
+asked for.
 
-FOLDER keeps images and blocks for the next call: 17 GB for a million images.
+FOLDER keeps images and blocks for the next call: 17 GB for a million images of 64 pixels.
 """
 
 import argparse
@@ -33,25 +35,25 @@ from castnet.drawn.folder import draw
 
 CONF = str(Path(__file__).parents[1] / "conf")
 STAGES = ("list", "split", "blocks", "again", "epoch", "evaluate", "audit")
-DRAWN, SIDE, PER_FOLDER = 400, 128, 10_000
+DRAWN, PER_FOLDER = 400, 10_000
 DEFECT = "def_front"
 
 
-def link(root: Path, n: int) -> None:
+def link(root: Path, n: int, side: int) -> None:
     """n names for DRAWN castings, four fifths of them in train/, in folders of at most PER_FOLDER."""
     if (root / "complete").exists():
         return
     drawn = []
     for index in range(DRAWN):
-        drawn.append(root / "drawn" / f"{index}.png")
+        drawn.append(root / "drawn" / f"{index}.bmp")
         drawn[-1].parent.mkdir(parents=True, exist_ok=True)
         grey = Image.fromarray(draw((0, index), defective=index % 2 == 0)[0])
-        grey.resize((SIDE, SIDE), Image.Resampling.BOX).save(drawn[-1])
+        grey.resize((side, side), Image.Resampling.BOX).save(drawn[-1])
     # A file has at most 65,000 names on ext4, so every ten thousand names have files of their own.
     own: dict[int, Path] = {}
     for index in range(n):
         part, name = "test" if index % 10 > 7 else "train", DEFECT if index % 2 == 0 else "ok_front"
-        target = root / "images" / part / name / str(index // PER_FOLDER) / f"{index}.png"
+        target = root / "images" / part / name / str(index // PER_FOLDER) / f"{index}.bmp"
         target.parent.mkdir(parents=True, exist_ok=True)
         if index % PER_FOLDER < DRAWN:
             shutil.copyfile(drawn[index % DRAWN], target)
@@ -61,7 +63,7 @@ def link(root: Path, n: int) -> None:
     (root / "complete").touch()
 
 
-def prepare(name: str, root: Path) -> Callable[[], Any]:
+def prepare(name: str, root: Path, image_size: int) -> Callable[[], Any]:
     """What a stage does, with all that comes before it done."""
     from hydra import compose, initialize_config_dir
     from lightning import Trainer, seed_everything
@@ -77,6 +79,7 @@ def prepare(name: str, root: Path) -> Callable[[], Any]:
     images, out = root / "images", Path(tempfile.mkdtemp(dir=root))
     with initialize_config_dir(CONF, version_base="1.3"):
         source = ["data=folder", f"data.root={images}", f"data.defect_class={DEFECT}"]
+        source.append(f"data.image_size={image_size}")
         cfg = compose("train", [*source, f"paths.cache_dir={root / 'cache'}", f"paths.output_dir={out}"])
     if name == "list":
         return lambda: read_folder(images, DEFECT)
@@ -106,9 +109,9 @@ def prepare(name: str, root: Path) -> Callable[[], Any]:
     return lambda: run(classifier, datamodule)
 
 
-def measure(name: str, root: Path) -> None:
+def measure(name: str, root: Path, image_size: int) -> None:
     """Run one stage and print its seconds and peak memory as JSON."""
-    do = prepare(name, root)
+    do = prepare(name, root, image_size)
     with peak() as found:
         start = time.perf_counter()
         do()
@@ -142,15 +145,17 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--n", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES[:-1])
+    parser.add_argument("--image-size", type=int, default=64, help="the network's; block and images have twice as much")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
-        return measure(args.measure, args.folder)
+        return measure(args.measure, args.folder, args.image_size)
     measured: dict[str, list[dict[str, float]]] = {name: [] for name in args.stages}
     for n in args.n:
-        link(args.folder / str(n), n)
+        root = args.folder / f"{n}-{args.image_size}"
+        link(root, n, 2 * args.image_size)
         for name in args.stages:
-            command = [sys.executable, __file__, str(args.folder / str(n)), "--measure", name]
+            command = [sys.executable, __file__, str(root), "--measure", name, "--image-size", str(args.image_size)]
             ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             measured[name].append(json.loads(ran.stdout.splitlines()[-1]))
             print(f"{n:,} {name}: {measured[name][-1]['seconds']:.1f} s", file=sys.stderr, flush=True)

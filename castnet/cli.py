@@ -74,7 +74,7 @@ def _record(args: argparse.Namespace) -> "Record | None":
     if args.record is None:
         return None
     with extra("record"):
-        from castnet.line.record import Recorder
+        from castnet.line.recorder import Recorder
 
     return partial(Recorder, args.record, keep=args.keep, keep_bytes=args.keep_bytes)
 

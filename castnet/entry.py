@@ -77,9 +77,11 @@ def guard(function: Callable[..., Result], *args: Any) -> Result:
 
 
 def _is_hydras(error: Exception) -> bool:
-    """Whether Hydra raised an error while it composed: its own errors are not all of a kind of their own."""
-    raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
-    return Path(raised_in).is_relative_to(Path(hydra.__file__).parent / "_internal")
+    """Whether Hydra raised an error while it composed, or SLURM's launcher: not all are of a kind of their own."""
+    raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+    submitit = sys.modules.get("submitit")
+    theirs = [Path(hydra.__file__).parent / "_internal", *(Path(path) for path in getattr(submitit, "__path__", []))]
+    return any(map(raised_in.is_relative_to, theirs))
 
 
 def job(function: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:
@@ -99,6 +101,8 @@ def _quieten() -> None:
     """Drop what no user of castnet can act on."""
     # Lightning 2.6 calls what PyTorch 2.14 deprecates.
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
+    # The settings that a SLURM user edits have the name that the launcher gives to its own.
+    warnings.filterwarnings("ignore", message=r"\n'hydra/launcher/submitit_slurm' is validated")
     # The AUROC of a slice with one class; reports leave it out.
     warnings.filterwarnings("ignore", message=r"No (positive|negative) samples in targets")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)

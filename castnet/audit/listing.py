@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from castnet.errors import UserError
-from castnet.imaging.decode import open_table
 from castnet.imaging.listing import list_images
+from castnet.imaging.tables import open_table
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from castnet.errors import UserError
 from castnet.files import write_whole
-from castnet.imaging.decode import open_table
+from castnet.imaging.tables import open_table
 
 TRIALS = 200_000
 

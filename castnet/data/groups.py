@@ -1,6 +1,5 @@
 """What is known of the parts: which images show the same one, and which subset each belongs to."""
 
-import csv
 from collections.abc import Mapping
 from fnmatch import fnmatch
 from pathlib import Path
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 
 from castnet.data.split import Indices
 from castnet.errors import UserError
-from castnet.imaging.decode import open_table
+from castnet.imaging import tables
 
 SUBSETS = ("train", "val", "test")
 
@@ -20,33 +19,16 @@ def read_column(key: str, table: Path, column: str, files: list[str]) -> list[st
 
     Args:
         key: the setting that names the table, for messages.
-        table: CSV with the columns `file` and `column`, such as an audit's groups.csv.
-        column: the one to read.
+        table, column: see `castnet.imaging.tables.read_column`.
         files: paths relative to the folder, as in the column `file`.
 
     Returns:
         One value for each file.
 
     Raises:
-        UserError: the table is missing, lacks a column or lacks an image.
+        UserError: as `castnet.imaging.tables.read_column`; or the table lacks an image.
     """
-    if not table.is_file():
-        raise UserError(f"data.{key}={table}: no such file; `castnet audit ROOT` writes a groups.csv")
-    try:
-        with open_table(table) as lines:
-            reader = csv.DictReader(lines)
-            missing = {"file", column} - set(reader.fieldnames or [])
-            rows = [] if missing else [(row["file"], row[column]) for row in reader]
-    except (OSError, csv.Error) as error:
-        raise UserError(f"data.{key}={table}: cannot be read as a CSV table ({error})") from error
-    if missing:
-        raise UserError(f"data.{key}={table}: has no column {' and '.join(sorted(missing))}")
-    values: dict[str, str] = {}
-    for file, value in rows:
-        if value is None:  # a line that is cut off
-            raise UserError(f"data.{key}={table}: has no {column} for {file}")
-        if values.setdefault(file, value) != value:
-            raise UserError(f"data.{key}={table}: has {file} twice, with {column} {values[file]} and {value}")
+    values = tables.read_column(f"data.{key}={table}", table, column)
     if unlisted := [file for file in files if file not in values]:
         counts = f"{len(unlisted):,} of {len(files):,} files missing"
         raise UserError(f"data.{key}={table}: lacks {unlisted[0]} ({counts})")

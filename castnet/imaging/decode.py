@@ -6,9 +6,9 @@ import re
 import stat
 import warnings
 from importlib import import_module
-from io import BytesIO, TextIOWrapper
+from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,12 +110,3 @@ def open_file(path: Path, limit: int = MAX_BYTES) -> BinaryIO:
     if stat.S_ISREG(found.st_mode):
         raise OSError(errno.EFBIG, f"has more than {limit:,} bytes", str(path))
     raise OSError(errno.EINVAL, "is no regular file", str(path))
-
-
-def open_table(path: Path) -> TextIO:
-    """Open a CSV table of files for the `csv` module; names that are no text stay the bytes they are.
-
-    Raises:
-        OSError: see `open_file`.
-    """
-    return TextIOWrapper(open_file(path), newline="", encoding="utf-8-sig", errors="surrogateescape")

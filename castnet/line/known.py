@@ -1,6 +1,5 @@
 """Images to compare models on, and what is known of them: from class folders, or from what people said on record."""
 
-import csv
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -8,6 +7,7 @@ from pathlib import Path
 
 from castnet.errors import UserError, extra
 from castnet.imaging.listing import list_images
+from castnet.imaging.tables import read_column
 
 
 @dataclass(frozen=True)
@@ -99,21 +99,12 @@ def with_parts(images: Sequence[Known], where: str, table: Path) -> list[Known]:
         images: what `images_of` found; the table's column `file` has their names, or those relative to the folder that
             holds theirs: an audit's table serves the test/ of what was audited.
         where: the folder or the record.
-        table: CSV with the columns `file` and `group`, such as an audit's groups.csv.
+        table: with the columns `file` and `group`, see `castnet.imaging.tables.read_column`.
 
     Raises:
-        UserError: the table is missing or not such a one, or lacks an image.
+        UserError: as `castnet.imaging.tables.read_column`; or the table lacks an image.
     """
-    if not table.is_file():
-        raise UserError(f"--groups {table}: no such file; `castnet audit FOLDER` writes a groups.csv")
-    try:
-        with table.open(newline="", encoding="utf-8", errors="surrogateescape") as lines:
-            reader = csv.DictReader(lines)
-            if missing := {"file", "group"} - set(reader.fieldnames or []):
-                raise UserError(f"--groups {table}: has no column {' and '.join(sorted(missing))}")
-            groups = {row["file"]: row["group"] for row in reader}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"--groups {table}: cannot be read as a CSV table ({error})") from error
+    groups = read_column(f"--groups {table}", table, "group")
     within = f"{Path(where).name}/"
     if not any(image.name in groups for image in images):
         groups = {file.removeprefix(within): group for file, group in groups.items() if file.startswith(within)}

@@ -39,7 +39,7 @@ def launch(
         host: address to listen on.
         port: port to listen on.
         record: URL of the record of this page's verdicts, and of those that it shows, if any.
-        keep: which images are kept, see `castnet.line.record.Recorder`.
+        keep: which images are kept, see `castnet.line.recorder.Recorder`.
         keep_bytes: how many bytes they may have.
         insist: listen on any address without a login.
 

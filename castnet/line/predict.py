@@ -20,7 +20,7 @@ from castnet.imaging.listing import Listing, list_images
 from castnet.line.inspector import Inspector, Verdict
 
 if TYPE_CHECKING:
-    from castnet.line.record import Recorder
+    from castnet.line.recorder import Recorder
 
 GOOD, DEFECT, TROUBLE, UNSURE = 0, 1, 2, 3  # exit codes
 BY_WEIGHT = (GOOD, UNSURE, DEFECT, TROUBLE)

@@ -6,7 +6,8 @@ import sqlalchemy as sa
 
 from castnet.errors import UserError
 from castnet.line.inspector import Inspector
-from castnet.line.record import Recorder, connect, images, models, verdicts
+from castnet.line.record import connect, images, models, verdicts
+from castnet.line.recorder import Recorder
 from tests.conftest import PostgreSQL, castnet
 
 
@@ -94,3 +95,54 @@ def test_a_spool_replayed_again_adds_nothing(inspector: Inspector, model: Path, 
     assert count(url) == 1
     with pytest.raises(UserError, match="record: "):
         Recorder("mssql+pyodbc://host", "serve", inspector, model)
+
+
+def test_what_is_damaged_in_a_spool_is_told_and_left_out(
+    inspector: Inspector, model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    url = f"sqlite:///{tmp_path / 'record.db'}"
+    verdict = inspector.inspect(b"P5 2 2 255 \x00\x01\x02\x03")
+    recorder = Recorder(url, "serve", inspector, model, keep="all", spool=tmp_path / "spool")
+    recorder.put("a", b"image\t\n", verdict)
+    (spool,) = (tmp_path / "spool").rglob("*.jsonl")
+    written = spool.read_bytes()
+    recorder.close()
+    spool.write_bytes(b"\0" * 99 + b"\n{}\n7\n" + written)  # as a machine that failed may leave it
+    Recorder(url, "serve", inspector, model, spool=tmp_path / "spool").close()
+    assert count(url) == 1
+    with connect(url).connect() as connection:
+        assert connection.execute(sa.select(images.c.content)).scalars().all() == [b"image\t\n"]
+    assert "3 verdicts in" in capfd.readouterr().err
+    assert not spool.exists()
+
+
+def test_a_name_that_is_no_text_is_recorded_as_escapes(inspector: Inspector, model: Path, engine: sa.Engine) -> None:
+    verdict = inspector.inspect(b"P5 2 2 255 \x00\x01\x02\x03")
+    url = engine.url.render_as_string(hide_password=False)
+    with Recorder(url, "page", inspector, model) as recorder:
+        recorder.put("\udcff\0.png", b"image", verdict)
+    with engine.connect() as connection:
+        assert connection.execute(sa.select(verdicts.c.name)).scalars().all() == ["\\udcff\\0.png"]
+
+
+def test_on_a_full_disk_verdicts_go_on_and_what_is_lost_is_told(
+    inspector: Inspector, model: Path, tmp_path: Path, small_disk: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    url = f"sqlite:///{tmp_path / 'later' / 'record.db'}"
+    verdict = inspector.inspect(b"P5 2 2 255 \x00\x01\x02\x03")
+    with Recorder(url, "watch", inspector, model, keep="all", spool=small_disk) as recorder:
+        for index in range(300):
+            recorder.put(f"{index}.png", bytes([index % 256]) * 2000, verdict)
+    told = capfd.readouterr().err.splitlines()
+    assert sum("takes no more (No space left on device)" in line for line in told) == 1, told
+    assert sum("verdicts wait in" in line for line in told) == 2, told  # the database is away, and at the end
+    (lost,) = (line for line in told if "are not recorded" in line)
+    (tmp_path / "later").mkdir()
+    Recorder(url, "watch", inspector, model, spool=small_disk).close()
+    with connect(url).connect() as connection:
+        names = connection.execute(sa.select(verdicts.c.name)).scalars().all()
+        kept = len(connection.execute(sa.select(images.c.image)).all())
+    assert len(set(names)) == len(names) < 300
+    assert 0 < kept < len(names), "an image that finds no room is left out before its verdict is"
+    assert f"{300 - len(names):,} verdicts and {300 - kept:,} images" in lost
+    assert not list(small_disk.glob("*/*.jsonl"))

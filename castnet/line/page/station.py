@@ -12,7 +12,7 @@ from castnet.line.inspector import Inspector
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-    from castnet.line.record import Recorder
+    from castnet.line.recorder import Recorder
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,223 @@
+"""Every verdict on record: written behind the line's back, lost by no fault of the database, written once."""
+
+import binascii
+import hashlib
+import json
+import sys
+import threading
+import time
+import uuid
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from castnet.database import with_tables
+from castnet.errors import UserError, printable
+from castnet.line.inspector import Inspector, Verdict
+from castnet.line.record import digest_of, engine_for, images, insert_new, metadata, models, verdicts
+from castnet.line.spool import Spool
+
+KEEP = {"none": (), "unsure": ("unsure",), "rejected": ("unsure", "defective"), "all": ("unsure", "defective", "good")}
+FLUSH_SECONDS, RETRY_SECONDS = 0.5, 2.0
+FORGOTTEN = 1000  # images that are forgotten at once
+
+
+class Recorder:
+    """Takes verdicts and writes them by a thread of its own; a verdict waits for one line appended to a file.
+
+    That file, the spool, is read back by the thread and emptied when the database has all of it. Where the database is
+    away it grows, and is replayed when the database is back, by this process or by the next one. Every verdict has a
+    number of its own, so that one written twice stands there once. Verdicts go on where neither can be written; what
+    is not recorded then is told on standard error, as is whatever has to wait.
+
+    Args:
+        url: of the database, see `engine_for`.
+        source: who judges: predict, watch, serve or page.
+        inspector: whose verdicts they are.
+        model: the inspector's file.
+        keep: which images are kept beside their verdicts, a key of `KEEP`.
+        keep_bytes: how many bytes the images kept may have; beyond, the oldest go. A spool of as many bytes takes no
+            more images.
+        spool: folder of spools; one line's processes share it.
+
+    Raises:
+        UserError: see `engine_for`, or the spool cannot be written.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        source: str,
+        inspector: Inspector,
+        model: Path,
+        keep: str = "none",
+        keep_bytes: int = 1_000_000_000,
+        spool: Path = Path(".castnet-spool"),
+    ) -> None:
+        self._engine, self._source, self._keep, self._keep_bytes = engine_for(url), source, KEEP[keep], keep_bytes
+        self._model, self._card = digest_of(model), json.dumps(inspector.card)
+        # The URL may hold a password, so a digest of it names the folder.
+        folder = spool / hashlib.sha256(url.encode()).hexdigest()[:16]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            left = [Spool(path) for path in sorted(folder.glob("*.jsonl"))]
+            self._own = Spool(folder / f"{uuid.uuid4().hex}.jsonl")
+        except OSError as error:
+            raise UserError(f"{spool}: cannot be written ({error.strerror})") from error
+        self._left = [spool for spool in left if spool.taken]
+        self._has_tables, self._full = False, False
+        self._lost_verdicts = self._lost_images = 0
+        self._lock, self._stop = threading.Lock(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="record", daemon=True)
+        self._thread.start()
+
+    def put_file(self, file: Path, verdict: Verdict) -> None:
+        """Record one verdict on a file; one that is gone by now has no digest."""
+        try:
+            content = file.read_bytes()
+        except OSError:
+            content = b""
+        self.put(str(file), content, verdict)
+
+    def put(self, name: str, content: bytes, verdict: Verdict) -> None:
+        """Record one verdict on the image in a file's bytes."""
+        row = {
+            "id": uuid.uuid4().hex,
+            "time": time.time(),
+            "source": self._source,
+            # No database takes what is no text, as names of files may be.
+            "name": name.encode(errors="backslashreplace").decode().replace("\0", "\\0"),
+            "image": hashlib.sha256(content).hexdigest() if content else "",
+            "model": self._model,
+            "p_defect": verdict.p_defect,
+            "unfamiliarity": verdict.unfamiliarity,
+            "verdict": verdict.verdict,
+            "reason": verdict.reason,
+            "latency_ms": verdict.latency_ms,
+        }
+        line = json.dumps(row).encode()
+        keeps = bool(content) and verdict.verdict in self._keep
+        has_room = keeps and self._own.size() < self._keep_bytes
+        kept = has_room and self._append(line + b"\t" + binascii.b2a_base64(content))
+        recorded = kept or self._append(line + b"\n")
+        with self._lock:
+            self._lost_images += keeps and not kept
+            self._lost_verdicts += not recorded
+
+    def _append(self, line: bytes) -> bool:
+        try:
+            self._own.append(line)
+        except OSError as error:
+            with self._lock:
+                full, self._full = self._full, True
+            if not full:
+                reason = f"takes no more ({error.strerror}): verdicts go on, and what finds no room is lost"
+                _say(f"{self._own.path} {reason}")
+            return False
+        return True
+
+    def close(self) -> None:
+        """Write what is left, if the database takes it; the rest stays in the spool."""
+        if self._stop.is_set():
+            return
+        self._stop.set()
+        self._thread.join(timeout=30)
+        if self._lost_verdicts or self._lost_images:
+            _say(
+                f"{self._lost_verdicts:,} verdicts and {self._lost_images:,} images found no room and are not recorded"
+            )
+        if self._thread.is_alive() or not self._own.empty():
+            _say(f"verdicts wait in {self._own.path}, to be written when something records there again")
+        else:
+            self._own.remove()
+        for spool in [] if self._thread.is_alive() else [self._own, *self._left]:
+            spool.close()  # which unlocks it for who replays it
+
+    def __enter__(self) -> "Recorder":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self) -> None:
+        waiting = FLUSH_SECONDS
+        while True:
+            stopping = self._stop.wait(waiting)
+            try:
+                self._drain()
+                waiting = FLUSH_SECONDS
+            except Exception as error:  # whatever it is: verdicts go on, and it is tried again
+                if waiting == FLUSH_SECONDS:
+                    reason = str(error).splitlines()[0][:160]
+                    _say(f"{self._engine.url!r} cannot be written ({reason}): verdicts wait in {self._own.path}")
+                waiting = RETRY_SECONDS
+            if stopping:
+                return
+
+    def _drain(self) -> None:
+        while self._left:
+            self._replay(self._left[0])
+            self._left.pop(0).remove()
+        self._replay(self._own)
+
+    def _replay(self, spool: Spool) -> None:
+        while not spool.empty():
+            fetched = spool.read()
+            if not fetched:  # the machine failed while it wrote what is left
+                return
+            lines = fetched.split(b"\n")[:-1]
+            rows = [row for row in map(_row, lines) if row]
+            if len(rows) < len(lines):
+                _say(f"{len(lines) - len(rows):,} verdicts in {spool.path} are damaged, and not recorded")
+            if rows:
+                self._write(rows)
+            spool.fetched += len(fetched)
+
+    def _write(self, rows: list[dict[str, Any]]) -> None:
+        kept = {row["image"]: (row.pop("content"), row["time"]) for row in rows if "content" in row}
+        if not self._has_tables:
+            with_tables(lambda: metadata.create_all(self._engine))
+        self._has_tables = False  # unless all goes well: someone may have taken them away
+        with self._engine.begin() as connection:
+            insert_new(connection, models, [{"model": self._model, "card": self._card, "since": time.time()}])
+            insert_new(connection, verdicts, rows)
+            if kept:
+                found = [
+                    {"image": image, "bytes": len(content), "time": at, "content": content}
+                    for image, (content, at) in kept.items()
+                ]
+                insert_new(connection, images, found)
+                _forget_oldest(connection, self._keep_bytes)
+        self._has_tables = True
+
+
+def _say(line: str) -> None:
+    with suppress(OSError):
+        print(f"record: {printable(line)}", file=sys.stderr, flush=True)
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """What a line of a spool tells of a verdict, and `content` if its image is kept; None if it is damaged."""
+    text, _, content = line.partition(b"\t")
+    try:
+        row = json.loads(text)
+        kept = {"content": binascii.a2b_base64(content)} if content else {}
+    except ValueError:
+        return None
+    return {**row, **kept} if isinstance(row, dict) and row.keys() == set(verdicts.c.keys()) else None
+
+
+def _forget_oldest(connection: sa.Connection, limit: int) -> None:
+    kept = connection.execute(sa.select(sa.func.sum(images.c.bytes))).scalar() or 0
+    oldest = sa.select(images.c.image, images.c.bytes).order_by(images.c.time).limit(FORGOTTEN)
+    while kept > limit and (found := connection.execute(oldest).all()):
+        sizes = np.cumsum([row.bytes for row in found])
+        gone = found[: int(np.searchsorted(sizes, kept - limit)) + 1]
+        connection.execute(images.delete().where(images.c.image.in_([row.image for row in gone])))
+        kept -= sum(row.bytes for row in gone)

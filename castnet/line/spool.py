@@ -1,0 +1,82 @@
+"""Lines in a file that outlives whoever writes it, for someone else to fetch: what a record is written from."""
+
+import fcntl
+import os
+import threading
+from pathlib import Path
+
+CHUNK = 2**21  # bytes that are fetched at once
+
+
+class Spool:
+    """A file that one process appends lines to while a thread of its own fetches them in their order.
+
+    Nobody else takes the file as long as that process lives; its lock ends with it.
+
+    Args:
+        path: is made if it is not there.
+
+    Attributes:
+        taken: whether this process has it; if not, another one does, and nothing else may be done with it.
+        fetched: bytes that were fetched and are no longer needed, see `read`.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.taken, self.fetched = path, True, 0
+        self._file, self._lock = path.open("a+b", buffering=0), threading.Lock()
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.taken = False
+            self._file.close()
+
+    def size(self) -> int:
+        """Bytes that the file has."""
+        return os.fstat(self._file.fileno()).st_size
+
+    def append(self, line: bytes) -> None:
+        """Append a line that ends with a line feed: all of it, or nothing.
+
+        Raises:
+            OSError: the disk has no room for it.
+        """
+        with self._lock:
+            end = self.size()
+            try:
+                while line:  # a disk that is nearly full takes the beginning
+                    line = line[self._file.write(line) or 0 :]
+            except OSError:
+                self._file.truncate(end)
+                raise
+
+    def read(self) -> bytes:
+        """The next lines that were not fetched yet, about `CHUNK` bytes of them; a line without an end is none.
+
+        They come again until `fetched` is moved beyond them, and once more in the next process's hands.
+        """
+        wanted = CHUNK
+        while True:
+            chunk = os.pread(self._file.fileno(), wanted, self.fetched)
+            if (whole := chunk.rfind(b"\n") + 1) or len(chunk) < wanted:
+                return chunk[:whole]
+            wanted *= 2
+
+    def empty(self) -> bool:
+        """Empty the file if all of its lines were fetched; whether it is empty now."""
+        with self._lock:
+            if self.fetched == self.size():
+                self._file.truncate(0)
+                self.fetched = 0
+            return self.size() == 0
+
+    def remove(self) -> None:
+        """Remove the file, lines and all, and leave it."""
+        self.path.unlink()
+        self.close()
+
+    def close(self) -> None:
+        """Leave the file to whoever takes it next."""
+        self._file.close()
