@@ -4,10 +4,12 @@ import csv
 import json
 import os
 import random
+import re
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from io import BytesIO, StringIO
 from pathlib import Path
 
@@ -245,3 +247,26 @@ def full_disk(ground: Ground, tally: Tally) -> None:
             except OSError:
                 break
         tally.refused("--watch", run(*castnet("predict", model, "--watch", disk)), says="No space left")
+
+
+@row("a full disk under --record, and room again")
+def full_record(ground: Ground, tally: Tally) -> None:
+    castings = sorted(ground.castings.rglob("*.jpeg"))
+    for keep in ("none", "all"):
+        with small_disk(ground, f"full-record-{keep}", "256k") as disk:
+            # Each ten times: their verdicts fill the disk, too.
+            record = ("--record", f"sqlite:///{disk}/record.db", "--keep", keep, "--json")
+            ran = run(*castnet("predict", ground.model, *[ground.castings] * 10, *record), cwd=disk)
+            judged, told = len(ran.out.splitlines()), ran.err
+            found = re.search(r"([\d,]+) verdicts and ([\d,]+) images found no room", told)
+            lost, unkept = (int(count.replace(",", "")) for count in found.groups()) if found else (0, 0)
+            subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
+            after = run(*castnet("predict", ground.model, castings[0], *record), cwd=disk)
+            with closing(sqlite3.connect(disk / "record.db")) as database:
+                (stored,) = database.execute("SELECT count(*) FROM verdicts").fetchone()
+            wrong = "" if judged == 10 * len(castings) else f"{judged} verdicts of {10 * len(castings)}"
+            wrong += "" if ran.code in VERDICTS and after.code in VERDICTS else f" exit codes {ran.code}, {after.code}"
+            wrong += "" if "takes no more (No space left on device)" in told and unkept + lost else f" says {told!r}"
+            tally.add(
+                f"--keep {keep}", lost=abs(judged + 1 - lost - stored), traceback="Traceback" in told, wrong=wrong
+            )

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date
 from functools import partial
+from itertools import count as count_from
 from pathlib import Path
 from statistics import median
 
@@ -82,22 +83,28 @@ def size(url: str) -> int:
 
 
 def cost(url: str, inspector: Inspector, model: Path, contents: Sequence[bytes], number: int, keep: str) -> None:
-    """Verdicts a second, with and without recording in turns."""
+    """Verdicts a second, with and without recording in turns, until the database has the last one.
+
+    Every image is another one, by what stands behind its end, so that each is kept.
+    """
+    judged = count_from(0)
 
     def judge(recorder: Recorder | None) -> None:
         for index in range(number):
-            content = contents[index % len(contents)]
+            content = contents[index % len(contents)] + b"%d" % next(judged)
             verdict = inspector.inspect(content)
             if recorder:
                 recorder.put("camera/image.jpeg", content, verdict)
+        if recorder:
+            recorder.close()
 
     judge(None)
     times = []
     with tempfile.TemporaryDirectory() as spool:
         for _ in range(ROUNDS):
             plain = seconds(partial(judge, None))
-            with Recorder(url, "watch", inspector, model, keep=keep, spool=Path(spool)) as recorder:
-                times.append((plain, seconds(partial(judge, recorder))))
+            recorder = Recorder(url, "watch", inspector, model, keep=keep, spool=Path(spool))
+            times.append((plain, seconds(partial(judge, recorder))))
     plain, recorded = (median(side) for side in zip(*times, strict=True))
     print(f"{number:,} verdicts, --keep {keep} (median of {ROUNDS})")
     print(

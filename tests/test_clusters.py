@@ -1,0 +1,94 @@
+"""A sweep that other machines run: Ray's, and those of a SLURM that hands its jobs to this machine."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, SMALL
+
+SBATCH = """#!/bin/bash
+last=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "$1")
+for task in $(seq 0 "$last"); do
+    export SLURM_JOB_ID=8$task SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID=$task SLURM_NTASKS=1 SLURM_NNODES=1
+    export SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NODEID=0 SLURM_JOB_NUM_NODES=1 SLURM_JOB_NODELIST=here
+    bash "$1" > /dev/null 2>&1 &
+done
+echo Submitted batch job 7
+"""
+SRUN = """#!/bin/bash
+while [[ $1 == --* ]]; do [[ $1 == --unbuffered ]] || shift; shift; done
+exec "$@"
+"""
+SACCT = """#!/bin/bash
+printf 'JobID|State|NodeList\\n7_0|RUNNING|here\\n7_1|RUNNING|here\\n'
+"""
+
+
+def sweep(folder: Path, castings: Path, *launcher: str, path: str = os.environ["PATH"]) -> "subprocess.Popen[str]":
+    """Begin the sweep of two seeds as from a shell."""
+    data = ["data=folder", f"data.root={castings}", "data.defect_class=def_front", "paths.cache_dir=.cache"]
+    command = [sys.executable, ROOT / "train.py", "-m", *data, *SMALL, "trainer.max_epochs=1", "seed=0,1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": path}
+    folder.mkdir()
+    return subprocess.Popen(
+        [*map(str, command), *launcher, "hydra.sweep.dir=sweep"],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def here(castings: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The table of the sweep that this machine runs by itself."""
+    folder = tmp_path_factory.mktemp("here") / "run"
+    process = sweep(folder, castings)
+    printed, _ = process.communicate()
+    assert process.returncode == 0, printed
+    return (folder / "sweep" / "sweep.csv").read_text()
+
+
+def test_a_sweep_on_two_workers_of_ray_gives_the_same_table(here: str, castings: Path, tmp_path: Path) -> None:
+    if importlib.util.find_spec("ray") is None:
+        pytest.skip("ray cannot be imported here")
+    process = sweep(tmp_path / "run", castings, "hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2")
+    printed, _ = process.communicate()
+    assert process.returncode == 0, printed
+    assert (tmp_path / "run" / "sweep" / "sweep.csv").read_text() == here
+
+
+@pytest.fixture
+def slurm(tmp_path: Path) -> str:
+    """A PATH with the commands of SLURM; its jobs begin at once, on this machine."""
+    for name, script in {"sbatch": SBATCH, "srun": SRUN, "sacct": SACCT}.items():
+        (tmp_path / name).write_text(script)
+        (tmp_path / name).chmod(0o755)
+    return f"{tmp_path}:{os.environ['PATH']}"
+
+
+def test_a_sweep_on_slurm_gives_the_same_table(here: str, castings: Path, tmp_path: Path, slurm: str) -> None:
+    names = ["hydra.launcher.partition=all", "hydra.launcher.mem_gb=4"]
+    process = sweep(tmp_path / "run", castings, "hydra/launcher=submitit_slurm", *names, path=slurm)
+    printed, _ = process.communicate()
+    assert process.returncode == 0, printed
+    assert (tmp_path / "run" / "sweep" / "sweep.csv").read_text() == here
+    (submitted,) = (tmp_path / "run" / "sweep").rglob("*_submission.sh")
+    assert {"#SBATCH --partition=all", "#SBATCH --mem=4GB"} <= set(submitted.read_text().splitlines())
+
+
+def test_what_slurm_refuses_is_one_line(castings: Path, tmp_path: Path, slurm: str) -> None:
+    (tmp_path / "sbatch").write_text("#!/bin/bash\necho sbatch: error: invalid partition specified: none >&2\nexit 1\n")
+    process = sweep(
+        tmp_path / "run", castings, "hydra/launcher=submitit_slurm", "hydra.launcher.partition=none", path=slurm
+    )
+    printed, _ = process.communicate()
+    assert process.returncode == 2, printed
+    assert "error: sbatch: error: invalid partition specified: none" in printed
+    assert "Traceback" not in printed
+    assert "Warning" not in printed
