@@ -3,6 +3,7 @@
 import itertools
 import os
 import pwd
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,7 @@ import torch
 
 import evaluate
 import train
-from castnet import entry
+from castnet import cli, entry
 from castnet.drawn.folder import generate
 from castnet.export.export import export
 from castnet.line.inspector import Inspector
@@ -167,6 +168,17 @@ def castnet(*arguments: object) -> "subprocess.CompletedProcess[str]":
     process = start(*arguments)
     out, err = process.communicate(timeout=600)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def castnet_here(*arguments: object) -> int:
+    """Run the `castnet` command in this process, which has imported what takes seconds, and return its exit code."""
+    heeds = signal.getsignal(signal.SIGINT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["castnet", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    signal.signal(signal.SIGINT, heeds)
+    return int(ended.value.code or 0)
 
 
 class PostgreSQL:

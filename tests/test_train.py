@@ -269,12 +269,11 @@ def test_an_epoch_that_was_not_validated_leaves_a_gap_and_no_old_value(run_train
     assert [math.isnan(value) for value in state["val/loss"]] == [True, False, True]
 
 
-@pytest.mark.parametrize(
-    ("switch", "shown"),
-    [("trainer.enable_progress_bar", "Epoch 0"), ("trainer.enable_model_summary", "Total params")],
-)
-def test_what_a_switch_turns_off_needs_no_callback_taken_out(run_train: Command, switch: str, shown: str) -> None:
-    for on in (True, False):
-        ran = run_train("trainer.max_epochs=1", f"{switch}={str(on).lower()}", folder=str(on))
-        assert ran.code == 0, ran.err
-        assert (shown in ran.out + ran.err) is on
+@pytest.mark.parametrize("bar", [True, False])
+def test_what_a_switch_turns_off_needs_no_callback_taken_out(run_train: Command, bar: bool) -> None:
+    ran = run_train(
+        "trainer.max_epochs=1", f"trainer.enable_progress_bar={bar}", f"trainer.enable_model_summary={not bar}"
+    )
+    assert ran.code == 0, ran.err
+    assert ("Epoch 0" in ran.out + ran.err) is bar
+    assert ("Total params" in ran.out + ran.err) is not bar

@@ -17,9 +17,9 @@ from castnet.audit.duplicates import Spectra, candidates, grouped, likenesses
 from castnet.audit.findings import Audit
 from castnet.audit.resplit import resplit
 from castnet.audit.unwrap import _dark_ellipse
-from castnet.cli import main
 from castnet.errors import UserError
 from castnet.imaging.decode import decode
+from tests.conftest import castnet_here
 
 
 @pytest.fixture(scope="module")
@@ -172,25 +172,17 @@ def test_pairs_of_unknown_files_are_refused(text: str, message: str, castings: P
 
 def test_the_exit_code_says_whether_train_and_test_are_disjoint(planted, castings, tmp_path, capsys) -> None:
     root, _, _, origins = planted
-    assert run_castnet("audit", str(root), "--out", str(tmp_path / "broken")) == 2
+    assert castnet_here("audit", root, "--out", tmp_path / "broken") == 2
     printed = capsys.readouterr().out
     assert f"{len(origins) + 1} test images have their group in train" in printed
     assert "train/ok_front/torn.jpeg: cannot be read as an image (image file is truncated" in printed
     shutil.copytree(root, tmp_path / "whole", ignore=shutil.ignore_patterns("torn.jpeg", "empty.png"))
-    assert run_castnet("audit", str(tmp_path / "whole"), "--out", str(tmp_path / "leaky")) == 1
+    assert castnet_here("audit", tmp_path / "whole", "--out", tmp_path / "leaky") == 1
     assert f"{len(origins) + 1} test images have their group in train" in capsys.readouterr().out
-    assert run_castnet("audit", str(castings), "--out", str(tmp_path / "clean")) == 0
+    assert castnet_here("audit", castings, "--out", tmp_path / "clean") == 0
     assert "Train and test are disjoint" in capsys.readouterr().out
-    assert run_castnet("audit", str(tmp_path / "absent")) == 2
+    assert castnet_here("audit", tmp_path / "absent") == 2
     assert "absent: no such folder" in capsys.readouterr().err
-
-
-def run_castnet(*arguments: str) -> int:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["castnet", *arguments])
-        with pytest.raises(SystemExit) as exit_info:
-            main()
-    return exit_info.value.code
 
 
 def test_chains_are_cut() -> None:

@@ -18,7 +18,7 @@ from castnet.line.inspector import Inspector
 from castnet.model.classifier import load_classifier
 from castnet.model.heatmap import cell_grid
 from castnet.model.network import CastingCNN
-from tests.conftest import castnet
+from tests.conftest import castnet_here
 
 SHAPES = [(300, 300), (517, 411), (960, 1280), (31, 45), (64, 128), (1, 1)]
 
@@ -67,20 +67,31 @@ def test_the_file_says_where_it_comes_from_and_how_good_it_is(trained: Path, cas
     assert card["validation"] == metrics["validation"]
 
 
-def test_threshold_and_temperature_go_into_the_file(trained: Path, tmp_path: Path, test_images: list[Path]) -> None:
+def test_temperature_and_cuts_go_into_the_file_and_between_the_cuts_a_casting_is_doubtful(
+    trained: Path, tmp_path: Path, test_images: list[Path]
+) -> None:
     checkpoint = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
-    checkpoint["hyper_parameters"] |= {"threshold": 0.25, "temperature": 3.0}
+    checkpoint["hyper_parameters"]["temperature"] = 3.0
     torch.save(checkpoint, tmp_path / "calibrated.ckpt")
-    export(tmp_path / "calibrated.ckpt", tmp_path / "calibrated.onnx")
     classifier = load_classifier(tmp_path / "calibrated.ckpt").eval()
-    inspector = Inspector(tmp_path / "calibrated.onnx")
     pixels = torch.from_numpy(np.stack([area_average(decode(file), 64) for file in test_images]))
     with torch.no_grad():
-        p_defect = classifier.defect_probability(classifier(network_input(pixels, 32)))
-    for file, expected in zip(test_images, p_defect.tolist(), strict=True):
+        p_defect = classifier.defect_probability(classifier(network_input(pixels, 32))).tolist()
+    ranked = sorted(p_defect)
+    low, high = (ranked[3] + ranked[4]) / 2, (ranked[7] + ranked[8]) / 2
+    checkpoint["hyper_parameters"] |= {"threshold": low, "defective_from": high}
+    torch.save(checkpoint, tmp_path / "calibrated.ckpt")
+    export(tmp_path / "calibrated.ckpt", tmp_path / "calibrated.onnx")
+    inspector = Inspector(tmp_path / "calibrated.onnx")
+    given = set()
+    for file, expected in zip(test_images, p_defect, strict=True):
         verdict = inspector.inspect(file)
         assert verdict.p_defect == pytest.approx(expected, abs=1e-5)
-        assert verdict.is_defect == (expected >= 0.25)
+        assert verdict.is_defect == (expected >= low)
+        word = "good" if expected < low else "defective" if expected >= high else "unsure"
+        assert (verdict.verdict, verdict.reason) == (word, "doubtful" if word == "unsure" else None)
+        given.add(word)
+    assert given == {"good", "defective", "unsure"}
     assert "test" not in inspector.card, "the run's test metrics are those of other settings"
 
 
@@ -139,15 +150,14 @@ def test_a_file_that_judges_otherwise_is_not_written(
 
 
 def test_the_command_exports_a_checkpoint_that_lies_alone_and_whose_images_are_gone(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     checkpoint = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
     checkpoint["datamodule_hyper_parameters"]["root"] = str(tmp_path / "gone")
     torch.save(checkpoint, tmp_path / "elsewhere.ckpt")
-    ran = castnet("export", "elsewhere.ckpt", "-o", "model.onnx")
-    assert ran.returncode == 0, ran.stderr
-    assert "drawn castings as PyTorch does" in ran.stdout
+    assert castnet_here("export", "elsewhere.ckpt", "-o", "model.onnx") == 0
+    assert "drawn castings as PyTorch does" in capsys.readouterr().out
     assert Inspector(tmp_path / "model.onnx").threshold == checkpoint["hyper_parameters"]["threshold"]
 
 
@@ -160,9 +170,9 @@ def test_the_command_exports_a_checkpoint_that_lies_alone_and_whose_images_are_g
     ],
 )
 def test_a_wrong_path_is_one_line(
-    trained: Path, tmp_path: Path, source: str, out: str, message: str, monkeypatch: pytest.MonkeyPatch
+    trained: Path, tmp_path: Path, source: str, out: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ran = castnet("export", trained if source == "run" else tmp_path / source, "-o", tmp_path / out)
-    assert ran.returncode == 2
-    assert message in ran.stderr
-    assert ran.stderr.count("\n") == 1
+    assert castnet_here("export", trained if source == "run" else tmp_path / source, "-o", tmp_path / out) == 2
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert printed.count("\n") == 1

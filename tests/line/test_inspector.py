@@ -7,11 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from castnet.errors import UserError
-from castnet.export.export import export
 from castnet.imaging.decode import decode
 from castnet.imaging.overlay import overlay
 from castnet.line.inspector import Inspector
@@ -129,19 +127,3 @@ def test_what_is_no_casting_is_unfamiliar_however_sure_the_network_is(inspector:
         assert (verdict.verdict, verdict.reason, verdict.class_name) == ("unsure", "unfamiliar", "unsure")
         assert verdict.is_defect, "who knows two verdicts must not take it for good"
         assert verdict.unfamiliarity >= 1
-
-
-def test_between_the_cuts_a_casting_is_doubtful(
-    trained: Path, test_images: list[Path], inspector: Inspector, tmp_path: Path
-) -> None:
-    p_defect = sorted(inspector.inspect(file).p_defect for file in test_images)
-    checkpoint = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
-    low, high = (p_defect[3] + p_defect[4]) / 2, (p_defect[7] + p_defect[8]) / 2
-    checkpoint["hyper_parameters"] |= {"threshold": low, "defective_from": high}
-    torch.save(checkpoint, tmp_path / "three.ckpt")
-    export(tmp_path / "three.ckpt", tmp_path / "three.onnx")
-    three = [Inspector(tmp_path / "three.onnx").inspect(file) for file in test_images]
-    for verdict in three:
-        expected = "good" if verdict.p_defect < low else "defective" if verdict.p_defect >= high else "unsure"
-        assert (verdict.verdict, verdict.reason) == (expected, "doubtful" if expected == "unsure" else None)
-    assert {verdict.verdict for verdict in three} == {"good", "defective", "unsure"}

@@ -14,7 +14,7 @@ from wsgiref.util import setup_testing_defaults
 import optuna
 import pytest
 
-from tests.conftest import ROOT, Command, PostgreSQL, Ran, call
+from tests.conftest import ROOT, Command, Ran, call
 from tests.study import quick
 
 STUDY = ["-m", "hydra/sweeper=optuna", "hydra.sweeper.study_name=s"]
@@ -143,24 +143,25 @@ def test_a_study_that_is_told_to_stop_leaves_no_trial_under_way(search: Command,
     assert states(study()) == ["FAIL"]
 
 
-def joined(storage: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kept_in", ["a file", "PostgreSQL"])
+def test_two_machines_share_a_study(
+    search: Command, tmp_path: Path, kept_in: str, request: pytest.FixtureRequest
+) -> None:
+    storage = f"sqlite:///{tmp_path}/shared.db"
+    if kept_in == "PostgreSQL":
+        storage = request.getfixturevalue("postgresql").new_database()
     arguments = [LR, "hydra.sweeper.n_trials=5", f"hydra.sweeper.storage='{storage}'"]
-    machines = [start(str(tmp_path / name), *arguments, QUICK_SECONDS=0.2) for name in ("a", "b")]
-    printed = [machine.communicate(timeout=300)[0] for machine in machines]
-    assert [machine.returncode for machine in machines] == [0, 0], printed
+    begun = tmp_path / "begun"
+    other = start(str(tmp_path / "other"), *arguments, QUICK_BEGUN=begun, QUICK_SECONDS=1)
+    until(begun.exists)
+    ran = search(*arguments, folder="this")
+    said = other.communicate(timeout=300)[0]
+    assert (ran.code, other.returncode) == (0, 0), ran.err + said
     assert sorted(states(study(storage)))[:5] == ["COMPLETE"] * 5
     assert states(study(storage)).count("COMPLETE") == 5
-    for name, said in zip(("a", "b"), printed, strict=True):
-        assert "5 complete" in said
+    for name, told in (("this", ran.out), ("other", said)):
+        assert "5 complete" in told
         assert (tmp_path / name / "study.html").exists()
-
-
-def test_two_machines_share_a_study_in_a_file(search: Command, tmp_path: Path) -> None:
-    joined(f"sqlite:///{tmp_path}/shared.db", tmp_path)
-
-
-def test_two_machines_share_a_study_in_postgresql(search: Command, tmp_path: Path, postgresql: PostgreSQL) -> None:
-    joined(postgresql.new_database(), tmp_path)
 
 
 def test_a_few_failures_do_not_end_a_study_but_many_do(search: Command) -> None:
