@@ -36,10 +36,10 @@ def train(cfg: DictConfig) -> dict[str, float]:
     require("ckpt_path", cfg.ckpt_path, Text | None)
     rule = entry.build("threshold", cfg.threshold, ThresholdRule) if cfg.get("threshold") else None
     datamodule = entry.build("data", cfg.data, CastingDataModule)
-    # The model is built when its classes are known, and the image size, which may have to be found in the folder.
-    model = DictConfig({**cfg.model, "image_size": cfg.data.image_size or SMALLEST_IMAGE})
-    entry.check("model", model, CastingClassifier)
-    entry.read_start(cfg.model.start, model.image_size)  # refuses what are no weights before time is spent
+    # The model is built when its classes are known, and what else may have to be found in the folder.
+    image_size = cfg.data.image_size or SMALLEST_IMAGE
+    entry.check("model", entry.settled(cfg.model, image_size), CastingClassifier)
+    entry.read_start(cfg.model.start, image_size)  # refuses what are no weights before time is spent
     seed_everything(cfg.seed, workers=True)
     del os.environ["PL_GLOBAL_SEED"]  # from which Lightning would seed anew where it starts processes
     trainer = entry.build_trainer(cfg.trainer, logger=entry.build_loggers(cfg), callbacks=entry.build_callbacks(cfg))
@@ -50,9 +50,8 @@ def train(cfg: DictConfig) -> dict[str, float]:
     datamodule.setup()
     print(datamodule.describe(), flush=True)
 
-    cfg.data.image_size = datamodule.hparams["image_size"]
-    weights = entry.read_start(cfg.model.start, cfg.data.image_size)
-    classifier = entry.build("model", cfg.model, CastingClassifier, class_names=datamodule.folder.classes)
+    weights = entry.read_start(cfg.model.start, datamodule.hparams["image_size"])
+    classifier = entry.build_classifier(cfg.model, datamodule)
     if weights:
         print(start_from(classifier, weights, datamodule), flush=True)
     connect(trainer)

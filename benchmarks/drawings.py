@@ -26,7 +26,6 @@ from matplotlib.figure import Figure
 from castnet import entry
 from castnet.data.datamodule import CastingDataModule
 from castnet.drawn.weights import SHIPPED, card
-from castnet.model.classifier import CastingClassifier
 from castnet.model.start import read_weights, take_over
 from castnet.report.new_parts import Pooled
 from train import train
@@ -78,7 +77,7 @@ def judged(weights: Path, image_size: int, overrides: list[str]) -> Pooled:
     with redirect_stdout(StringIO()):
         data.prepare_data()
         data.setup()
-    classifier = entry.build("model", cfg.model, CastingClassifier, class_names=data.folder.classes).eval()
+    classifier = entry.build_classifier(cfg.model, data).eval()
     take_over(classifier, read_weights(weights), dense=True)
     rows = np.arange(len(data.folder.files))
     with torch.inference_mode():

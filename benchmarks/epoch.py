@@ -22,7 +22,6 @@ from torch import Tensor
 
 from castnet import entry
 from castnet.data.datamodule import CastingDataModule
-from castnet.model.classifier import CastingClassifier
 from castnet.model.network import CastingCNN
 
 CONF = str(Path(__file__).parents[1] / "conf")
@@ -85,7 +84,7 @@ def main() -> None:
         timer = Interleave(BareLoop(ready["train"], ready["val"], cfg.data.batch_size))
         callbacks = [instantiate(callback) for callback in cfg.callbacks.values()]
         trainer = entry.build_trainer(cfg.trainer, logger=entry.build_loggers(cfg), callbacks=[*callbacks, timer])
-        model = entry.build("model", cfg.model, CastingClassifier, class_names=datamodule.folder.classes)
+        model = entry.build_classifier(cfg.model, datamodule)
         trainer.fit(model, datamodule)
     bare, full = timer.bare_seconds[1:], timer.lightning_seconds[1:]  # the first epoch of each warms up
     print(f"{torch.get_num_threads()} threads, {len(ready['train'][0]):,} train + {len(ready['val'][0]):,} val images")

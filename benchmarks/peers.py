@@ -41,7 +41,7 @@ from castnet import entry
 from castnet.data.datamodule import CastingDataModule
 from castnet.data.split import Indices
 from castnet.drawn.weights import shipped
-from castnet.model.classifier import CastingClassifier, load_classifier
+from castnet.model.classifier import load_classifier
 from castnet.model.start import read_weights, take_over
 from castnet.report.new_parts import Pooled, pool
 
@@ -250,7 +250,7 @@ def row(name: str, pooled: Pooled, milliseconds: float, megabytes: float, minute
 def drawings_row(overrides: list[str], test: Indices, judge: Callable[[Floats], Pooled]) -> str:
     """A line for castnet with the weights that ship, which learnt no photograph, over eight turns and flips."""
     cfg, data = datamodule([*overrides, "model.views=8"], 0)
-    classifier = entry.build("model", cfg.model, CastingClassifier, class_names=data.folder.classes).eval()
+    classifier = entry.build_classifier(cfg.model, data).eval()
     take_over(classifier, read_weights(shipped(cfg.data.image_size)), dense=True)
     sign = 1 if classifier.test_metrics.defect == 1 else -1
     with torch.inference_mode():

@@ -73,7 +73,6 @@ def prepare(name: str, root: Path, image_size: int) -> Callable[[], Any]:
     from castnet.data.datamodule import CastingDataModule
     from castnet.data.folder import read_folder
     from castnet.data.subsets import subsets
-    from castnet.model.classifier import CastingClassifier
     from castnet.report.callbacks import TestReport
 
     images, out = root / "images", Path(tempfile.mkdtemp(dir=root))
@@ -95,7 +94,7 @@ def prepare(name: str, root: Path, image_size: int) -> Callable[[], Any]:
     if name in ("blocks", "again"):
         return datamodule.setup
     datamodule.setup()
-    classifier = entry.build("model", cfg.model, CastingClassifier, class_names=datamodule.folder.classes)
+    classifier = entry.build_classifier(cfg.model, datamodule)
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = Trainer(
         max_epochs=1,

@@ -25,10 +25,13 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from castnet.data.datamodule import CastingDataModule
 from castnet.drawn.weights import shipped
 from castnet.errors import UserError, fail, willing
 from castnet.files import hold
+from castnet.model.classifier import CastingClassifier
 from castnet.model.start import Weights, read_weights
+from castnet.model.views import VIEWS
 from castnet.processes import follow, is_first, is_lost, let_first_speak
 from castnet.settings import Count, require
 from castnet.settings import check as check_arguments
@@ -175,6 +178,26 @@ def build(key: str, config: DictConfig, expected: type[Result], **given: Any) ->
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from error
         raise UserError(f"{key}: {error.__cause__ or error}") from error
+
+
+def build_classifier(config: DictConfig, datamodule: CastingDataModule) -> CastingClassifier:
+    """Build the model for the data it is to learn, which decide what its settings leave open.
+
+    Args:
+        config: the model's settings. Where `views` is None they are 8 if training images lie in all eight ways, else 1.
+        datamodule: after its `setup`.
+
+    Raises:
+        UserError: as `build`.
+    """
+    lie_freely = datamodule.augmentation is not None and datamodule.augmentation.turns_freely
+    settings = settled(config, datamodule.hparams["image_size"], VIEWS if lie_freely else 1)
+    return build("model", settings, CastingClassifier, class_names=datamodule.folder.classes)
+
+
+def settled(config: DictConfig, image_size: int, views: int = 1) -> DictConfig:
+    """A model's settings with this size of its input, and so many views where they do not say how many."""
+    return DictConfig({**config, "image_size": image_size, "views": views if config.views is None else config.views})
 
 
 def build_callbacks(config: DictConfig) -> list[LightningCallback]:

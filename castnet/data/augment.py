@@ -95,6 +95,11 @@ class Augmentation:
         row_y = torch.stack([sin * zoom_x, cos * zoom_y, shift_y], dim=1)
         return torch.stack([row_x, row_y], dim=1)
 
+    @property
+    def turns_freely(self) -> bool:
+        """Whether an image may come to lie in each of the eight ways of `castnet.model.views`."""
+        return self.flip and (self.rotation == 180 or self.turns % 4 == 0)
+
 
 def make_augmentation(settings: dict[str, Any]) -> Augmentation:
     """The augmentation of these settings, which may come from a checkpoint and so name no code to run."""

@@ -58,11 +58,15 @@ def test_small_defects_ask_for_more_pixels(tmp_path: Path, radius: int, size: in
     assert fit_to_folder(paths, defective, np.arange(120)).image_size == size
 
 
-def test_a_run_fits_itself_to_the_folder_and_says_so(run_train: Command) -> None:
-    ran = run_train("experiment=folder", "data.image_size=null", "data.epoch_images=100", "trainer.max_epochs=1")
+def test_a_run_fits_itself_to_the_folder_and_says_so(run_train: Command, trained: Path) -> None:
+    short = ["data.epoch_images=100", "trainer.max_epochs=1"]
+    ran = run_train("experiment=folder", "data.image_size=null", "data.augmentation.flip=false", *short)
     assert ran.code == 0, ran.err
     assert "Fitted to the folder's training images: " in ran.out
     kept = CastingDataModule.load_from_checkpoint(ran.folder / "checkpoints" / "best.ckpt", weights_only=True).hparams
     assert kept["image_size"] in (64, 128)
     assert None not in kept["augmentation"].values()
-    assert load_classifier(ran.folder / "checkpoints" / "best.ckpt").hparams["image_size"] == kept["image_size"]
+    learnt = load_classifier(ran.folder / "checkpoints" / "best.ckpt").hparams
+    assert learnt["image_size"] == kept["image_size"]
+    assert learnt["views"] == 1  # mirrored images, which training never saw, would be judged by accident
+    assert load_classifier(trained / "checkpoints" / "best.ckpt").hparams["views"] == 8
