@@ -8,8 +8,7 @@ import re
 import shutil
 import sqlite3
 import subprocess
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from io import BytesIO, StringIO
 from pathlib import Path
 
@@ -207,26 +206,10 @@ def output(ground: Ground, tally: Tally) -> None:
         tally.refused(f"a reader that goes, {what}", Ran(process.wait(60), "", process.stderr.read()))
 
 
-@contextmanager
-def small_disk(ground: Ground, name: str, size: str) -> Iterator[Path]:
-    """A file system of a few bytes.
-
-    Raises:
-        Skip: this machine does not permit one.
-    """
-    disk = ground.room(name)
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", disk], capture_output=True).returncode:
-        raise Skip("mounting a small file system is not permitted here")
-    try:
-        yield disk
-    finally:
-        subprocess.run(["umount", disk], check=True)
-
-
 @row("a full disk under what the line writes")
 def full_disk(ground: Ground, tally: Tally) -> None:
     model = ground.model
-    with small_disk(ground, "full-disk", "256k") as disk:
+    with ground.small_disk("full-disk", "256k") as disk:
         table = castnet("predict", model, *[ground.castings] * 40, "--csv")
         tally.refused("predict --csv", run("sh", "-c", f'"$@" > {disk}/out.csv', "sh", *table), says="No space left")
         (disk / "out.csv").unlink()
@@ -253,7 +236,7 @@ def full_disk(ground: Ground, tally: Tally) -> None:
 def full_record(ground: Ground, tally: Tally) -> None:
     castings = sorted(ground.castings.rglob("*.jpeg"))
     for keep in ("none", "all"):
-        with small_disk(ground, f"full-record-{keep}", "256k") as disk:
+        with ground.small_disk(f"full-record-{keep}", "256k") as disk:
             # Each ten times: their verdicts fill the disk, too.
             record = ("--record", f"sqlite:///{disk}/record.db", "--keep", keep, "--json")
             ran = run(*castnet("predict", ground.model, *[ground.castings] * 10, *record), cwd=disk)

@@ -8,11 +8,12 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from fault_table import TIMEOUT, VERDICTS, Ground, Ran, Tally, castnet, row, run, script, start, wait
+from fault_table import TIMEOUT, VERDICTS, Ground, Ran, Tally, castnet, heed, row, run, start, wait
 
 
 @row("`kill -9` over --watch")
@@ -94,12 +95,11 @@ def _until_watched(room: Path) -> None:
 def interrupted(ground: Ground, tally: Tally) -> None:
     chance, folder, model = random.Random(2), ground.folder, ground.model
     weights = ground.trained / "checkpoints" / "best.ckpt"
-    data = ("data=folder", f"data.root={ground.castings}", "data.defect_class=def_front")
-    commands = {
+    commands: dict[str, Callable[[Path], tuple[object, ...]]] = {
         "predict": lambda out: castnet("predict", model, *[ground.castings] * 200),
         "audit": lambda out: castnet("audit", ground.castings, "-o", out),
         "export": lambda out: castnet("export", ground.trained, "-o", f"{out}.onnx"),
-        "evaluate.py": lambda out: script("evaluate.py", f"ckpt_path={weights}", *data, f"hydra.run.dir={out}"),
+        "evaluate.py": lambda out: ground.evaluation(weights, ground.castings, out, folder / "cache"),
         "serve": lambda out: castnet("serve", model, "--port", 0),
         "app": lambda out: castnet("app", model, "--port", _free_port()),
     }
@@ -108,7 +108,7 @@ def interrupted(ground: Ground, tally: Tally) -> None:
         name, command = list(commands.items())[index % len(commands)]
         number = (signal.SIGINT, signal.SIGTERM)[index // len(commands) % 2]
         out = folder / f"interrupted-{index}"
-        process = start(*command(out), preexec_fn=_heed, stdout=subprocess.DEVNULL)
+        process = start(*command(out), preexec_fn=heed, stdout=subprocess.DEVNULL)
         # Until then evaluate.py imports, and is ended by the signal itself.
         wait(out.exists if name == "evaluate.py" else partial(_is_at_work, process))
         time.sleep(chance.uniform(0, 6 if name in ("serve", "app", "export") else 1.5))
@@ -130,8 +130,3 @@ def _free_port() -> int:
 def _is_at_work(process: "subprocess.Popen[str]") -> bool:
     """Whether a `castnet` command has begun its work, for which alone it imports numpy, or has ended."""
     return process.poll() is not None or "numpy" in Path(f"/proc/{process.pid}/maps").read_text()
-
-
-def _heed() -> None:
-    """Have a process obey Ctrl-C even where this script runs in the background, which ignores it."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -7,7 +7,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 SMALL = ("data.image_size=32", "trainer.max_epochs=2", "trainer.accelerator=cpu", "+trainer.enable_progress_bar=false")
 TIMEOUT = 600.0  # seconds after which a command counts as hanging
+LONG = 900.0  # seconds after which a training run counts as hanging
 VERDICTS = (0, 1, 3)  # exit codes that say what was judged: good, defective, unsure
 
 
@@ -43,6 +45,11 @@ def start(*command: object, **options: object) -> "subprocess.Popen[str]":
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "errors": "replace"}
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(list(map(str, command)), **{"env": environment, **pipes, **options})  # type: ignore[call-overload]
+
+
+def heed() -> None:
+    """Have a process obey Ctrl-C even where this script runs in the background, which ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Forks:
@@ -196,6 +203,28 @@ class Ground:
         """The file that `castnet export` makes of it."""
         _done(run(*castnet("export", self.trained, "-o", self.folder / "model.onnx"), timeout=600))
         return self.folder / "model.onnx"
+
+    def evaluation(self, ckpt_path: Path, root: Path, folder: Path, cache: Path) -> tuple[object, ...]:
+        """The command that evaluates a checkpoint on the castings in `root`."""
+        data = ("data=folder", f"data.root={root}", "data.defect_class=def_front", f"paths.cache_dir={cache}")
+        options = ("trainer.accelerator=cpu", "+trainer.enable_progress_bar=false", f"hydra.run.dir={folder}")
+        return script("evaluate.py", f"ckpt_path={ckpt_path}", *data, *options)
+
+    @contextmanager
+    def small_disk(self, name: str, size: str) -> Iterator[Path]:
+        """A new folder that is a file system of that size.
+
+        Raises:
+            Skip: this machine does not permit one.
+        """
+        disk = self.room(name)
+        mount = ("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", disk)
+        if subprocess.run(mount, capture_output=True).returncode:
+            raise Skip("mounting a small file system is not permitted here")
+        try:
+            yield disk
+        finally:
+            subprocess.run(["umount", "-l", disk], check=True)
 
 
 def _done(ran: Ran) -> None:

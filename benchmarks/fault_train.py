@@ -1,25 +1,19 @@
 """Rows of the fault table on the way from a folder to a checkpoint; `benchmarks/faults.py` runs them."""
 
-import json
 import os
 import pickle
 import random
-import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from fault_table import Ground, Ran, Skip, Tally, castnet, row, run, script, start, wait
+from fault_table import LONG, Ground, Ran, Tally, castnet, heed, row, start, wait
 
-LONG = 900.0  # seconds after which a training run counts as hanging
-# The classes of wrong settings; every one must be refused before training begins.
 OVERRIDES = """
 seed=-1 seed=100000000000 seed=nan seed=null seed=[1] model.one_cycle_warmup=2 model.one_cycle_warmup=-0.1
 model.lr=1e400 model.lr=-1 model.lr=fast model.lr=null model.mean=nan model.mean=5 model.std=0 model.dropout=1
@@ -97,7 +91,7 @@ def stopped_training(ground: Ground, tally: Tally) -> None:
     room, chance = ground.room("stopped-training"), random.Random(1)
     for index in range(ground.count(10)):
         number, folder = (signal.SIGTERM, signal.SIGINT)[index % 2], room / f"run{index}"
-        process = start(*ground.training, "trainer.max_epochs=100000", f"hydra.run.dir={folder}", preexec_fn=_heed)
+        process = start(*ground.training, "trainer.max_epochs=100000", f"hydra.run.dir={folder}", preexec_fn=heed)
         wait(partial(Path.exists, folder / "checkpoints" / "last.ckpt"), LONG)
         time.sleep(chance.uniform(0, 2))
         process.send_signal(number)
@@ -107,11 +101,6 @@ def stopped_training(ground: Ground, tally: Tally) -> None:
         best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
         if _metrics(folder) is not None or best["finished"]:
             tally.add(f"{number.name} {index}: looks finished", let_through=1)
-
-
-def _heed() -> None:
-    """Have a process obey Ctrl-C even where this script runs in the background, which ignores it."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _any_ended(processes: "list[subprocess.Popen[str]]") -> bool:
@@ -134,133 +123,6 @@ def twins(ground: Ground, tally: Tally) -> None:
         other.communicate()
         what = f"pair {index}{', both refused' * both}"
         tally.refused(what, Ran(refused.returncode, "", err), says="hydra.run.dir=")
-
-
-def _contents(root: Path) -> dict[str, bytes]:
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
-
-
-@row("`kill -9` during `castnet generate`, then resumed")
-def killed_generation(ground: Ground, tally: Tally) -> None:
-    room, chance = ground.room("killed-generation"), random.Random(2)
-    settings = ("--n", 96, "--seed", 5)
-    begin = time.monotonic()
-    whole = run(*castnet("generate", room / "whole", *settings), timeout=LONG)
-    seconds, expected = time.monotonic() - begin, _contents(room / "whole")
-    if whole.code != 0:
-        raise RuntimeError(whole.err)
-    for index in range(ground.count(10)):
-        root = room / f"castings{index}"
-        process = start(*castnet("generate", root, *settings), start_new_session=True)
-        time.sleep(chance.uniform(0.1, 1) * seconds)
-        process.kill()
-        process.communicate()
-        orphans = ""
-        try:
-            wait(partial(_group_ended, process.pid), 30)
-        except TimeoutError:
-            orphans = "workers outlive it"
-            os.killpg(process.pid, signal.SIGKILL)
-        through = int(root.exists() and _contents(root) != expected)
-        ran = run(*castnet("generate", root, *settings, "--resume"), timeout=LONG) if not root.exists() else None
-        wrong = orphans or (f"exit code {ran.code}, {ran.err[-300:]!r}" if ran and ran.code != 0 else "")
-        lost = int(not root.exists() or _contents(root) != expected)
-        tally.add(
-            f"castings{index}",
-            lost=lost,
-            let_through=through,
-            traceback="Traceback" in (ran.err if ran else ""),
-            wrong=wrong,
-        )
-        shutil.rmtree(root, ignore_errors=True)
-
-
-def _has_images(folder: Path) -> bool:
-    return any(folder.rglob("*.jpeg"))
-
-
-def _group_ended(group: int) -> bool:
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, its_group = stat.read_text().rpartition(")")[2].split()[:3]
-        except OSError:
-            continue
-        if int(its_group) == group and state != "Z":
-            return False
-    return True
-
-
-@row("a second `castnet generate` on one root")
-def second_generation(ground: Ground, tally: Tally) -> None:
-    room = ground.room("second-generation")
-    for index in range(ground.count(5)):
-        root = room / f"castings{index}"
-        command = castnet("generate", root, "--n", 64, "--seed", 1)
-        first = start(*command)
-        wait(partial(_has_images, root.with_name(f"{root.name}.partial")), LONG)
-        tally.refused(
-            f"root {index}", run(*command, *(["--resume"] if index % 2 else [])), says="another run is at work"
-        )
-        first.communicate(timeout=LONG)
-        rows = (root / "manifest.csv").read_text().splitlines()
-        images = len(list(root.rglob("*.jpeg")))
-        if first.returncode != 0 or len(set(rows)) != 65 or len(rows) != 65 or images != 64:
-            tally.add(f"root {index}: what the first run drew", lost=1)
-
-
-def _evaluation(ground: Ground, ckpt_path: Path, root: Path, folder: Path, cache: Path) -> tuple[object, ...]:
-    data = ("data=folder", f"data.root={root}", "data.defect_class=def_front", f"paths.cache_dir={cache}")
-    options = ("trainer.accelerator=cpu", "+trainer.enable_progress_bar=false", f"hydra.run.dir={folder}")
-    return script("evaluate.py", f"ckpt_path={ckpt_path}", *data, *options)
-
-
-def _zero(block: Path) -> None:
-    content = bytearray(block.read_bytes())
-    content[128:-4] = bytes(len(content) - 132)
-    block.write_bytes(content)
-
-
-def _reverse(block: Path) -> None:
-    pixels = np.load(block)
-    np.save(block, pixels[::-1])
-
-
-def _resize(block: Path) -> None:
-    np.save(block, np.load(block)[:, ::2, ::2])
-
-
-def _flip_one_bit(block: Path) -> None:
-    content = bytearray(block.read_bytes())
-    content[len(content) // 2] ^= 1
-    block.write_bytes(content)
-
-
-DAMAGE: dict[str, Callable[[Path], object]] = {
-    "zeroed body": _zero,
-    "reversed rows": _reverse,
-    "another size": _resize,
-    "one flipped bit": _flip_one_bit,
-    "cut in half": lambda block: os.truncate(block, block.stat().st_size // 2),
-    "one byte short": lambda block: os.truncate(block, block.stat().st_size - 1),
-    "empty": lambda block: os.truncate(block, 0),
-    "text": lambda block: block.write_text("no pixels"),
-}
-
-
-@row("a damaged pixel cache")
-def damaged_cache(ground: Ground, tally: Tally) -> None:
-    room, best = ground.room("damaged-cache"), ground.trained / "checkpoints" / "best.ckpt"
-    cache = room / "cache"
-    run(*_evaluation(ground, best, ground.castings, room / "whole", cache), timeout=LONG)
-    expected = (room / "whole" / "predictions.csv").read_text()
-    for name, damage in list(DAMAGE.items())[: ground.count(len(DAMAGE))]:
-        damage(next(cache.glob("*.npy")))
-        folder = room / name.replace(" ", "-")
-        ran = ground.forks.run(*_evaluation(ground, best, ground.castings, folder, cache), timeout=LONG)
-        predictions = folder / "predictions.csv"
-        through = int(predictions.exists() and predictions.read_text() != expected)
-        wrong = "" if ran.code == 0 and "is damaged" in ran.err else f"exit code {ran.code}, {ran.err[-300:]!r}"
-        tally.add(name, let_through=through, traceback="Traceback" in ran.err, wrong=wrong)
 
 
 class _Runs:
@@ -311,7 +173,7 @@ def hostile_checkpoints(ground: Ground, tally: Tally) -> None:
         torch.save(saved, room / f"{name.replace('=', ' is ')}.ckpt")
     checkpoints = sorted(room.glob("*.ckpt"))
     for index, file in enumerate(checkpoints[: ground.count(len(checkpoints))]):
-        evaluation = _evaluation(ground, file, ground.castings, room / f"e{index}", room / "cache")
+        evaluation = ground.evaluation(file, ground.castings, room / f"e{index}", room / "cache")
         quoted = [f"ckpt_path='{file}'" if str(part).startswith("ckpt_path=") else part for part in evaluation]
         harmless = file.stem in ("instantiator", "data instantiator", "hparams_type")  # what they name is not asked
         for command in (
@@ -326,69 +188,3 @@ def hostile_checkpoints(ground: Ground, tally: Tally) -> None:
             if canary.exists():
                 canary.unlink() if canary.is_file() else canary.rmdir()
                 tally.add(f"{file.stem}: ran code", let_through=1)
-
-
-@contextmanager
-def _small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """A file system of that size."""
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True)
-    if mounted.returncode != 0:
-        raise Skip("no file system may be mounted here")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True)
-
-
-@row("a full disk under training, drawing and evaluation")
-def full_disk(ground: Ground, tally: Tally) -> None:
-    room, best = ground.room("full-disk"), ground.trained / "checkpoints" / "best.ckpt"
-    with _small_disk(room / "small", "300k") as small:
-        places = {
-            "pixel cache": (*ground.training, f"hydra.run.dir={room}/run", f"paths.cache_dir={small}/cache"),
-            "run folder": (*ground.training, f"hydra.run.dir={small}/run"),
-            "generated castings": castnet("generate", small / "castings", "--n", 200),
-            "evaluation": _evaluation(ground, best, ground.castings, small / "evaluation", room / "cache"),
-        }
-        for name, command in list(places.items())[: ground.count(len(places))]:
-            tally.refused(name, ground.forks.run(*command, timeout=LONG), says="error: ")
-            if any(small.rglob("*.partial-*")) or any(small.rglob("metrics.json")):
-                tally.add(f"{name}: leaves what looks whole", let_through=1)
-            for path in small.iterdir():
-                shutil.rmtree(path)
-
-
-@row("pipes, loops and links to nothing in the data folder")
-def odd_files(ground: Ground, tally: Tally) -> None:
-    room = ground.room("odd-files")
-    makers: dict[str, Callable[[Path], None]] = {
-        "pipe": lambda folder: os.mkfifo(folder / "pipe.jpeg"),
-        "link to nothing": lambda folder: (folder / "link.jpeg").symlink_to("nothing.jpeg"),
-        "folder named like an image": lambda folder: (folder / "folder.jpeg").mkdir(),
-        "text named like an image": lambda folder: _write(folder / "text.jpeg", "no image"),
-        "loop": lambda folder: (folder / "loop").symlink_to(folder),
-    }
-    for name, make in list(makers.items())[: ground.count(len(makers))]:
-        root = room / name.replace(" ", "-")
-        shutil.copytree(ground.castings, root)
-        make(root / "train" / "ok_front")
-        command = (*ground.training, f"data.root={root}", f"hydra.run.dir={root}-run")
-        ran = ground.forks.run(*command, timeout=LONG)
-        if name in ("loop", "folder named like an image"):  # nothing is missing or twice
-            same = ran.code == 0 and _counts(Path(f"{root}-run")) == _counts(ground.trained)
-            tally.add(
-                name,
-                traceback="Traceback" in ran.err,
-                wrong="" if same else f"exit code {ran.code}, {ran.err[-300:]!r}",
-            )
-        else:
-            tally.refused(name, ran, says=str(root))
-
-
-def _write(file: Path, text: str) -> None:
-    file.write_text(text)
-
-
-def _counts(run_folder: Path) -> Any:
-    return json.loads((run_folder / "metrics.json").read_text())["data"]["counts"]

@@ -13,7 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
-import fault_line  # noqa: F401 (fills ROWS)
+import fault_folder  # noqa: F401 (fills ROWS)
+import fault_line  # noqa: F401
 import fault_model  # noqa: F401
 import fault_stop  # noqa: F401
 import fault_train  # noqa: F401

@@ -1,6 +1,7 @@
 """What `castnet app` does: start the page."""
 
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -74,4 +75,6 @@ def launch(
         os.environ[RECORD] = record
     arguments = [str(model), keep, str(keep_bytes)]
     flags = [f"--{name}={value}" for name, value in options.items()]
-    os.execv(sys.executable, [sys.executable, "-m", "streamlit", "run", str(PAGE), *flags, "--", *arguments])
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    server = [sys.executable, "-m", "castnet.line.page.server"]
+    os.execv(sys.executable, [*server, "run", str(PAGE), *flags, "--", *arguments])
