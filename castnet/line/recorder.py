@@ -23,6 +23,7 @@ from castnet.line.spool import Spool
 
 KEEP = {"none": (), "unsure": ("unsure",), "rejected": ("unsure", "defective"), "all": ("unsure", "defective", "good")}
 FLUSH_SECONDS, RETRY_SECONDS = 0.5, 2.0
+COLUMNS = set(verdicts.c.keys())
 FORGOTTEN = 1000  # images that are forgotten at once
 
 
@@ -210,7 +211,7 @@ def _row(line: bytes) -> dict[str, Any] | None:
         kept = {"content": binascii.a2b_base64(content)} if content else {}
     except ValueError:
         return None
-    return {**row, **kept} if isinstance(row, dict) and row.keys() == set(verdicts.c.keys()) else None
+    return {**row, **kept} if isinstance(row, dict) and row.keys() == COLUMNS else None
 
 
 def _forget_oldest(connection: sa.Connection, limit: int) -> None:
