@@ -75,10 +75,10 @@ class Augmentation:
         if self.contrast:
             mean = images.mean(dim=(2, 3), keepdim=True)
             factors = 1 + self.contrast * _uniform(total, images.device)[share]
-            images = mean + (images - mean) * factors.view(-1, 1, 1, 1)
+            images.sub_(mean).mul_(factors.view(-1, 1, 1, 1)).add_(mean)
         if self.brightness:
-            images = images + 255 * self.brightness * _uniform(total, images.device)[share].view(-1, 1, 1, 1)
-        return images.clamp(0, 255)[:, 0]
+            images.add_(255 * self.brightness * _uniform(total, images.device)[share].view(-1, 1, 1, 1))
+        return images.clamp_(0, 255)[:, 0]
 
     def _draw_maps(self, n: int, device: torch.device) -> Tensor:
         """Draw n maps from output to input coordinates, each axis from -1 to 1: (n, 2, 3)."""
