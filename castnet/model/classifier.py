@@ -110,7 +110,7 @@ class CastingClassifier(LightningModule):
             `castnet.model.heatmap`.
         """
         views, n, k = self.hparams["views"], images.shape[0], explained.shape[0]
-        # All views as one batch: an exported graph that held the network eight times would take as much longer to load.
+        # All views as one batch: a graph that held the network eight times would take longer to export and to load.
         everything = self._standardised(torch.cat([turned(images, view) for view in range(views)]))
         chosen = torch.cat([explained + view * n for view in range(views)])
         logits, evidence = logits_and_evidence(self.network, everything, chosen)
