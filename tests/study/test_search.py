@@ -112,7 +112,7 @@ def test_a_study_goes_on_under_its_name_up_to_its_trials(search: Command) -> Non
 
 
 def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 120
+    end = time.monotonic() + 600
     while not condition():
         assert time.monotonic() < end, "not in time"
         time.sleep(0.05)
