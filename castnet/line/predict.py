@@ -12,9 +12,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import track
-
 from castnet.errors import UserError, extra, printable
 from castnet.imaging.listing import Listing, list_images
 from castnet.line.inspector import Inspector, Verdict
@@ -54,7 +51,7 @@ def predict(
     inspector = Inspector(model)
     found = [_find(pattern) for pattern in patterns]
     files = [file for listing in found for file in listing.images]
-    results = inspector.inspect_many(files)
+    results: Iterable[Result] = inspector.inspect_many(files)
     if on == "ray":
         with extra("ray"):
             from castnet.line.cluster import inspect_on_ray
@@ -65,16 +62,10 @@ def predict(
             show(path, error)
             codes.append(TROUBLE)
     # On a terminal the verdicts themselves show how far it is, and a bar would disturb them.
-    progress = track(
-        results,
-        f"Inspecting {len(files):,} images",
-        total=len(files),
-        console=Console(stderr=True),
-        transient=True,
-        disable=sys.stdout.isatty() or len(files) == 1,
-    )
+    if len(files) > 1 and not sys.stdout.isatty():
+        results = _with_progress(results, len(files))
     with record("predict", inspector, model) if record else nullcontext() as recorder:
-        for file, result in zip(files, progress, strict=True):
+        for file, result in zip(files, results, strict=True):
             show(file, result)
             codes.append(code(result))
             if recorder and isinstance(result, Verdict):
@@ -87,6 +78,14 @@ def predict(
             f"(threshold {inspector.threshold:.3g}, {time.perf_counter() - start:.1f} s)"
         )
     return worst(codes)
+
+
+def _with_progress(results: Iterable[Result], total: int) -> Iterable[Result]:
+    from rich.console import Console  # which takes as long to import as an image to judge
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return track(results, f"Inspecting {total:,} images", total=total, console=console, transient=True)
 
 
 def code(result: Result) -> int:
