@@ -16,6 +16,10 @@ from torchmetrics.classification import (
     MulticlassRecall,
 )
 
+# Batches whose scores are told at once: what is kept of each batch alone would lie between the pixels of all of them,
+# and hold many times its own size of memory until the epoch ends.
+KEPT_TOGETHER = 64
+
 
 class CastingMetrics(nn.Module):
     """Accuracy, per-class precision, recall and F1, the confusion matrix, AUROC, escape and overkill rate.
@@ -45,6 +49,7 @@ class CastingMetrics(nn.Module):
             }
         )
         self.scores = MetricCollection({"auroc": BinaryAUROC(**own), "pr_curve": BinaryPrecisionRecallCurve(**own)})
+        self._untold: list[tuple[Tensor, Tensor]] = []
 
     def decide(self, p_defect: Tensor) -> Tensor:
         """Class index of each casting, int64 (n,), from P(defect), float (n,)."""
@@ -53,11 +58,20 @@ class CastingMetrics(nn.Module):
     def update(self, p_defect: Tensor, labels: Tensor) -> None:
         """Count a batch: P(defect), float (n,), and class indices, int64 (n,)."""
         self.decisions.update(self.decide(p_defect), labels)
-        self.scores.update(p_defect, (labels == self.defect).long())
+        self._untold.append((p_defect, (labels == self.defect).long()))
+        if len(self._untold) == KEPT_TOGETHER:
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._untold:
+            p_defect, is_defect = (torch.cat(values) for values in zip(*self._untold, strict=True))
+            self.scores.update(p_defect, is_defect)
+            self._untold.clear()
 
     def reset(self) -> None:
         self.decisions.reset()
         self.scores.reset()
+        self._untold.clear()
 
     def confusion_matrix(self) -> Tensor:
         """Counts (2, 2): rows true, columns predicted, in the order of the classes."""
@@ -65,10 +79,12 @@ class CastingMetrics(nn.Module):
 
     def pr_curve(self) -> tuple[Tensor, Tensor, Tensor]:
         """Precision (k + 1,) and recall (k + 1,) of the defect class at each of k thresholds."""
+        self._tell()
         return self.scores["pr_curve"].compute()
 
     def compute(self) -> dict[str, float]:
         """All single numbers: `accuracy`, `auroc`, `escape_rate`, `overkill_rate`, `precision/CLASS`, …"""
+        self._tell()
         recall = self.decisions["recall"].compute()
         values = {
             "accuracy": self.decisions["accuracy"].compute(),

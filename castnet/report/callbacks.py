@@ -12,7 +12,6 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from matplotlib.figure import Figure
 from rich.console import Console
-from torch import Tensor
 
 from castnet.data.datamodule import CastingDataModule
 from castnet.model.classifier import CastingClassifier
@@ -126,7 +125,8 @@ class TestReport(Callback):
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)  # which fails now rather than after training
-        self.outputs: list[dict[str, Tensor]] = []
+        # Numbers, since a small tensor kept from every batch would lie between the pixels of all of them.
+        self.outputs: dict[str, list[float]] = {"p_defect": [], "unfamiliarity": []}
         self.evaluation: Evaluation | None = None  # there after a test, unless trainer.limit_test_batches is 0
 
     def on_test_batch_end(
@@ -138,14 +138,12 @@ class TestReport(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self.outputs.append({name: values.cpu() for name, values in outputs.items()})
+        for name, values in self.outputs.items():
+            values.extend(outputs[name].tolist())
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         datamodule = cast(CastingDataModule, trainer.datamodule)  # type: ignore[attr-defined]
-        p_defect, unfamiliarity = (
-            in_order(torch.cat([torch.empty(0), *(output[name] for output in self.outputs)]))
-            for name in ("p_defect", "unfamiliarity")
-        )
+        p_defect, unfamiliarity = (in_order(torch.tensor(values)) for values in self.outputs.values())
         if not trainer.is_global_zero:
             return
         everything, data = datamodule.rows[datamodule.test_subset], datamodule.summary()

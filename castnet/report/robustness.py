@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from rich.progress import track
 from rich.table import Table
-from torch import Tensor
 
 from castnet.data.datamodule import CastingDataModule
 from castnet.imaging.decode import Grey, decode
@@ -101,7 +100,7 @@ def robustness(classifier: CastingClassifier, datamodule: CastingDataModule) -> 
     cases += [(name, unit, dose) for name, (_, unit, doses) in CORRUPTIONS.items() for dose in doses]
     hparams = classifier.hparams
     counted = [CastingMetrics(hparams["class_names"], hparams["defect_class"], hparams["threshold"]) for _ in cases]
-    verdicts: list[list[Tensor]] = [[] for _ in cases]
+    verdicts: list[list[int]] = [[] for _ in cases]
     rows = datamodule.rows[datamodule.test_subset]
     labels = torch.from_numpy(datamodule.folder.labels[rows])
     side = datamodule.block.shape[-1]
@@ -115,11 +114,11 @@ def robustness(classifier: CastingClassifier, datamodule: CastingDataModule) -> 
             with torch.inference_mode():
                 inputs = datamodule.input_of(pixels)
                 p_defect = classifier.defect_probability(classifier(inputs))
-                judged.append(classifier.verdicts(p_defect, classifier.unfamiliarity(inputs)))
+                judged.extend(classifier.verdicts(p_defect, classifier.unfamiliarity(inputs)).tolist())
             metrics.update(p_defect, labels[start : start + CHUNK])
     defective = (labels == counted[0].defect).numpy()
     return [
-        Row(*case, {**metrics.compute(), **verdict_rates(torch.cat(judged).numpy(), defective)})
+        Row(*case, {**metrics.compute(), **verdict_rates(np.array(judged), defective)})
         for case, metrics, judged in zip(cases, counted, verdicts, strict=True)
     ]
 

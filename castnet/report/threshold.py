@@ -1,5 +1,6 @@
 """Where to cut: the operating point, chosen on validation images."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -124,10 +125,13 @@ def logits_and_labels(
 ) -> tuple[Tensor, Tensor]:
     """Logits of class 1, float32 (n,), and class indices, int64 (n,), of the `train`, `val` or `test` images."""
     classifier.eval()
+    logits: list[float] = []  # not tensors, of which each would lie between the pixels of all batches
+    labels: list[int] = []
     with torch.inference_mode():
-        batches = [(classifier(datamodule.input_of(pixels)), labels) for pixels, labels in datamodule.loader(subset)]
-    logits, labels = (torch.cat(column) for column in zip(*batches, strict=True))
-    return logits, labels
+        for pixels, of_batch in datamodule.loader(subset):
+            logits += classifier(datamodule.input_of(pixels)).tolist()
+            labels += of_batch.tolist()
+    return torch.tensor(logits), torch.tensor(labels)
 
 
 def choose_operating_point(ckpt_path: Path, datamodule: CastingDataModule, rule: ThresholdRule) -> OperatingPoint:
@@ -154,8 +158,8 @@ def choose_operating_point(ckpt_path: Path, datamodule: CastingDataModule, rule:
     counted.update(p_defect, labels)
     familiarity = fit_familiarity(datamodule)
     compared = np.linspace(0, len(labels) - 1, min(REFERENCE, len(labels))).astype(int)
-    validation = np.concatenate([familiarity(datamodule.input_of(pixels)) for pixels, _ in datamodule.loader("val")])
-    reference = {"p_defect": p_defect[compared].tolist(), "unfamiliarity": validation[compared].tolist()}
+    unfamiliarity = torch.cat([familiarity(images) for images in _stored(datamodule, datamodule.rows["val"][compared])])
+    reference = {"p_defect": p_defect[compared].tolist(), "unfamiliarity": unfamiliarity.tolist()}
     finish_checkpoint(
         ckpt_path,
         asdict(point),
@@ -176,5 +180,10 @@ def fit_familiarity(datamodule: CastingDataModule) -> Familiarity:
     rows = np.concatenate([datamodule.rows["train"], datamodule.rows["val"]])
     rows = np.sort(np.random.default_rng(0).permutation(rows)[:SAMPLED])
     parts = rows if datamodule.groups is None else datamodule.groups[rows]
-    chunks = (torch.from_numpy(datamodule.block[rows[start : start + 256]]) for start in range(0, len(rows), 256))
-    return Familiarity.fit((datamodule.input_of(pixels) for pixels in chunks), parts)
+    return Familiarity.fit(_stored(datamodule, rows), parts)
+
+
+def _stored(datamodule: CastingDataModule, rows: NDArray[np.int64]) -> Iterator[Tensor]:
+    """The network's input of these images, without augmentation, some at a time."""
+    for start in range(0, len(rows), 256):
+        yield datamodule.input_of(torch.from_numpy(datamodule.block[rows[start : start + 256]]))

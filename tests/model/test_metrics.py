@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -45,3 +48,22 @@ def test_after_a_reset_nothing_is_counted_twice() -> None:
         metrics.update(P_DEFECT, torch.where(DEFECTIVE, 0, 1))
         assert metrics.confusion_matrix().sum() == 6
         metrics.reset()
+
+
+def test_a_long_epoch_keeps_little_more_than_its_scores() -> None:
+    """In a process of its own: what other tests have freed would be used first."""
+    program = """
+import psutil, torch
+from castnet.model.metrics import CastingMetrics
+
+metrics, labels = CastingMetrics(["bad", "good"], "bad", threshold=0.5), torch.arange(32) % 2
+for batch in range(1200):
+    pixels = torch.randint(256, (32, 64, 64), dtype=torch.uint8)
+    images = pixels.float() / 255
+    metrics.update((2 * images).mean((1, 2)), labels)
+    if batch == 200:
+        before = psutil.Process().memory_info().rss
+print((psutil.Process().memory_info().rss - before) / (32 * 1000))
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert float(ran.stdout) < 500, "bytes an image"
