@@ -1,6 +1,6 @@
 """A recipe that fits itself to a folder: how many pixels its defects need, and how its good parts may lie."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,9 @@ FOLDS = 5
 # have 1.0, and arrows that point up 1.1 or more for every turn.
 ALIKE = 1.1
 COARSE = 16
+# Shift and zoom. A part lies in the middle of its image and fills it, and what moves it further cuts it off or leaves
+# it smaller than any; of a surface that goes on beyond the border any piece is as good as another.
+PART, SURFACE = (0.02, 0.07), (0.15, 0.15)
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Fit:
 
     Attributes:
         image_size: side of the network's input in pixels.
-        turns, rotation, flip: for `castnet.data.augment.Augmentation`.
+        turns, rotation, flip, shift, zoom: for `castnet.data.augment.Augmentation`.
         aurocs: how well random features tell the classes apart at each of `SIZES`.
     """
 
@@ -44,6 +47,8 @@ class Fit:
     turns: int
     rotation: float
     flip: bool
+    shift: float
+    zoom: float
     aurocs: dict[int, float]
 
     def describe(self) -> str:
@@ -51,9 +56,10 @@ class Fit:
         told = ", ".join(f"{auroc:.3f} at {size}" for size, auroc in self.aurocs.items())
         free = "any" if self.rotation == 180 else {1: "no", 2: "half", 4: "quarter"}[self.turns]
         mirrored = "mirrored too" if self.flip else "not mirrored"
+        moved = "they lie in the middle" if (self.shift, self.zoom) == PART else "they go on beyond the image"
         return (
             f"Fitted to the folder's training images: {self.image_size} pixels (AUROC of random features: {told}); "
-            f"good parts keep their look under {free} turns, {mirrored}."
+            f"good parts keep their look under {free} turns, {mirrored}; {moved}."
         )
 
 
@@ -74,8 +80,8 @@ def fit_to_folder(paths: Sequence[Path], defective: NDArray[np.bool_], parts: In
     aurocs = {size: _auroc(random_features(images, size), defective, parts) for size in SIZES}
     small, large = SIZES
     good, of_part = images[~defective], parts[~defective]
-    turns, rotation, flip = ways_to_lie(good, of_part)
-    return Fit(large if aurocs[large] >= aurocs[small] + WORTH else small, turns, rotation, flip, aurocs)
+    size = large if aurocs[large] >= aurocs[small] + WORTH else small
+    return Fit(size, *ways_to_lie(good, of_part), *ways_to_move(good, of_part), aurocs)
 
 
 def random_features(images: Grey, size: int) -> NDArray[np.float32]:
@@ -129,17 +135,34 @@ def ways_to_lie(good: Grey, parts: Indices) -> tuple[int, float, bool]:
     """
     if len(np.unique(parts)) < FOLDS:
         return 1, 0.0, False
-    still, others = _coarse(good), parts[:, None] != parts
-    usual = _distance(still, still, others)
-
-    def keeps(moved: Grey) -> bool:
-        return _distance(_coarse(moved), still, others) <= ALIKE * usual
-
+    keeps = _keeping(good, parts)
     flip = keeps(good[:, :, ::-1])
     if keeps(_rotated(good, 45)) and keeps(_rotated(good, 100)):
         return 1, 180.0, flip
     half, quarter = keeps(good[:, ::-1, ::-1]), keeps(np.rot90(good, axes=(1, 2)))
     return 4 if half and quarter else 2 if half else 1, 5.0 if keeps(_rotated(good, 5)) else 0.0, flip
+
+
+def ways_to_move(good: Grey, parts: Indices) -> tuple[float, float]:
+    """`shift` and `zoom` for `castnet.data.augment.Augmentation`: those of parts, or of surfaces.
+
+    A surface is what still looks like the others when it is moved by a tenth of the side, compared as by `ways_to_lie`.
+
+    Args:
+        good, parts: see `ways_to_lie`.
+    """
+    if len(np.unique(parts)) < FOLDS:
+        return PART
+    keeps, tenth = _keeping(good, parts), good.shape[-1] / 10
+    moved = [_mapped(good, np.array([[1.0, 0, x], [0, 1, y]])) for x, y in ((tenth, 0), (0, tenth))]
+    return SURFACE if all(map(keeps, moved)) else PART
+
+
+def _keeping(good: Grey, parts: Indices) -> Callable[[Grey], bool]:
+    """Whether images that were moved lie no farther from those of other parts than they did, or little."""
+    still, others = _coarse(good), parts[:, None] != parts
+    usual = _distance(still, still, others)
+    return lambda moved: _distance(_coarse(moved), still, others) <= ALIKE * usual
 
 
 def _coarse(images: Grey) -> NDArray[np.float32]:
@@ -156,5 +179,9 @@ def _distance(moved: NDArray[np.float32], still: NDArray[np.float32], others: ND
 
 def _rotated(images: Grey, degrees: float) -> Grey:
     side = images.shape[-1]
-    turn = cv2.getRotationMatrix2D(((side - 1) / 2, (side - 1) / 2), degrees, 1)
-    return np.stack([cv2.warpAffine(image, turn, (side, side), borderMode=cv2.BORDER_REPLICATE) for image in images])
+    return _mapped(images, cv2.getRotationMatrix2D(((side - 1) / 2, (side - 1) / 2), degrees, 1))
+
+
+def _mapped(images: Grey, affine: NDArray[np.float64]) -> Grey:
+    shape = images.shape[1:]
+    return np.stack([cv2.warpAffine(image, affine, shape, borderMode=cv2.BORDER_REPLICATE) for image in images])

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from castnet.data.datamodule import CastingDataModule
-from castnet.data.fit import fit_to_folder, ways_to_lie
+from castnet.data.fit import PART, SURFACE, fit_to_folder, ways_to_lie, ways_to_move
 from castnet.model.classifier import load_classifier
 from tests.conftest import Command
 
@@ -38,6 +38,15 @@ def test_good_parts_are_turned_and_mirrored_only_as_they_keep_their_look(
 
 def test_few_parts_prove_nothing_and_stay_as_they_lie() -> None:
     assert ways_to_lie(parts_of("disc"), np.arange(40) // 10) == (1, 0, False)
+
+
+def test_a_surface_is_shifted_and_zoomed_and_a_part_stays_in_its_image() -> None:
+    random = np.random.default_rng(0)
+    grain = np.stack([cv2.GaussianBlur(random.normal(128, 90, (128, 128)), (0, 0), 3) for _ in range(40)])
+    surface = grain.clip(0, 255).astype(np.uint8)
+    assert ways_to_move(surface, np.arange(40)) == SURFACE
+    assert ways_to_move(parts_of("disc"), np.arange(40)) == PART
+    assert ways_to_move(surface, np.arange(40) // 10) == PART  # few parts prove nothing
 
 
 @pytest.mark.parametrize(("radius", "size"), [(12, 64), (1, 128)])
