@@ -77,7 +77,10 @@ def _figures(study: Study, names: Sequence[str]) -> Iterator[tuple[str, Figure]]
 
 def _drawn(axes: Any) -> Figure:
     """The figure of what Optuna returns, one axes or several, taken out of pyplot's keeping."""
+    several = isinstance(axes, np.ndarray)
     figure: Figure = np.atleast_1d(axes)[0].figure
     figure.set_size_inches(max(8.0, figure.get_size_inches()[0]), 4.5)
+    # Names of settings are long. A constrained layout leaves no room for a single axes' legend and colour bar.
+    figure.set_layout_engine("constrained" if several else "tight")
     pyplot.close(figure)
     return figure
