@@ -59,11 +59,13 @@ def test_workers_end_with_their_parent_and_the_run_goes_on(
 def test_two_runs_never_draw_into_one_folder(tmp_path: Path, whole: dict[str, bytes]) -> None:
     root = tmp_path / "castings"
     process = start_drawing(root, images=1)
+    process.send_signal(signal.SIGSTOP)  # else it may be done too soon
     for arguments in ([], ["--resume"]):
         second = castnet("generate", root, "--n", N, "--seed", 1, *arguments)
         assert second.returncode == 2
         assert "another run is at work there" in second.stderr
         assert len(second.stderr.strip().splitlines()) == 1
+    process.send_signal(signal.SIGCONT)
     assert process.wait(timeout=600) == 0
     assert contents(root) == whole
 
