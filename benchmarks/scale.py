@@ -168,7 +168,7 @@ def main() -> None:
         axis.set(xlabel="images", ylabel=key)
         axis.xaxis.set_major_formatter("{x:,.0f}")
         axis.yaxis.set_major_formatter("{x:g}")
-        axis.legend(frameon=False)
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside right upper", frameon=False)
     figure.savefig(args.folder / "scale.png", dpi=120)
 
 
