@@ -23,6 +23,7 @@ from castnet.export.export import export
 from castnet.line.inspector import Inspector
 
 ROOT = Path(__file__).parents[1]
+PATIENCE = 300  # seconds for all that is waited for: a machine may be slow, and time is what benchmarks measure
 torch.set_num_threads(1)  # the tests' batches are too small to share among cores
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that they start, too
 
@@ -166,7 +167,7 @@ def start(*arguments: object, **options: object) -> "subprocess.Popen[str]":
 def castnet(*arguments: object) -> "subprocess.CompletedProcess[str]":
     """Run the `castnet` command as from a shell."""
     process = start(*arguments)
-    out, err = process.communicate(timeout=600)
+    out, err = process.communicate(timeout=PATIENCE)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
@@ -199,7 +200,7 @@ class PostgreSQL:
     def _run(self, program: str, *arguments: str) -> None:
         who = {"user": self._user.pw_uid, "group": self._user.pw_gid}
         command = [self._programs / program, *arguments]
-        subprocess.run(command, cwd=self._folder, check=True, capture_output=True, timeout=120, **who)  # type: ignore[call-overload]
+        subprocess.run(command, cwd=self._folder, check=True, capture_output=True, timeout=PATIENCE, **who)  # type: ignore[call-overload]
 
     def start(self) -> None:
         """Start it, and wait until it answers."""

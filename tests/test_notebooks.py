@@ -7,7 +7,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from tests.conftest import ROOT
+from tests.conftest import PATIENCE, ROOT
 
 TINY = "data.image_size=32 trainer.max_epochs=1 trainer.accelerator=cpu"
 
@@ -23,7 +23,7 @@ def test_they_run_one_after_the_other_as_a_reader_would(
     for name, overrides in (("1_data", TINY), ("2_training", TINY), ("3_evaluation", "")):
         monkeypatch.setenv("CASTNET_OVERRIDES", f"{data} {overrides}")
         notebook = nbformat.read(tmp_path / "notebooks" / f"{name}.ipynb", as_version=4)
-        NotebookClient(notebook, timeout=300, resources={"metadata": {"path": tmp_path / "notebooks"}}).execute()
+        NotebookClient(notebook, timeout=PATIENCE, resources={"metadata": {"path": tmp_path / "notebooks"}}).execute()
         outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
         pictures += sum("image/png" in output.get("data", {}) for output in outputs)
     assert pictures == 7

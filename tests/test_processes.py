@@ -15,7 +15,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from castnet.data.batches import SharedBatches
-from tests.conftest import ROOT, SMALL, Command
+from tests.conftest import PATIENCE, ROOT, SMALL, Command
 from tests.faults.test_training import start_train, wait_for
 
 TWO = ["trainer=ddp", "trainer.devices=2"]
@@ -63,7 +63,7 @@ def test_of_a_run_that_is_killed_no_process_is_left(
     children = psutil.Process(process.pid).children(recursive=True)
     assert len(children) == 1
     process.send_signal(number)
-    _, left = psutil.wait_procs(children, timeout=300)
+    _, left = psutil.wait_procs(children, timeout=PATIENCE)
     assert not left
     _, errors = process.communicate()
     assert process.returncode == code

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from cv2.typing import MatLike
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -182,6 +183,6 @@ def _rotated(images: Grey, degrees: float) -> Grey:
     return _mapped(images, cv2.getRotationMatrix2D(((side - 1) / 2, (side - 1) / 2), degrees, 1))
 
 
-def _mapped(images: Grey, affine: NDArray[np.float64]) -> Grey:
+def _mapped(images: Grey, affine: MatLike) -> Grey:
     shape = images.shape[1:]
     return np.stack([cv2.warpAffine(image, affine, shape, borderMode=cv2.BORDER_REPLICATE) for image in images])

@@ -14,6 +14,7 @@ from castnet.drawn import folder as module
 from castnet.drawn.defects import KINDS
 from castnet.drawn.folder import draw, generate
 from castnet.errors import UserError
+from tests.conftest import PATIENCE
 
 N = 24
 
@@ -86,11 +87,11 @@ def test_an_interrupted_run_leaves_nothing_that_passes_for_whole_and_can_go_on(t
     with subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, preexec_fn=_heed
     ) as process:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while len(list(partial.rglob("*.jpeg"))) < 20 and time.monotonic() < deadline:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2
     message = [line for line in errors.splitlines() if line.startswith("error: ")]
     assert len(message) == 1

@@ -13,7 +13,7 @@ import pytest
 from castnet.drawn import folder as module
 from castnet.drawn.folder import generate
 from castnet.errors import UserError
-from tests.conftest import castnet, start
+from tests.conftest import PATIENCE, castnet, start
 
 N = 64
 
@@ -32,7 +32,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 def start_drawing(root: Path, images: int) -> "subprocess.Popen[str]":
     """Start `castnet generate` and return when it has drawn some images."""
     process = start("generate", root, "--n", N, "--seed", 1)
-    deadline = time.monotonic() + 600
+    deadline = time.monotonic() + PATIENCE
     while len(list(root.with_name(f"{root.name}.partial").rglob("*.jpeg"))) < images:
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -48,9 +48,9 @@ def test_workers_end_with_their_parent_and_the_run_goes_on(
     workers = psutil.Process(process.pid).children(recursive=True)
     assert workers
     process.send_signal(number)
-    process.communicate(timeout=600)
+    process.communicate(timeout=PATIENCE)
     assert process.returncode != 0
-    assert not psutil.wait_procs(workers, timeout=600)[1]
+    assert not psutil.wait_procs(workers, timeout=PATIENCE)[1]
     ran = castnet("generate", root, "--n", N, "--seed", 1, "--resume")
     assert ran.returncode == 0, ran.stderr
     assert contents(root) == whole
@@ -66,7 +66,7 @@ def test_two_runs_never_draw_into_one_folder(tmp_path: Path, whole: dict[str, by
         assert "another run is at work there" in second.stderr
         assert len(second.stderr.strip().splitlines()) == 1
     process.send_signal(signal.SIGCONT)
-    assert process.wait(timeout=600) == 0
+    assert process.wait(timeout=PATIENCE) == 0
     assert contents(root) == whole
 
 

@@ -23,7 +23,7 @@ from castnet.export import last_run
 from castnet.imaging.decode import MAX_SIDE, decode
 from castnet.imaging.listing import list_images
 from castnet.line.inspector import Inspector
-from tests.conftest import castnet, start
+from tests.conftest import PATIENCE, castnet, start
 
 
 def encoded(kind: str, size: tuple[int, int] = (32, 24), **options: object) -> bytes:
@@ -145,7 +145,7 @@ def test_predict_names_what_it_cannot_read(model: Path, test_images: list[Path],
 def test_output_that_cannot_be_written_ends_with_2(model: Path, test_images: list[Path], form: str) -> None:
     with open("/dev/full", "w") as full:
         process = start("predict", model, test_images[0], form, stdout=full)
-        _, err = process.communicate(timeout=600)
+        _, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err) == (2, "error: output: No space left on device\n")
 
 
@@ -156,7 +156,7 @@ def test_names_move_no_cursor_and_start_no_formula(
         (tmp_path / name).write_bytes(test_images[0].read_bytes())
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     process = start("predict", model, "*.jpeg", "--csv", cwd=tmp_path)
-    out, err = process.communicate(timeout=600)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode in (0, 1), err
     assert {line.split(",")[0] for line in out.splitlines()[1:]} == {
         "'=cmd|x.jpeg",
@@ -218,13 +218,13 @@ def test_a_watched_folder_made_anew_ends_the_watch(model: Path, tmp_path: Path) 
     folder = tmp_path / "camera"
     folder.mkdir()
     process = start("predict", model, "--watch", folder)
-    deadline = time.monotonic() + 600
+    deadline = time.monotonic() + PATIENCE
     while not (folder / ".castnet-inspected").exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
     folder.rename(tmp_path / "moved")
     folder.mkdir()
-    _, err = process.communicate(timeout=600)
+    _, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err.count("\n")) == (2, 1)
     assert "was removed or replaced while it was watched" in err
 
@@ -239,7 +239,7 @@ def test_a_watch_under_nohup_goes_on_when_interrupted(model: Path, test_images: 
         assert json.loads(process.stdout.readline())["file"].endswith(name)
         process.send_signal(signal.SIGINT)
     process.terminate()
-    _, err = process.communicate(timeout=600)
+    _, err = process.communicate(timeout=PATIENCE)
     assert err == ""
     assert process.returncode in (0, 1, 3)
 
@@ -254,12 +254,12 @@ def test_ctrl_c_ends_an_audit_by_its_signal(castings: Path, tmp_path: Path, monk
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     process = start("audit", tmp_path / "castings", "-o", tmp_path / "audit", **heed)
     try:
-        deadline = time.monotonic() + 600
+        deadline = time.monotonic() + PATIENCE
         while f"{tmp_path}/" not in Path(f"/proc/{process.pid}/maps").read_text():  # its temporary file: it reads
             assert time.monotonic() < deadline
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=600)
+        _, err = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
     assert (process.returncode, err) == (-signal.SIGINT, "")
@@ -285,14 +285,14 @@ def test_silent_connections_make_room_for_others(model: Path) -> None:
         assert process.stdout
         port = int(process.stdout.readline().split("/inspect")[0].rsplit(":", 1)[1])
         silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(70)]
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
             client.sendall(b"GET /health HTTP/1.1\r\nHost: line\r\n\r\n")
             assert client.recv(1000).startswith(b"HTTP/1.1 200")
         for connection in silent:
             connection.close()
     finally:
         process.terminate()
-        _, err = process.communicate(timeout=600)
+        _, err = process.communicate(timeout=PATIENCE)
     assert err == ""
 
 

@@ -15,7 +15,7 @@ import torch
 
 from castnet import entry
 from castnet.files import hold
-from tests.conftest import ROOT, SMALL, Command
+from tests.conftest import PATIENCE, ROOT, SMALL, Command
 
 
 def start_train(castings: Path, run: Path, *overrides: str, **options: object) -> "subprocess.Popen[str]":
@@ -26,7 +26,7 @@ def start_train(castings: Path, run: Path, *overrides: str, **options: object) -
     return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, **{**pipes, **options})  # type: ignore[call-overload]
 
 
-def wait_for(path: Path, seconds: float = 600) -> None:
+def wait_for(path: Path, seconds: float = PATIENCE) -> None:
     deadline = time.monotonic() + seconds
     while not path.exists():
         assert time.monotonic() < deadline, f"{path} did not come"
@@ -41,7 +41,7 @@ def test_a_stopped_run_ends_as_schedulers_expect_and_does_not_look_finished(
     best = tmp_path / "run/checkpoints/best.ckpt"
     wait_for(tmp_path / "run/checkpoints/last.ckpt")
     process.send_signal(number)
-    _, errors = process.communicate(timeout=600)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == code
     assert f"error: stopped by {number.name}" in errors.splitlines()
     assert "Traceback" not in errors
@@ -77,7 +77,7 @@ def test_a_run_under_nohup_goes_on_when_interrupted(castings: Path, tmp_path: Pa
     process = start_train(castings, tmp_path / "run", preexec_fn=_ignore_interrupts)
     wait_for(tmp_path / "run")
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=600)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, errors
     assert (tmp_path / "run/metrics.json").exists()
 
@@ -173,5 +173,5 @@ def test_ctrl_c_during_imports_shows_no_traceback(tmp_path: Path) -> None:
         assert process.stdout
         process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=600)
+        _, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err) == (-signal.SIGINT, "")

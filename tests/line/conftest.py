@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from playwright.sync_api import Browser, expect, sync_playwright
 
 from castnet.line.record import connect, verdicts
+from tests.conftest import PATIENCE
 
 Put = Callable[..., list[str]]
 CHROMIUM = shutil.which("chromium")
@@ -20,7 +21,7 @@ CHROMIUM = shutil.which("chromium")
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("no chromium on this machine")
-    expect.set_options(timeout=30_000)  # milliseconds, for machines that do other things, too
+    expect.set_options(timeout=1000 * PATIENCE)  # milliseconds
     with sync_playwright() as playwright:
         flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)

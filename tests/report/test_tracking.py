@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, Command
+from tests.conftest import PATIENCE, ROOT, Command
 
 FIGURES = ("samples", "architecture", "curves", "val/confusion_matrix", "val/pr_curve", "test/confusion_matrix")
 
@@ -74,7 +74,7 @@ def test_a_logger_that_cannot_begin_ends_the_run_before_training(castings: Path,
     where = [f"data.root={castings}", f"hydra.run.dir={tmp_path / 'run'}", f"paths.cache_dir={tmp_path / 'cache'}"]
     command = [sys.executable, ROOT / "train.py", "data=folder", "data.defect_class=def_front", "logger=wandb", *where]
     environment = {**os.environ, "WANDB_MODE": "nonsense"}
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, cwd=tmp_path)
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=environment, cwd=tmp_path)
     assert ran.returncode == 2
     assert ran.stderr.splitlines()[-1].startswith("error: logger=WandbLogger: cannot begin a run (")
     assert not (tmp_path / "run" / "checkpoints").exists()

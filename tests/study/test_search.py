@@ -14,7 +14,7 @@ from wsgiref.util import setup_testing_defaults
 import optuna
 import pytest
 
-from tests.conftest import ROOT, Command, Ran, call
+from tests.conftest import PATIENCE, ROOT, Command, Ran, call
 from tests.study import quick
 
 STUDY = ["-m", "hydra/sweeper=optuna", "hydra.sweeper.study_name=s"]
@@ -112,7 +112,7 @@ def test_a_study_goes_on_under_its_name_up_to_its_trials(search: Command) -> Non
 
 
 def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 600
+    end = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < end, "not in time"
         time.sleep(0.05)
@@ -139,7 +139,7 @@ def test_a_study_that_is_told_to_stop_leaves_no_trial_under_way(search: Command,
     stopped = start("stopped", LR, QUICK_BEGUN=begun, QUICK_SECONDS=60)
     until(begun.exists)
     stopped.terminate()
-    assert stopped.wait(timeout=60) == 143
+    assert stopped.wait(timeout=PATIENCE) == 143
     assert states(study()) == ["FAIL"]
 
 
@@ -155,7 +155,7 @@ def test_two_machines_share_a_study(
     other = start(str(tmp_path / "other"), *arguments, QUICK_BEGUN=begun, QUICK_SECONDS=1)
     until(begun.exists)
     ran = search(*arguments, folder="this")
-    said = other.communicate(timeout=300)[0]
+    said = other.communicate(timeout=PATIENCE)[0]
     assert (ran.code, other.returncode) == (0, 0), ran.err + said
     assert sorted(states(study(storage)))[:5] == ["COMPLETE"] * 5
     assert states(study(storage)).count("COMPLETE") == 5
