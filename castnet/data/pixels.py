@@ -113,7 +113,8 @@ def _fill(block: Grey, files: Sequence[Path], size: int, resample: Callable[[Gre
         return None
 
     problems: list[str] = []
-    with ThreadPoolExecutor() as pool:  # Pillow's decoders and numpy's products release the GIL
+    # Pillow's decoders release the GIL; threads beyond the cores would only wait for it.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in track(range(0, len(files), CHUNK), f"Decoding {len(files):,} images", transient=True):
             rows = range(start, min(start + CHUNK, len(files)))
             problems += [problem for problem in pool.map(store, rows) if problem]

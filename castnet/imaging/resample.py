@@ -9,14 +9,14 @@ from PIL import Image
 from castnet.imaging.decode import Grey
 
 
-def _cell_sums(image: NDArray[np.int64], cells: int) -> NDArray[np.int64]:
+def _cell_sums(image: NDArray[np.unsignedinteger], cells: int) -> NDArray[np.unsignedinteger]:
     """Sums down each of `cells` equal strips of rows, times `cells`, which makes them whole: (cells, width)."""
     height, width = image.shape
-    above = np.zeros((height + 1, width), dtype=np.int64)
-    np.cumsum(image, axis=0, out=above[1:])
+    above = np.zeros((height + 1, width), dtype=image.dtype)
+    np.cumsum(image, axis=0, dtype=image.dtype, out=above[1:])
     row, share = np.divmod(np.arange(cells + 1) * height, cells)  # a strip's edge lies `share` / `cells` into a row
-    cut = image[np.minimum(row, height - 1)] * share[:, None]
-    return np.diff(above[row] * cells + cut, axis=0)
+    cut = image[np.minimum(row, height - 1)] * share[:, None].astype(image.dtype)
+    return np.diff(above[row] * image.dtype.type(cells) + cut, axis=0)
 
 
 def area_average(image: Grey, size: int) -> Grey:
@@ -31,7 +31,10 @@ def area_average(image: Grey, size: int) -> Grey:
     Returns:
         uint8 array (size, size).
     """
-    sums = _cell_sums(_cell_sums(image.astype(np.int64), size).T, size).T
+    # What runs over on the way to a sum is taken off again by its difference, so only the sums must have room.
+    number = np.uint32 if 255 * image.size < 2**32 else np.uint64
+    strips = _cell_sums(image.astype(number), size)
+    sums = _cell_sums(np.ascontiguousarray(strips.T), size).T
     return np.rint(sums / image.size).astype(np.uint8)
 
 

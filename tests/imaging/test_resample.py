@@ -15,6 +15,10 @@ def test_area_average_is_the_mean_of_the_area_each_cell_covers(height: int, widt
     np.testing.assert_array_equal(area_average(image, size), np.rint(sums / (height * width)).astype(np.uint8))
 
 
+def test_the_largest_images_do_not_run_over() -> None:
+    assert (area_average(np.full((5000, 4000), 255, dtype=np.uint8), 64) == 255).all()
+
+
 def test_nearest_is_pillows_nearest_neighbour() -> None:
     image = RANDOM.integers(0, 256, (300, 300), dtype=np.uint8)
     expected = image[np.ix_(*[((np.arange(64) + 0.5) * 300 / 64).astype(int)] * 2)]
