@@ -5,12 +5,13 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import closing, contextmanager
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -97,8 +98,7 @@ def generate(
         root: folder to make; it must not exist or be empty.
         n: number of parts, at least 16.
         seed: the same seed draws the same castings, whatever the number of processes; not negative.
-        processes: how many to draw with; None takes one a core. More than one are spawned, so that a script that
-            calls this needs the usual `if __name__ == "__main__"`.
+        processes: how many to draw with; None takes one a core.
         resume: go on where an interrupted run with the same n and seed stopped, if there was one.
         progress: whether to show a progress bar.
         pairs: whether to draw every part both ways, in the same light and under the same file name.
@@ -224,7 +224,8 @@ def _in_order(tasks: Iterator[Task], processes: int) -> Generator[list[Row]]:
         while batch := list(islice(tasks, BATCH)):
             # Workers start here and inherit the mask: an interrupt reaches this process alone.
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-            waiting.append(pool.submit(_draw_batch, batch))
+            with _main_left_out():
+                waiting.append(pool.submit(_draw_batch, batch))
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
             if len(waiting) > 3 * processes:
                 yield from waiting.popleft().result()
@@ -232,6 +233,22 @@ def _in_order(tasks: Iterator[Task], processes: int) -> Generator[list[Row]]:
             yield from waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _main_left_out() -> Iterator[None]:
+    """Have processes that start do without the main module.
+
+    They would import it anew, train.py and with it all of Lightning, which takes as long as to draw a thousand castings
+    (`multiprocessing.spawn.get_preparation_data`, which goes by these two attributes).
+    """
+    main = vars(sys.modules["__main__"])
+    kept: dict[str, Any] = {name: main[name] for name in ("__file__", "__spec__") if name in main}
+    main.update(dict.fromkeys(kept))
+    try:
+        yield
+    finally:
+        main.update(kept)
 
 
 def _end_with_parent() -> None:

@@ -81,6 +81,16 @@ def test_the_seed_decides_every_byte_whatever_the_number_of_processes(tmp_path: 
     assert all(a[file] != c[file] for file in a if file.endswith(".jpeg"))
 
 
+def test_a_script_that_draws_with_several_processes_runs_once(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pathlib import Path\nfrom castnet.drawn.folder import generate\n"
+        "print('imported')\ngenerate(Path('castings'), n=40, processes=2, progress=False)\nprint(Path(__file__).name)\n"
+    )
+    ran = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True)
+    assert ran.stdout.split() == ["imported", "script.py"], ran.stderr
+
+
 def test_an_interrupted_run_leaves_nothing_that_passes_for_whole_and_can_go_on(tmp_path: Path) -> None:
     root, partial = tmp_path / "castings", tmp_path / "castings.partial"
     command = [sys.executable, "-m", "castnet.cli", "generate", str(root), "--n", "400", "--seed", "1"]
