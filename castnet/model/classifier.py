@@ -87,9 +87,10 @@ class CastingClassifier(LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of class 1, float32 (n,), from grey images, float32 (n, 1, image_size, image_size) in [0, 1]."""
-        return self._logits(images, 1 if self.training else self.hparams["views"])
+        return self.logits(images, 1 if self.training else self.hparams["views"])
 
-    def _logits(self, images: Tensor, views: int) -> Tensor:
+    def logits(self, images: Tensor, views: int) -> Tensor:
+        """What forward returns, of so many views, whatever `views` the module has."""
         logits = [self.network(self._standardised(turned(images, view))).float() for view in range(views)]
         return torch.stack(logits).mean(0) if views > 1 else cast(Tensor, logits[0])
 
@@ -147,7 +148,7 @@ class CastingClassifier(LightningModule):
 
     def _step(self, batch: Batch, stage: str) -> tuple[Tensor, Tensor]:
         images, labels = batch
-        logits = self._logits(images, self.hparams["views"] if stage == "test" else 1)
+        logits = self.logits(images, self.hparams["views"] if stage == "test" else 1)
         loss = F.binary_cross_entropy_with_logits(logits, labels.float())
         if self._world == 1:  # else gradients carry it to the weights of every process, which all end together
             self._require_finite(f"{stage} loss is", loss)

@@ -40,11 +40,11 @@ def start_from(classifier: CastingClassifier, weights: Weights, datamodule: Cast
 
 
 def _auroc(classifier: CastingClassifier, datamodule: CastingDataModule) -> float:
-    """AUROC of up to `BATCHES` random batches of training images."""
+    """AUROC of up to `BATCHES` random batches of training images, in one view as training sees them."""
     classifier.eval()
     with torch.inference_mode():
         batches = [
-            (classifier(datamodule.input_of(pixels)), labels)
+            (classifier.logits(datamodule.input_of(pixels), views=1), labels)
             for pixels, labels in islice(datamodule.loader("train", shuffle=True), BATCHES)
         ]
     classifier.train()

@@ -5,10 +5,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 from lightning import Trainer
 from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from PIL import Image
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
 from castnet.errors import UserError
@@ -38,10 +38,15 @@ def log_picture(trainer: Trainer, name: str, png: bytes, step: int = 0) -> None:
     """Hand a picture, a PNG file, to every logger; the CSV logger, which knows none, gets it beside its table."""
     if not trainer.is_global_zero:
         return
-    image = Image.open(BytesIO(png)).convert("RGB")
+    image = Image.open(BytesIO(png))
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_image(name, np.asarray(image), step, dataformats="HWC")
+            # The file as it is: SummaryWriter.add_image would encode the pixels anew.
+            shown = Summary.Image(
+                height=image.height, width=image.width, colorspace=len(image.mode), encoded_image_string=png
+            )
+            summary = Summary(value=[Summary.Value(tag=name, image=shown)])
+            logger.experiment.file_writer.add_summary(summary, step)
         elif isinstance(logger, MLFlowLogger):
             logger.experiment.log_image(logger.run_id, image, f"{name}-{step}.png")
         elif isinstance(logger, WandbLogger):
