@@ -104,6 +104,19 @@ def test_bad_files_get_a_line_each_and_the_others_a_verdict(
     assert [row["verdict"] for row in rows[-3:]] == ["not read"] * 3
 
 
+def test_a_page_stops_when_told_to_also_if_nobody_reads_its_output_any_more(model: Path) -> None:
+    port = free_port()
+    process = start("app", model, "--port", port, stderr=subprocess.DEVNULL)
+    assert process.stdout
+    while (line := process.stdout.readline()) and "http://" not in line:
+        pass
+    # It prints its address before it heeds signals, and answers after.
+    assert httpx.get(f"http://127.0.0.1:{port}/_stcore/health", timeout=PATIENCE).is_success
+    process.stdout.close()
+    process.terminate()
+    assert process.wait(timeout=PATIENCE) == 0
+
+
 def test_without_a_run_one_line_says_to_train_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     ran = castnet("app")
