@@ -1,4 +1,4 @@
-"""A recipe that fits itself to a folder: how many pixels its defects need, and how its good parts may lie."""
+"""A recipe that fits itself to a folder: how many pixels its defects need, how its good parts may lie and be moved."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,12 +25,13 @@ LOOKED_AT = 600
 # More pixels cost four times the work, so they must tell noticeably more.
 WORTH = 0.01
 FOLDS = 5
-# Turned or mirrored, good images may lie this much farther from the others than as they are: parts that lie in any way
-# have 1.0, and arrows that point up 1.1 or more for every turn.
+# Turned, mirrored or moved, good images may lie this much farther from the others than as they are: parts that lie in
+# any way have 1.0, and arrows that point up 1.1 or more for every turn.
 ALIKE = 1.1
 COARSE = 16
-# Shift and zoom. A part lies in the middle of its image and fills it, and what moves it further cuts it off or leaves
-# it smaller than any; of a surface that goes on beyond the border any piece is as good as another.
+# Shift and zoom. A part, which has those of conf/datamodule, lies in the middle of its image and fills it; what moves
+# it further cuts it off or leaves it smaller than any. Of a surface that goes on beyond the border any piece is as good
+# as another, and a part that lies anywhere counts as one.
 PART, SURFACE = (0.02, 0.07), (0.15, 0.15)
 
 
@@ -57,10 +58,11 @@ class Fit:
         told = ", ".join(f"{auroc:.3f} at {size}" for size, auroc in self.aurocs.items())
         free = "any" if self.rotation == 180 else {1: "no", 2: "half", 4: "quarter"}[self.turns]
         mirrored = "mirrored too" if self.flip else "not mirrored"
-        moved = "they lie in the middle" if (self.shift, self.zoom) == PART else "they go on beyond the image"
+        moved = "a part" if (self.shift, self.zoom) == PART else "a surface"
         return (
             f"Fitted to the folder's training images: {self.image_size} pixels (AUROC of random features: {told}); "
-            f"good parts keep their look under {free} turns, {mirrored}; {moved}."
+            f"good parts keep their look under {free} turns, {mirrored}; shift {self.shift:.0%} and zoom "
+            f"{self.zoom:.0%}, as for {moved}."
         )
 
 
@@ -155,7 +157,9 @@ def ways_to_move(good: Grey, parts: Indices) -> tuple[float, float]:
     if len(np.unique(parts)) < FOLDS:
         return PART
     keeps, tenth = _keeping(good, parts), good.shape[-1] / 10
-    moved = [_mapped(good, np.array([[1.0, 0, x], [0, 1, y]])) for x, y in ((tenth, 0), (0, tenth))]
+    # Mirrored at its border, a moved surface goes on as before; repeated, its border would be one of stripes.
+    shifts = (np.array([[1, 0, x], [0, 1, y]]) for x, y in ((tenth, 0), (0, tenth)))
+    moved = [_mapped(good, shift, cv2.BORDER_REFLECT_101) for shift in shifts]
     return SURFACE if all(map(keeps, moved)) else PART
 
 
@@ -180,9 +184,9 @@ def _distance(moved: NDArray[np.float32], still: NDArray[np.float32], others: ND
 
 def _rotated(images: Grey, degrees: float) -> Grey:
     side = images.shape[-1]
-    return _mapped(images, cv2.getRotationMatrix2D(((side - 1) / 2, (side - 1) / 2), degrees, 1))
+    return _mapped(images, cv2.getRotationMatrix2D(((side - 1) / 2, (side - 1) / 2), degrees, 1), cv2.BORDER_REPLICATE)
 
 
-def _mapped(images: Grey, affine: MatLike) -> Grey:
+def _mapped(images: Grey, affine: MatLike, border: int) -> Grey:
     shape = images.shape[1:]
-    return np.stack([cv2.warpAffine(image, affine, shape, borderMode=cv2.BORDER_REPLICATE) for image in images])
+    return np.stack([cv2.warpAffine(image, affine, shape, borderMode=border) for image in images])

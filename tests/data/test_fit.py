@@ -3,12 +3,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 
 from castnet.data.datamodule import CastingDataModule
 from castnet.data.fit import PART, SURFACE, fit_to_folder, ways_to_lie, ways_to_move
 from castnet.model.classifier import load_classifier
-from tests.conftest import Command
+from tests.conftest import ROOT, Command
 
 
 def parts_of(kind: str, count: int = 40) -> np.ndarray:
@@ -42,10 +43,13 @@ def test_few_parts_prove_nothing_and_stay_as_they_lie() -> None:
 
 def test_a_surface_is_shifted_and_zoomed_and_a_part_stays_in_its_image() -> None:
     random = np.random.default_rng(0)
-    grain = np.stack([cv2.GaussianBlur(random.normal(128, 90, (128, 128)), (0, 0), 3) for _ in range(40)])
-    surface = grain.clip(0, 255).astype(np.uint8)
-    assert ways_to_move(surface, np.arange(40)) == SURFACE
+    for sigma, blur in ((90, 3), (4, 0.3)):
+        grain = np.stack([cv2.GaussianBlur(random.normal(128, sigma, (128, 128)), (0, 0), blur) for _ in range(40)])
+        surface = grain.clip(0, 255).astype(np.uint8)
+        assert ways_to_move(surface, np.arange(40)) == SURFACE
     assert ways_to_move(parts_of("disc"), np.arange(40)) == PART
+    usual = OmegaConf.load(ROOT / "conf" / "datamodule" / "default.yaml").augmentation
+    assert (usual.shift, usual.zoom) == PART
     assert ways_to_move(surface, np.arange(40) // 10) == PART  # few parts prove nothing
 
 
