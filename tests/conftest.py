@@ -23,7 +23,7 @@ from castnet.export.export import export
 from castnet.line.inspector import Inspector
 
 ROOT = Path(__file__).parents[1]
-PATIENCE = 300  # seconds for all that is waited for: a machine may be slow, and time is what benchmarks measure
+PATIENCE = 600  # seconds for all that is waited for: a machine may be slow, and time is what benchmarks measure
 torch.set_num_threads(1)  # the tests' batches are too small to share among cores
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that they start, too
 

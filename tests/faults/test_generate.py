@@ -60,12 +60,14 @@ def test_two_runs_never_draw_into_one_folder(tmp_path: Path, whole: dict[str, by
     root = tmp_path / "castings"
     process = start_drawing(root, images=1)
     process.send_signal(signal.SIGSTOP)  # else it may be done too soon
-    for arguments in ([], ["--resume"]):
-        second = castnet("generate", root, "--n", N, "--seed", 1, *arguments)
-        assert second.returncode == 2
-        assert "another run is at work there" in second.stderr
-        assert len(second.stderr.strip().splitlines()) == 1
-    process.send_signal(signal.SIGCONT)
+    try:
+        for arguments in ([], ["--resume"]):
+            second = castnet("generate", root, "--n", N, "--seed", 1, *arguments)
+            assert second.returncode == 2
+            assert "another run is at work there" in second.stderr
+            assert len(second.stderr.strip().splitlines()) == 1
+    finally:
+        process.send_signal(signal.SIGCONT)
     assert process.wait(timeout=PATIENCE) == 0
     assert contents(root) == whole
 

@@ -15,8 +15,9 @@ def test_area_average_is_the_mean_of_the_area_each_cell_covers(height: int, widt
     np.testing.assert_array_equal(area_average(image, size), np.rint(sums / (height * width)).astype(np.uint8))
 
 
-def test_the_largest_images_do_not_run_over() -> None:
-    assert (area_average(np.full((5000, 4000), 255, dtype=np.uint8), 64) == 255).all()
+@pytest.mark.parametrize(("height", "width", "size"), [(5000, 4000, 64), (600, 400, 256)])
+def test_sums_that_run_over_on_the_way_are_right_in_the_end(height: int, width: int, size: int) -> None:
+    assert (area_average(np.full((height, width), 255, dtype=np.uint8), size) == 255).all()
 
 
 def test_nearest_is_pillows_nearest_neighbour() -> None:

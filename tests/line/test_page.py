@@ -46,16 +46,18 @@ def address(model: Path) -> Iterator[str]:
         yield address
 
 
-def new_page(browser: Browser, **options: Any) -> Page:
+def open_page(browser: Browser, address: str, **options: Any) -> Page:
+    """The page when it is drawn to its end: before, a click may be lost."""
     page = browser.new_page(**options)
     page.set_default_timeout(1000 * PATIENCE)  # milliseconds
+    page.goto(address)
+    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
     return page
 
 
 @pytest.fixture
 def page(browser: Browser, address: str) -> Iterator[Page]:
-    page = new_page(browser)
-    page.goto(address)
+    page = open_page(browser, address)
     expect(page.get_by_text("No image at hand?")).to_be_visible()
     yield page
     page.close()

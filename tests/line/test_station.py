@@ -5,6 +5,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
@@ -16,7 +17,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from castnet.line.inspector import Inspector
 from castnet.line.record import connect, digest_of, images, models, reviews, verdicts
 from tests.conftest import PATIENCE
-from tests.line.test_page import new_page, served, upload
+from tests.line.test_page import open_page, served, upload
 
 WIDTHS = (1440, 390)
 
@@ -78,16 +79,20 @@ def address(url: str, model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(params=WIDTHS)
 def page(request: pytest.FixtureRequest, browser: Browser, address: str) -> Iterator[Page]:
-    page = new_page(browser, viewport={"width": request.param, "height": 900})
-    page.goto(address)
+    page = open_page(browser, address, viewport={"width": request.param, "height": 900})
     expect(page.get_by_text("No image at hand?")).to_be_visible()
     yield page
     page.close()
 
 
 def open_tab(page: Page, name: str) -> None:
-    page.get_by_role("link", name=name, exact=True).click()
-    expect(page.get_by_role("heading", name=name, exact=True, level=1)).to_be_visible()
+    """Click until it is open: Streamlit can lose a click that comes while it draws a page."""
+    heading, end = page.get_by_role("heading", name=name, exact=True, level=1), time.monotonic() + PATIENCE
+    while not heading.is_visible():
+        assert time.monotonic() < end
+        page.get_by_role("link", name=name, exact=True).click()
+        with suppress(AssertionError):
+            expect(heading).to_be_visible(timeout=10_000)
 
 
 def settle(page: Page) -> None:
@@ -203,8 +208,7 @@ def test_what_the_page_judges_is_recorded_once(
     monkeypatch.chdir(tmp_path)
     url = f"sqlite:///{tmp_path / 'page.db'}"
     with served(model, "--record", url, "--keep", "all") as address:
-        page = new_page(browser)
-        page.goto(address)
+        page = open_page(browser, address)
         expect(page.get_by_text("No image at hand?")).to_be_visible()
         upload(page, test_images[0])
         expect(page.get_by_test_id("verdict")).to_be_visible()
@@ -229,8 +233,7 @@ def test_without_its_record_the_page_still_judges_and_says_what_is_away(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with served(model, "--record", f"sqlite:///{tmp_path}/away/line.db") as address:
-        page = new_page(browser)
-        page.goto(address)
+        page = open_page(browser, address)
         expect(page.get_by_text("No image at hand?")).to_be_visible()
         upload(page, test_images[0])
         expect(page.get_by_test_id("verdict")).to_be_visible()
@@ -242,7 +245,7 @@ def test_without_its_record_the_page_still_judges_and_says_what_is_away(
 
 def test_a_page_without_a_record_says_how_to_have_one(browser: Browser, model: Path) -> None:
     with served(model) as address:
-        page = new_page(browser)
+        page = open_page(browser, address)
         for tab in ("today", "review"):
             page.goto(f"{address}/{tab}")
             expect(page.get_by_text("Nothing is recorded")).to_be_visible()
