@@ -113,7 +113,7 @@ def _fill(block: Grey, files: Sequence[Path], size: int, resample: Callable[[Gre
         return None
 
     problems: list[str] = []
-    # Pillow's decoders release the GIL; threads beyond the cores would only wait for it.
+    # Pillow's decoders release the GIL; more threads than cores would only wait for the GIL.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in track(range(0, len(files), CHUNK), f"Decoding {len(files):,} images", transient=True):
             rows = range(start, min(start + CHUNK, len(files)))

@@ -46,7 +46,7 @@ def log_picture(trainer: Trainer, name: str, png: bytes, step: int = 0) -> None:
                 height=image.height, width=image.width, colorspace=len(image.mode), encoded_image_string=png
             )
             summary = Summary(value=[Summary.Value(tag=name, image=shown)])
-            logger.experiment.file_writer.add_summary(summary, step)
+            logger.experiment._get_file_writer().add_summary(summary, step)  # which opens it anew once it was closed
         elif isinstance(logger, MLFlowLogger):
             logger.experiment.log_image(logger.run_id, image, f"{name}-{step}.png")
         elif isinstance(logger, WandbLogger):
