@@ -16,8 +16,8 @@ from torchmetrics.classification import (
     MulticlassRecall,
 )
 
-# Batches whose scores are told at once: what is kept of each batch alone would lie between the pixels of all of them,
-# and hold many times its own size of memory until the epoch ends.
+# Batches that are counted at once. To count takes as long for one as for many; and what is kept of each batch alone
+# would lie between the pixels of all of them, and hold many times its own size of memory until the epoch ends.
 KEPT_TOGETHER = 64
 
 
@@ -49,7 +49,7 @@ class CastingMetrics(nn.Module):
             }
         )
         self.scores = MetricCollection({"auroc": BinaryAUROC(**own), "pr_curve": BinaryPrecisionRecallCurve(**own)})
-        self._untold: list[tuple[Tensor, Tensor]] = []
+        self._waiting: list[tuple[Tensor, Tensor]] = []
 
     def decide(self, p_defect: Tensor) -> Tensor:
         """Class index of each casting, int64 (n,), from P(defect), float (n,)."""
@@ -57,34 +57,35 @@ class CastingMetrics(nn.Module):
 
     def update(self, p_defect: Tensor, labels: Tensor) -> None:
         """Count a batch: P(defect), float (n,), and class indices, int64 (n,)."""
-        self.decisions.update(self.decide(p_defect), labels)
-        self._untold.append((p_defect, (labels == self.defect).long()))
-        if len(self._untold) == KEPT_TOGETHER:
-            self._tell()
+        self._waiting.append((p_defect, labels))
+        if len(self._waiting) == KEPT_TOGETHER:
+            self._count()
 
-    def _tell(self) -> None:
-        if self._untold:
-            p_defect, is_defect = (torch.cat(values) for values in zip(*self._untold, strict=True))
-            self.scores.update(p_defect, is_defect)
-            self._untold.clear()
+    def _count(self) -> None:
+        if self._waiting:
+            p_defect, labels = (torch.cat(values) for values in zip(*self._waiting, strict=True))
+            self.decisions.update(self.decide(p_defect), labels)
+            self.scores.update(p_defect, (labels == self.defect).long())
+            self._waiting.clear()
 
     def reset(self) -> None:
         self.decisions.reset()
         self.scores.reset()
-        self._untold.clear()
+        self._waiting.clear()
 
     def confusion_matrix(self) -> Tensor:
         """Counts (2, 2): rows true, columns predicted, in the order of the classes."""
+        self._count()
         return self.decisions["confusion_matrix"].compute()
 
     def pr_curve(self) -> tuple[Tensor, Tensor, Tensor]:
         """Precision (k + 1,) and recall (k + 1,) of the defect class at each of k thresholds."""
-        self._tell()
+        self._count()
         return self.scores["pr_curve"].compute()
 
     def compute(self) -> dict[str, float]:
         """All single numbers: `accuracy`, `auroc`, `escape_rate`, `overkill_rate`, `precision/CLASS`, …"""
-        self._tell()
+        self._count()
         recall = self.decisions["recall"].compute()
         values = {
             "accuracy": self.decisions["accuracy"].compute(),
