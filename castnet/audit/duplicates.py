@@ -188,7 +188,8 @@ def in_parallel(work: Callable[[T], Result], items: Sequence[T], bar: Bar, doing
     try:
         return list(bar(pool.map(work, items), doing, len(items)))
     finally:
-        pool.shutdown(cancel_futures=True)
+        # An interrupt can leave a lock of the pool taken, so that to wait for its threads would be to wait for ever.
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _each(

@@ -184,7 +184,8 @@ class Inspector:
         Yields:
             For every source, in their order, its verdict or why it cannot be read.
         """
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        pool = ThreadPoolExecutor(os.cpu_count())
+        try:
             waiting: deque[Future[Verdict | UserError]] = deque()
             for source in sources:
                 waiting.append(pool.submit(self._inspect_or_say_why, source))
@@ -192,6 +193,9 @@ class Inspector:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
+        finally:
+            # Not waited for: an interrupt can leave a lock of the pool taken, for which its threads then wait for ever.
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _inspect_or_say_why(self, source: Source) -> Verdict | UserError:
         try:
