@@ -1,5 +1,6 @@
 """One tiny generated data set, one trained checkpoint and one exported model serve all tests."""
 
+import csv
 import itertools
 import os
 import pwd
@@ -135,16 +136,16 @@ def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def model(trained: Path, exported: Path, castings: Path) -> Path:
+def model(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same network with a threshold that calls half of the castings defective, however little it has learnt."""
-    files = (castings / "test").rglob("*.jpeg")
-    p_defect = [verdict.p_defect for verdict in map(Inspector(exported).inspect, files)]
+    with (trained / "predictions.csv").open(newline="") as table:
+        p_defect = [float(row["p_defect"]) for row in csv.DictReader(table)]
     checkpoint = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
     checkpoint["hyper_parameters"]["threshold"] = median(p_defect)
-    halving = exported.with_name("halving.ckpt")
+    halving = tmp_path_factory.mktemp("halving") / "halving.ckpt"
     torch.save(checkpoint, halving)
-    export(halving, exported.with_name("halving.onnx"))
-    return exported.with_name("halving.onnx")
+    export(halving, halving.with_suffix(".onnx"))
+    return halving.with_suffix(".onnx")
 
 
 @pytest.fixture(scope="session")

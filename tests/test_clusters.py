@@ -57,7 +57,8 @@ def here(castings: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_a_sweep_on_two_workers_of_ray_gives_the_same_table(here: str, castings: Path, tmp_path: Path) -> None:
     if importlib.util.find_spec("ray") is None:
         pytest.skip("ray cannot be imported here")
-    process = sweep(tmp_path / "run", castings, "hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2")
+    ray = [f"+hydra.launcher.ray.init.{setting}" for setting in ("num_cpus=2", "include_dashboard=false")]
+    process = sweep(tmp_path / "run", castings, "hydra/launcher=ray", *ray)
     printed, _ = process.communicate()
     assert process.returncode == 0, printed
     assert (tmp_path / "run" / "sweep" / "sweep.csv").read_text() == here

@@ -86,6 +86,14 @@ def test_a_drawn_casting_is_judged_at_a_click_and_the_card_names_the_data(page: 
     expect(page.get_by_text(castings.name, exact=True)).to_be_visible()
 
 
+def test_a_page_without_a_record_says_how_to_have_one(page: Page, address: str) -> None:
+    for tab in ("today", "review"):
+        page.goto(f"{address}/{tab}")
+        expect(page.get_by_text("Nothing is recorded")).to_be_visible()
+    page.goto(f"{address}/models")
+    expect(page.get_by_text("The user's own images.")).to_be_visible()
+
+
 def test_bad_files_get_a_line_each_and_the_others_a_verdict(
     page: Page, inspector: Inspector, test_images: list[Path], tmp_path: Path
 ) -> None:

@@ -241,14 +241,3 @@ def test_without_its_record_the_page_still_judges_and_says_what_is_away(
             open_tab(page, tab)
             expect(page.get_by_text("The record cannot be reached.")).to_be_visible()
         page.close()
-
-
-def test_a_page_without_a_record_says_how_to_have_one(browser: Browser, model: Path) -> None:
-    with served(model) as address:
-        page = open_page(browser, address)
-        for tab in ("today", "review"):
-            page.goto(f"{address}/{tab}")
-            expect(page.get_by_text("Nothing is recorded")).to_be_visible()
-        page.goto(f"{address}/models")
-        expect(page.get_by_text("The user's own images.")).to_be_visible()
-        page.close()
