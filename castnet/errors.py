@@ -1,5 +1,6 @@
 """What a user's mistake looks like: one line instead of a traceback."""
 
+import gc
 import os
 import signal
 import sys
@@ -48,8 +49,11 @@ def fail(message: object) -> NoReturn:
 def extra(name: str) -> Iterator[None]:
     """Import what an extra of pyproject.toml brings; where it is not installed, say so and exit with code 2.
 
-    Ctrl-C ends a script that is still importing without a traceback, as it does any program.
+    Ctrl-C ends a script that is still importing without a traceback, as it does any program. What is imported stays, so
+    neither now nor later is it gone through for garbage: a tenth of the time that a script takes to start.
     """
+    collects = gc.isenabled()
+    gc.disable()
     heeds = signal.getsignal(signal.SIGINT) == signal.default_int_handler
     if heeds := heeds and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -60,6 +64,9 @@ def extra(name: str) -> Iterator[None]:
             raise
         fail(f"{error.name} is not installed here; `pip install 'castnet[{name}]'` brings what this command needs")
     finally:
+        if collects:
+            gc.freeze()
+            gc.enable()
         if heeds:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -42,6 +42,12 @@ def test_a_command_whose_extra_is_missing_names_it(tmp_path: Path) -> None:
     )
 
 
+def test_what_a_script_imports_is_not_gone_through_for_garbage_and_what_it_makes_is() -> None:
+    code = "import gc, train; print(gc.isenabled(), gc.get_freeze_count() > 100_000)"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["True", "True"]
+
+
 def test_a_checkpoint_and_a_model_of_version_0_1_judge_alike_and_as_before(
     run_evaluate: Command, castings: Path, tmp_path: Path
 ) -> None:
