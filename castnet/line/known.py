@@ -43,8 +43,7 @@ def images_of(where: str, class_names: Collection[str], defect_class: str) -> tu
         UserError: there is no such folder or record, or it has no images.
     """
     if "://" in where:
-        with extra("record"):
-            return _of_record(where), {}
+        return _of_record(where), {}
     root = Path(where)
     if not root.is_dir():
         raise UserError(f"{where}: no such folder; expected a folder of images, or the URL of a record")
@@ -62,9 +61,10 @@ def images_of(where: str, class_names: Collection[str], defect_class: str) -> tu
 
 
 def _of_record(url: str) -> list[Known]:
-    import sqlalchemy as sa
+    with extra("record"):
+        import sqlalchemy as sa
 
-    from castnet.line.record import images, open_record, reviews, verdicts
+        from castnet.line.record import images, open_record, reviews, verdicts
 
     engine = open_record(url)
 
