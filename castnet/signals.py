@@ -1,9 +1,10 @@
-"""How a training or evaluation run is stopped from outside."""
+"""How work is stopped from outside."""
 
 import os
 import signal
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Timer
 from types import FrameType
@@ -43,3 +44,17 @@ def obeying_signals() -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
         sys.unraisablehook = shown
+
+
+@contextmanager
+def interruptible_threads() -> Iterator[ThreadPoolExecutor]:
+    """A thread for each core; where their work is interrupted, what has not begun never does.
+
+    Decoders and ONNX Runtime release the GIL; more threads than cores would only wait for it.
+    """
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        yield pool
+    finally:
+        # An interrupt can leave a lock of the pool taken, so that to wait for its threads would be to wait for ever.
+        pool.shutdown(wait=False, cancel_futures=True)

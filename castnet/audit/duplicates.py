@@ -7,10 +7,8 @@ of what is left do not change under rotation or mirroring: they find candidates.
 the correlation there, which decides.
 """
 
-import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -24,6 +22,7 @@ from sklearn.decomposition import PCA
 from castnet.audit.unwrap import FREQUENCIES, RADII, Floats, Spectrum
 from castnet.errors import UserError
 from castnet.files import claim
+from castnet.signals import interruptible_threads
 
 Indices = NDArray[np.int64]
 T = TypeVar("T")
@@ -184,12 +183,8 @@ def in_parallel(work: Callable[[T], Result], items: Sequence[T], bar: Bar, doing
         bar: shows how far it is.
         doing: what the bar says.
     """
-    pool = ThreadPoolExecutor(os.cpu_count())
-    try:
+    with interruptible_threads() as pool:
         return list(bar(pool.map(work, items), doing, len(items)))
-    finally:
-        # An interrupt can leave a lock of the pool taken, so that to wait for its threads would be to wait for ever.
-        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _each(

@@ -5,7 +5,6 @@ import os
 import sys
 import zlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from castnet.errors import UserError
 from castnet.files import claim, lock, remove_leftovers, turn
 from castnet.imaging.decode import Grey, decode
 from castnet.imaging.resample import RESAMPLE
+from castnet.signals import interruptible_threads
 
 # A change to decoding or resampling must change this, or blocks made before it would be taken for current.
 FORMAT = "castnet-pixels-2"
@@ -113,8 +113,7 @@ def _fill(block: Grey, files: Sequence[Path], size: int, resample: Callable[[Gre
         return None
 
     problems: list[str] = []
-    # Pillow's decoders release the GIL; more threads than cores would only wait for the GIL.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with interruptible_threads() as pool:
         for start in track(range(0, len(files), CHUNK), f"Decoding {len(files):,} images", transient=True):
             rows = range(start, min(start + CHUNK, len(files)))
             problems += [problem for problem in pool.map(store, rows) if problem]

@@ -1,12 +1,11 @@
 """An image to a verdict, on ONNX Runtime and without torch."""
 
 import ctypes
-import os
 import re
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from castnet.errors import UserError
 from castnet.imaging.decode import Grey, decode, open_file
 from castnet.imaging.overlay import overlay
 from castnet.line.card import read_card
+from castnet.signals import interruptible_threads
 
 Source = Path | str | bytes | NDArray[np.uint8]
 
@@ -184,8 +184,7 @@ class Inspector:
         Yields:
             For every source, in their order, its verdict or why it cannot be read.
         """
-        pool = ThreadPoolExecutor(os.cpu_count())
-        try:
+        with interruptible_threads() as pool:
             waiting: deque[Future[Verdict | UserError]] = deque()
             for source in sources:
                 waiting.append(pool.submit(self._inspect_or_say_why, source))
@@ -193,9 +192,6 @@ class Inspector:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
-        finally:
-            # Not waited for: an interrupt can leave a lock of the pool taken, for which its threads then wait for ever.
-            pool.shutdown(wait=False, cancel_futures=True)
 
     def _inspect_or_say_why(self, source: Source) -> Verdict | UserError:
         try:

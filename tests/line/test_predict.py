@@ -3,8 +3,6 @@ import json
 import math
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -167,9 +165,3 @@ def test_a_long_list_may_be_cut_off_by_its_reader(model: Path, castings: Path) -
     assert process.stderr
     assert "Traceback" not in process.stderr.read()
     assert process.wait(timeout=PATIENCE) == 2
-
-
-def test_nothing_is_imported_that_one_verdict_does_not_need() -> None:
-    program = "import sys, castnet.cli, castnet.line.predict; print({'torch', 'rich', 'pandas'} & set(sys.modules))"
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert ran.stdout == "set()\n"
