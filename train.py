@@ -45,7 +45,8 @@ def train(cfg: DictConfig) -> dict[str, float]:
     trainer = entry.build_trainer(cfg.trainer, logger=entry.build_loggers(cfg), callbacks=entry.build_callbacks(cfg))
     require("callbacks.checkpoint.monitor", OmegaConf.select(cfg, "callbacks.checkpoint.monitor"), Text)
     if cfg.ckpt_path:
-        require_resumable(Path(cfg.ckpt_path), Path(cfg.paths.output_dir), cfg.trainer.max_epochs)
+        settings = {"data": datamodule.hparams, "model": OmegaConf.to_container(cfg.model, resolve=True)}
+        require_resumable(Path(cfg.ckpt_path), Path(cfg.paths.output_dir), cfg.trainer.max_epochs, settings)
     datamodule.prepare_data()
     datamodule.setup()
     print(datamodule.describe(), flush=True)

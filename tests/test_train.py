@@ -106,6 +106,26 @@ def test_an_interrupted_run_resumes_where_it_stopped_as_if_nothing_had_been(run_
     assert [checkpoint["epoch"] for checkpoint in weights] == [1, 1]
 
 
+@pytest.mark.parametrize(
+    ("other", "begun"),
+    [
+        ("data=casting", "data.source=folder, and not casting"),
+        ("data.augmentation.shift=0.1", "data.augmentation.shift=0.02, and not 0.1"),
+        ("model.lr=2e-3", "model.lr=0.001, and not 0.002"),
+        (
+            "model.optimizer._target_=torch.optim.SGD",
+            "model.optimizer._target_=torch.optim.Adam, and not torch.optim.SGD",
+        ),
+    ],
+)
+def test_a_run_is_not_resumed_with_settings_it_was_not_begun_with(
+    run_train: Command, trained: Path, other: str, begun: str
+) -> None:
+    ran = run_train(f"ckpt_path={trained}/checkpoints/last.ckpt", other)
+    assert ran.code == 2
+    assert f"its run was begun with {begun}; resume it with its own overrides" in ran.err
+
+
 def test_a_finished_run_is_not_resumed_into_another_folder(run_train: Command, trained: Path) -> None:
     ran = run_train(f"ckpt_path={trained}/checkpoints/last.ckpt")
     assert ran.code == 2

@@ -1,6 +1,7 @@
 """A run that goes on after it was stopped ends as if nothing had been."""
 
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ from lightning import Callback, LightningDataModule, LightningModule, Trainer
 
 from castnet.errors import UserError
 from castnet.model.classifier import CastingClassifier, load_classifier
+
+# Where things lie, how fast they come, what has had its effect, and what calibration changes.
+MAY_CHANGE = {"root", "cache_dir", "num_workers", "protocol", "start", "temperature", "threshold", "defective_from"}
 
 
 class RandomState(Callback):
@@ -50,20 +54,28 @@ class RandomState(Callback):
         self.resumed = {}
 
 
-def require_resumable(ckpt_path: Path, run: Path, max_epochs: int) -> None:
+def require_resumable(ckpt_path: Path, run: Path, max_epochs: int, settings: Mapping[str, Any]) -> None:
     """Refuse a checkpoint that training cannot go on from, before time is spent.
 
     Args:
         ckpt_path: the checkpoint.
         run: folder of the run that is to go on.
         max_epochs: how many epochs it is to have in the end.
+        settings: of `data` and `model` it is to go on with; what is None there is found in the images.
 
     Raises:
-        UserError: it is no checkpoint of castnet's training, has all these epochs already, or its learning rate
-            follows a schedule made for another number of epochs.
+        UserError: it is no checkpoint of castnet's training, was begun with other settings, has all these epochs
+            already, or its learning rate follows a schedule made for another number of epochs.
     """
     load_classifier(ckpt_path)
     checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=True)
+    begun = {"data": checkpoint.get("datamodule_hyper_parameters", {}), "model": checkpoint["hyper_parameters"]}
+    if changed := _changed(begun, settings):
+        key, before, now = changed[0]
+        raise UserError(
+            f"ckpt_path={ckpt_path}: its run was begun with {key}={before}, and not {now}; resume it with its own "
+            "overrides, which stand in its .hydra/overrides.yaml"
+        )
     try:
         done, steps = checkpoint["epoch"] + 1, checkpoint["global_step"]
         planned = [round(schedule["total_steps"] * done / steps) for schedule in checkpoint["lr_schedulers"]]
@@ -80,6 +92,18 @@ def require_resumable(ckpt_path: Path, run: Path, max_epochs: int) -> None:
     if done >= max_epochs and not ckpt_path.resolve().is_relative_to(run.resolve()):
         advice = "train anew" if planned else "raise trainer.max_epochs"
         raise UserError(f"ckpt_path={ckpt_path}: has all {done} epochs; {advice}")
+
+
+def _changed(begun: Mapping[str, Any], settings: Mapping[str, Any], within: str = "") -> list[tuple[str, Any, Any]]:
+    """Each setting that is not what it was: its key, what it was, and what it is."""
+    changed = []
+    for name in [name for name in settings if name in begun and name not in MAY_CHANGE]:
+        before, now = begun[name], settings[name]
+        if isinstance(before, Mapping) and isinstance(now, Mapping):
+            changed += _changed(before, now, f"{within}{name}.")
+        elif now is not None and before != now:
+            changed.append((f"{within}{name}", before, now))
+    return changed
 
 
 def _files(state: dict[str, Any]) -> list[str]:

@@ -74,11 +74,11 @@ def test_a_run_killed_at_any_time_ends_digit_for_digit_like_one_that_was_not(
 
 def test_a_one_cycle_run_resumes_to_the_epochs_its_schedule_was_made_for_and_no_others(trained: Path) -> None:
     last = trained / "checkpoints" / "last.ckpt"
-    require_resumable(last, trained, 2)
+    require_resumable(last, trained, 2, {})
     with pytest.raises(UserError, match="made for 2 epochs; resume with trainer"):
-        require_resumable(last, trained, 5)
+        require_resumable(last, trained, 5, {})
     with pytest.raises(UserError, match="has all 2 epochs; train anew"):
-        require_resumable(last, trained.parent / "other", 2)
+        require_resumable(last, trained.parent / "other", 2, {})
 
 
 def test_a_checkpoint_that_names_files_outside_its_run_is_not_resumed(trained: Path, tmp_path: Path) -> None:
@@ -87,4 +87,4 @@ def test_a_checkpoint_that_names_files_outside_its_run_is_not_resumed(trained: P
     checkpoint["callbacks"][key]["best_model_path"] = f"{tmp_path}/checkpoints/../precious.ckpt"
     torch.save(checkpoint, tmp_path / "hostile.ckpt")
     with pytest.raises(UserError, match="names files outside its run"):
-        require_resumable(tmp_path / "hostile.ckpt", tmp_path, 2)
+        require_resumable(tmp_path / "hostile.ckpt", tmp_path, 2, {})
