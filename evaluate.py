@@ -17,7 +17,7 @@ with extra("train"):
     from rich.console import Console
 
     from castnet import entry
-    from castnet.data.datamodule import load_datamodule
+    from castnet.data.load import load_datamodule
     from castnet.model.classifier import load_classifier
     from castnet.report.callbacks import TestReport
     from castnet.report.robustness import robustness, write_robustness

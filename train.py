@@ -44,6 +44,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
     del os.environ["PL_GLOBAL_SEED"]  # from which Lightning would seed anew where it starts processes
     trainer = entry.build_trainer(cfg.trainer, logger=entry.build_loggers(cfg), callbacks=entry.build_callbacks(cfg))
     require("callbacks.checkpoint.monitor", OmegaConf.select(cfg, "callbacks.checkpoint.monitor"), Text)
+    entry.require_best(cfg.callbacks.checkpoint.monitor, cfg.callbacks.checkpoint.mode)
     if cfg.ckpt_path:
         settings = {"data": datamodule.hparams, "model": OmegaConf.to_container(cfg.model, resolve=True)}
         require_resumable(Path(cfg.ckpt_path), Path(cfg.paths.output_dir), cfg.trainer.max_epochs, settings)

@@ -71,12 +71,18 @@ def _compare(args: argparse.Namespace) -> int:
 
 def _record(args: argparse.Namespace) -> "Record | None":
     """What makes the recorder that was asked for, if one was."""
-    if args.record is None:
+    if not _is_recorded(args):
         return None
     with extra("record"):
         from castnet.line.recorder import Recorder
 
     return partial(Recorder, args.record, keep=args.keep, keep_bytes=args.keep_bytes)
+
+
+def _is_recorded(args: argparse.Namespace) -> bool:
+    if args.record is None and args.keep != "none":
+        raise UserError(f"--keep {args.keep}: images are kept beside verdicts; say where with --record URL")
+    return args.record is not None
 
 
 def _serve(args: argparse.Namespace) -> int:
@@ -104,7 +110,7 @@ def _app(args: argparse.Namespace) -> int:
         from castnet.export.last_run import model_of_last_run
 
         args.model = model_of_last_run()
-    if args.record is not None:
+    if _is_recorded(args):
         with extra("record"):
             from castnet.line.record import engine_for
 

@@ -22,7 +22,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ModelSummary, ProgressBar
 from lightning.pytorch.loggers import Logger
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from castnet.data.datamodule import CastingDataModule
@@ -40,6 +40,11 @@ from castnet.signals import Stopped, obeying_signals
 Result = TypeVar("Result")
 # What a run can do without: Hydra knows a null among the defaults, but none on the command line.
 NULL_GROUPS = {"logger=null": "logger=[]", "threshold=null": "~threshold", "experiment=null": "~experiment"}
+
+# By the metrics of validation: where they are best.
+BEST = dict.fromkeys(("loss", "escape_rate", "overkill_rate"), "min") | dict.fromkeys(
+    ("accuracy", "auroc", "precision", "recall", "f1"), "max"
+)
 
 
 def guard(function: Callable[..., Result], *args: Any) -> Result:
@@ -200,6 +205,17 @@ def settled(config: DictConfig, image_size: int, views: int = 1) -> DictConfig:
     return DictConfig({**config, "image_size": image_size, "views": views if config.views is None else config.views})
 
 
+def require_best(monitor: str, mode: str) -> None:
+    """Refuse a `callbacks.checkpoint.mode` that would keep the worst weights.
+
+    Raises:
+        UserError: it is the other one than the monitored metric needs.
+    """
+    best = BEST.get(monitor.removeprefix("val/").split("/")[0], mode)
+    if mode != best:
+        raise UserError(f"callbacks.checkpoint.mode={mode}: would keep the worst {monitor}; set it to {best}")
+
+
 def build_callbacks(config: DictConfig) -> list[LightningCallback]:
     """Build a run's callbacks from its whole configuration, but for those that Lightning's own switches turn off.
 
@@ -278,6 +294,10 @@ class KeepRuns(Callback):
         folder = Path(config.hydra.run.dir)
         resumed = config.get("ckpt_path") and config.hydra.job.name == "train"
         own = resumed and Path(str(config.ckpt_path)).resolve().is_relative_to(folder.resolve())
+        own = own and (folder / ".hydra").is_dir()
+        if own:  # how the run was begun stays written there, whatever this attempt is
+            with read_write(config), open_dict(config):
+                config.hydra.output_subdir = None
         self._hold("hydra.run.dir", folder, may_be_used=own)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:

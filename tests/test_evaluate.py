@@ -106,6 +106,21 @@ def test_a_folder_trained_on_is_not_judged_under_another_assignment(
     assert "its training images would be among the test images" in ran.err
 
 
+def test_a_folder_that_was_changed_since_is_not_judged_by_what_may_have_been_learnt(
+    run_train: Command, run_evaluate: Command, castings: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(castings / "train", flat := tmp_path / "flat")
+    learnt = run_train(f"data.root={flat}", "trainer.max_epochs=1")
+    assert learnt.code == 0, learnt.err
+    judge = (f"ckpt_path={learnt.folder}/checkpoints/best.ckpt", *folder_of(flat))
+    assert run_evaluate(*judge, folder="as-it-was").code == 0
+    one = next((castings / "test" / "ok_front").iterdir())
+    shutil.copy(one, flat / "ok_front" / "another.jpeg")
+    ran = run_evaluate(*judge, folder="changed")
+    assert ran.code == 2
+    assert f"data.root={flat}: its images, or what is known of them, are not what the checkpoint was trained" in ran.err
+
+
 @pytest.mark.parametrize("kind", ["missing", "foreign", "text", "other architecture"])
 def test_a_checkpoint_that_is_not_ours_is_refused(
     run_evaluate: Command, best: Path, castings: Path, tmp_path: Path, kind: str

@@ -1,6 +1,7 @@
 import csv
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,7 @@ def test_an_interrupted_run_resumes_where_it_stopped_as_if_nothing_had_been(run_
         ("data=casting", "data.source=folder, and not casting"),
         ("data.augmentation.shift=0.1", "data.augmentation.shift=0.02, and not 0.1"),
         ("model.lr=2e-3", "model.lr=0.001, and not 0.002"),
+        ("model.one_cycle_warmup=null", "model.one_cycle_warmup=0.15, and not None"),
         (
             "model.optimizer._target_=torch.optim.SGD",
             "model.optimizer._target_=torch.optim.Adam, and not torch.optim.SGD",
@@ -121,9 +123,25 @@ def test_an_interrupted_run_resumes_where_it_stopped_as_if_nothing_had_been(run_
 def test_a_run_is_not_resumed_with_settings_it_was_not_begun_with(
     run_train: Command, trained: Path, other: str, begun: str
 ) -> None:
-    ran = run_train(f"ckpt_path={trained}/checkpoints/last.ckpt", other)
+    kept = {path: path.read_bytes() for path in (trained / ".hydra").iterdir()}
+    ran = run_train(f"ckpt_path={trained}/checkpoints/last.ckpt", other, folder=str(trained))
     assert ran.code == 2
     assert f"its run was begun with {begun}; resume it with its own overrides" in ran.err
+    assert {path: path.read_bytes() for path in (trained / ".hydra").iterdir()} == kept
+
+
+def test_a_run_is_not_resumed_on_other_images(run_train: Command, castings: Path, tmp_path: Path) -> None:
+    constant = "model.one_cycle_warmup=null"
+    begun = run_train(constant, "trainer.max_epochs=1", folder="begun")
+    shutil.copytree(castings, moved := tmp_path / "moved")
+    again = (constant, f"data.root={moved}", f"ckpt_path={begun.folder}/checkpoints/last.ckpt")
+    next((moved / "train" / "ok_front").iterdir()).unlink()
+    ran = run_train(*again, folder="begun")
+    assert ran.code == 2
+    assert f"data.root={moved}: its training and validation images are not those that the run was begun" in ran.err
+    shutil.rmtree(moved)
+    shutil.copytree(castings, moved)
+    assert run_train(*again, folder="begun").code == 0
 
 
 def test_a_finished_run_is_not_resumed_into_another_folder(run_train: Command, trained: Path) -> None:
@@ -178,6 +196,7 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(run_train: Command) -
         ("data.image_size=16", "data.image_size=16: expected greater than or equal to 22"),
         ("ckpt_path=nowhere.ckpt", "ckpt_path=nowhere.ckpt: no such file"),
         ("callbacks.checkpoint.monitor=val/lose", "val/lose"),
+        ("callbacks.checkpoint.monitor=val/auroc", "mode=min: would keep the worst val/auroc; set it to max"),
         ("callbacks.checkpoint.monitor=null", "callbacks.checkpoint.monitor=None: expected"),
         ("callbacks.report._target_=os.getcwd", "callbacks.report._target_=os.getcwd: cannot be had"),
         ("callbacks=null", "Config group override must be"),

@@ -59,7 +59,7 @@ def page(
     )
     return template.render(
         audit=audit,
-        readable=len(files) - len(audit.unreadable),
+        readable=sum(file not in audit.unreadable for file in files),
         leaks=weakest([(leak.test, leak.train) for leak in audit.leaks if not leak.identical]),
         closest=shown(closest),
         two_labels=weakest([(first[0], second[0]) for first, second, *_ in map(dict.values, audit.two_labels)]),

@@ -30,6 +30,8 @@ def resplit(groups_csv: Path, out_csv: Path, seed: int = 0) -> None:
     Raises:
         UserError: groups.csv is missing or malformed, out_csv exists, or a class has too few groups.
     """
+    if seed < 0:
+        raise UserError(f"--seed {seed}: expected 0 or more")
     if out_csv.exists():
         raise UserError(f"{out_csv} exists already; choose another file, or remove it")
     try:

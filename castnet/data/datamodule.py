@@ -1,6 +1,6 @@
 """The LightningDataModule: a folder of castings as batches of pixels."""
 
-from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,7 +19,7 @@ from castnet.data.groups import read_groups, read_slices
 from castnet.data.pixels import pixel_block
 from castnet.data.sources import Generated, obtain
 from castnet.data.split import Indices
-from castnet.data.subsets import SPLITS, check_subsets, judged_by_part, subsets
+from castnet.data.subsets import SPLITS, check_subsets, digest, judged_by_part, subsets
 from castnet.errors import UserError
 from castnet.processes import count_everywhere
 from castnet.settings import Count, ImageSize, Seed, Share, Text, check
@@ -107,6 +107,7 @@ class CastingDataModule(LightningDataModule):
         self.augmentation = None if augmentation is None else make_augmentation(augmentation)
         self.test_subset = "test"
         self._folder: Folder | None = None
+        self.learnt_before: str | None = None  # by the run that goes on, or that left the checkpoint
         self.fitted = ""
 
     def prepare_data(self) -> None:
@@ -139,6 +140,27 @@ class CastingDataModule(LightningDataModule):
                 only = ", ".join(folder.classes[label] for label in found) or "of no class"
                 raise UserError(f"data.root={folder.root}: the {subset} images are all {only}; rates need both classes")
         self.n_corrected = int((self._folder.labels != folder.labels).sum())
+
+    @cached_property
+    def learnt(self) -> str:
+        """Which images train and validate, see `castnet.data.subsets.digest`."""
+        return digest(self.folder, self.rows)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"learnt": self.learnt}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up a checkpoint's state.
+
+        Raises:
+            UserError: this is set up, and learns from other images than the run that left the checkpoint.
+        """
+        self.learnt_before = state_dict["learnt"]
+        if self._folder is not None and self.learnt != self.learnt_before:
+            raise UserError(
+                f"data.root={self.hparams['root']}: its training and validation images are not those that the run was "
+                "begun with; resume it on the folder as it was, or train anew"
+            )
 
     def _fit(self, folder: Folder) -> None:
         """Find the settings that are None in the training images, and leave all others as they are."""
@@ -251,49 +273,3 @@ class CastingDataModule(LightningDataModule):
         if augmented and self.augmentation:
             pixels = self.augmentation(pixels)
         return network_input(pixels, self.hparams["image_size"])
-
-
-def load_datamodule(ckpt_path: Path, class_names: Sequence[str], **source: Any) -> CastingDataModule:
-    """Prepare a folder of castings exactly as they were prepared for a checkpoint, to evaluate it.
-
-    Evaluated are the images of root/test. Where the root has none, evaluated are the test images held out in training
-    if it is the folder that the checkpoint was trained on, or else all images.
-
-    Args:
-        ckpt_path: checkpoint whose data settings are taken.
-        class_names: the classes the checkpoint knows.
-        source: arguments of `CastingDataModule` to replace, `root` and `defect_class` among them.
-
-    Raises:
-        UserError: the folder has other classes, or is not as expected.
-    """
-    check("data", CastingDataModule.__init__, source)
-    try:
-        loaded = CastingDataModule.load_from_checkpoint(ckpt_path, weights_only=True, _instantiator=None)
-    except (UserError, TypeError, AttributeError) as error:
-        raise UserError(f"ckpt_path={ckpt_path}: has no data settings of castnet's ({error})") from error
-    trained = loaded.hparams
-    if source["defect_class"] != trained["defect_class"]:
-        known = trained["defect_class"]
-        raise UserError(f"data.defect_class={source['defect_class']}: the checkpoint was trained to find {known}")
-    root = Path(source["root"])
-    same_folder = root.resolve() == Path(trained["root"]).resolve()
-    if same_folder and source["assignment"] != trained["assignment"]:
-        raise UserError(
-            f"data.assignment={source['assignment']}: the checkpoint was trained on this folder with "
-            f"data.assignment={trained['assignment']}, so its training images would be among the test images"
-        )
-    if source["groups"] is None and same_folder:
-        source = {**source, "groups": trained["groups"]}
-    if not same_folder:
-        source = {**source, "split": "stratified", "fold": 0, "shots": None}
-    datamodule = CastingDataModule(**{**trained, **source})
-    if not same_folder and source["assignment"] is None and not (root / "test").is_dir():
-        datamodule.test_subset = "all"
-    datamodule.prepare_data()
-    datamodule.setup()
-    if datamodule.folder.classes != list(class_names):
-        raise UserError(
-            f"data.root={root}: has the classes {datamodule.folder.classes}, the checkpoint knows {class_names}"
-        )
-    return datamodule

@@ -110,13 +110,13 @@ def correct_labels(folder: Folder, corrections: Mapping[str, Sequence[str]], kep
 def _list_classes(folder: Path) -> tuple[list[str], list[list[str]]]:
     """The names of both classes, and the images of each, in posix form."""
     try:
-        names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+        names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     except OSError as error:
         raise UserError(f"{folder}: cannot be read ({error.strerror})") from error
     if len(names) != 2:
         found = _quoted(names) if names else "none"
         raise UserError(
-            f"{folder}: expected two class folders, one of defective and one of good castings; found {found}"
+            f"data.root={folder}: expected two class folders, one of defective and one of good castings; found {found}"
         )
     images: list[list[str]] = []
     for name in names:
@@ -126,7 +126,9 @@ def _list_classes(folder: Path) -> tuple[list[str], list[list[str]]]:
         if listing.unreadable:
             raise next(iter(listing.unreadable.values()))
         if not listing.images:
-            raise UserError(f"{folder}: a class folder has no images ({name}/; {', '.join(sorted(SUFFIXES))})")
+            raise UserError(
+                f"data.root={folder}: a class folder has no images ({name}/; {', '.join(sorted(SUFFIXES))})"
+            )
         images.append([path.as_posix() for path in listing.images])
     return names, images
 

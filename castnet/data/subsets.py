@@ -1,5 +1,7 @@
 """Which images train, validate and test, as a data module's settings have it."""
 
+import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -30,8 +32,19 @@ def check_subsets(settings: Mapping[str, Any]) -> None:
         raise UserError("data.split=grouped: needs data.groups, the groups.csv that `castnet audit` writes")
     if settings["whole_parts"] and settings["groups"] is None:
         raise UserError("data.whole_parts=true: needs data.groups, the groups.csv that `castnet audit` writes")
+    if settings["whole_parts"] and settings["epoch_images"] is not None:
+        raise UserError(
+            "data.epoch_images: does not count where data.whole_parts=true; set one of them to null or false"
+        )
+    if shots is not None and split == "new_parts":
+        raise UserError(f"data.shots={shots}: decides what is tested, and so does data.split=new_parts; drop one")
     if settings["fold"] and split not in ("grouped", "new_parts"):
         raise UserError(f"data.fold={settings['fold']}: data.split={split} has no folds; expected data.split=grouped")
+    share = "test_fraction" if split == "new_parts" else "val_fraction"
+    if settings["fold"] >= (folds := max(1, round(1 / settings[share]))):
+        raise UserError(
+            f"data.fold={settings['fold']}: data.{share}={settings[share]} makes {folds} folds, 0 to {folds - 1}"
+        )
     if judged_by_part(settings) and settings["assignment"] is not None:
         asked = "data.split=new_parts" if shots is None else f"data.shots={shots}"
         raise UserError(
@@ -66,6 +79,16 @@ def subsets(folder: Folder, groups: Indices | None, settings: Mapping[str, Any])
     fitted, test = np.flatnonzero(~folder.is_test), np.flatnonzero(folder.is_test)
     train, val = _hold_out(folder, groups, fitted, settings, "val_fraction", settings["fold"])
     return {"train": train, "val": val, "test": test}
+
+
+def digest(folder: Folder, rows: Mapping[str, Indices]) -> str:
+    """What is learnt: which images train and validate, and as what. It is the same wherever the root lies."""
+    learnt = hashlib.sha256()
+    for subset in ("train", "val"):
+        learnt.update(f"{subset}\n".encode())
+        for row, label in zip(rows[subset], folder.labels[rows[subset]], strict=True):
+            learnt.update(os.fsencode(f"{folder.files[row]} {label}\n"))
+    return learnt.hexdigest()
 
 
 def _three_ways(

@@ -112,7 +112,7 @@ def generate(
         raise UserError(f"n={n}: expected at least {SMALLEST} castings, so that every split has both classes")
     if seed < 0:
         raise UserError(f"seed={seed}: expected 0 or more")
-    partial = root.absolute().with_name(f"{root.absolute().name}.partial")
+    partial = root.absolute().parent / f"{root.absolute().name}.partial"
     command = f"castnet generate {root} --n {n} --seed {seed}{' --pairs' * pairs} --resume"
     by_hand = f"`{command}` goes on; removing {partial} starts anew"
     try:

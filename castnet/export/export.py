@@ -93,6 +93,8 @@ def export(source: Path, out: Path, unfinished: bool = False) -> str:
     if not out.parent.is_dir():
         raise UserError(f"{out}: cannot be written (no such folder); name a file in a folder that exists")
     ckpt_path = source / "checkpoints" / "best.ckpt" if source.is_dir() else source
+    if out.resolve() == ckpt_path.resolve():
+        raise UserError(f"{out}: is the checkpoint that would be exported; name another file")
     classifier = load_classifier(ckpt_path).eval()
     classifier.network.to(memory_format=torch.contiguous_format)
     finished = is_finished(ckpt_path)

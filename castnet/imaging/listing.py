@@ -14,7 +14,7 @@ class Listing:
     """What was found below a folder.
 
     Attributes:
-        images: regular files whose names end as images' do, folder by folder, both in order. Hidden files are left out.
+        images: regular files whose names end as images' do, folder by folder, both in order, without hidden ones.
         unreadable: what may hide images, by path: folders that cannot be listed, links to nothing, and entries with an
             image's name that are no regular files, such as pipes.
     """
@@ -52,6 +52,11 @@ def list_images(folder: Path) -> Listing:
     return found
 
 
+def is_image(path: Path) -> bool:
+    """Whether a file's name ends as images' do, and it is not hidden."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
 def _sort_in(
     entry: "os.DirEntry[str]",
     images: list[str],
@@ -62,6 +67,8 @@ def _sort_in(
     hidden = entry.name.startswith(".")
     try:
         if entry.is_dir():
+            if hidden:  # as `.ipynb_checkpoints`, which holds copies
+                return
             (links if entry.is_symlink() else waiting).append(Path(entry.path))
         elif os.path.splitext(entry.name)[1].lower() in SUFFIXES and not hidden:
             if entry.is_file():

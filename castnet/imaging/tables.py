@@ -30,7 +30,7 @@ def read_column(setting: str, table: Path, column: str) -> dict[str, str]:
         Its values by file.
 
     Raises:
-        UserError: the table is missing or broken, lacks a column, or says two things of one file.
+        UserError: the table is missing or broken, lacks a column or a group, or says two things of one file.
     """
     if not table.is_file():
         raise UserError(f"{setting}: no such file; `castnet audit FOLDER` writes a groups.csv")
@@ -44,6 +44,8 @@ def read_column(setting: str, table: Path, column: str) -> dict[str, str]:
                 file, value = row["file"], row[column]
                 if file is None or value is None:
                     raise UserError(f"{setting}: line {reader.line_num} is cut off, without {column} or file")
+                if column == "group" and not value:  # all such images would be one part
+                    raise UserError(f"{setting}: line {reader.line_num} names no group of {file}")
                 if values.setdefault(file, value) != value:
                     raise UserError(f"{setting}: has {file} twice, with {column} {values[file]} and {value}")
     except (OSError, csv.Error) as error:

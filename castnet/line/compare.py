@@ -57,6 +57,8 @@ def compare(
         UserError: no such models, images, parts or folder for the page; models of other classes; or a gate for defects
             where none is known.
     """
+    if out.resolve() in (old.resolve(), new.resolve()):
+        raise UserError(f"--out {out}: is one of the models; name another file")
     models = Inspector(old), Inspector(new)
     images, unreadable = _prepared(models, where, out, groups, max_new_escapes)
     comparison = Comparison(_judged(models, images, unreadable))

@@ -12,6 +12,8 @@ from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from castnet.errors import UserError
 from castnet.model.classifier import CastingClassifier, load_classifier
 
+# What is found in the images where it is None.
+FOUND = {"image_size", "shift", "zoom", "turns", "rotation", "flip", "views"}
 # Where things lie, how fast they come, what has had its effect, and what calibration changes.
 MAY_CHANGE = {"root", "cache_dir", "num_workers", "protocol", "start", "temperature", "threshold", "defective_from"}
 
@@ -101,7 +103,7 @@ def _changed(begun: Mapping[str, Any], settings: Mapping[str, Any], within: str 
         before, now = begun[name], settings[name]
         if isinstance(before, Mapping) and isinstance(now, Mapping):
             changed += _changed(before, now, f"{within}{name}.")
-        elif now is not None and before != now:
+        elif before != now and not (now is None and name in FOUND):
             changed.append((f"{within}{name}", before, now))
     return changed
 

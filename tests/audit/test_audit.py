@@ -15,6 +15,7 @@ from benchmarks.audit import disguised, draw_series, plant, precision_recall
 from castnet.audit.audit import audit
 from castnet.audit.duplicates import Spectra, candidates, grouped, likenesses
 from castnet.audit.findings import Audit
+from castnet.audit.listing import list_folder
 from castnet.audit.resplit import resplit
 from castnet.audit.unwrap import _dark_ellipse
 from castnet.errors import UserError
@@ -235,6 +236,18 @@ def test_without_images_the_root_is_named(make, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_images_beside_the_class_folders_are_named_and_hidden_ones_left_out(castings: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(castings / "test", root)
+    one = next((root / "ok_front").iterdir())
+    (root / ".trash").mkdir()
+    for copy in (root / "astray.jpeg", root / ".trash" / "old.jpeg", root / ".hidden.jpeg"):
+        shutil.copy(one, copy)
+    listing = list_folder(root)
+    assert set(listing.classes) == {"def_front", "ok_front"}
+    assert listing.unreadable == {"astray.jpeg": "lies in no class folder"}
+
+
 def test_a_folder_of_unreadable_images_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "root/ok").mkdir(parents=True)
     (tmp_path / "root/ok/a.jpg").write_bytes(b"no image")
@@ -266,6 +279,8 @@ def test_resplit_keeps_groups_together_and_classes_in_proportion(tmp_path: Path)
             assert abs(of_class.count(name) / len(of_class) - share) < 0.05
     with pytest.raises(UserError, match="exists"):
         resplit(tmp_path / "groups.csv", tmp_path / "once.csv")
+    with pytest.raises(UserError, match="--seed -4: expected 0 or more"):
+        resplit(tmp_path / "groups.csv", tmp_path / "other.csv", seed=-4)
 
 
 @pytest.mark.parametrize(

@@ -188,7 +188,7 @@ def test_an_epoch_of_a_small_folder_goes_through_it_several_times(castings: Path
             ["data.split=new_parts", "data.test_fraction=0.01"],
             r"that share cannot be held out \(100 folds need 100 parts",
         ),
-        (["data.split=new_parts", "data.fold=5"], r"there are 5 folds, 0 to 4"),
+        (["data.split=new_parts", "data.fold=5"], r"makes 5 folds, 0 to 4"),
         (["data.shots=[1]"], r"data\.shots=\[1\]: "),
         (["data.shots=[0,4]"], r"data\.shots\.0=0: "),
         (["data.shots=[4,500]"], r"data\.shots=\[4,500\]: asks for 500 parts of a class that has \d+"),

@@ -134,6 +134,8 @@ def test_too_few_castings_are_refused(tmp_path: Path, n: int) -> None:
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="/: exists and is not empty"):
+        generate(Path("/"), n=16)
     with pytest.raises(UserError, match="exists and is not empty; nothing is overwritten"):
         generate(tmp_path, n=N, progress=False)
     assert (tmp_path / "notes.txt").read_text() == "mine"

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from castnet.data.datamodule import load_datamodule
+from castnet.data.load import load_datamodule
 from castnet.errors import UserError
 from castnet.model.classifier import load_classifier
 

@@ -95,6 +95,8 @@ def test_links_are_followed_once_and_what_cannot_be_read_is_named(tmp_path: Path
         folder.mkdir(parents=True)
         (folder / "image.png").touch()
     (root / "a" / ".hidden.png").touch()
+    (root / "a" / ".ipynb_checkpoints").mkdir()
+    (root / "a" / ".ipynb_checkpoints" / "image.png").touch()
     (root / "b" / "up").symlink_to("..")
     (root / "b" / "beside").symlink_to("../a")
     (root / "out").symlink_to(outside)

@@ -53,6 +53,13 @@ def test_what_is_no_table_is_one_line_and_not_waited_for(reader: str, what: str,
     assert not (tmp_path / "split.csv").exists()
 
 
+def test_an_image_without_a_group_is_not_put_with_others_that_have_none(tmp_path: Path) -> None:
+    table = tmp_path / "groups.csv"
+    table.write_text("file,group\na/1.jpeg,\na/2.jpeg,\n")
+    with pytest.raises(UserError, match=r"groups\.csv: line 2 names no group of a/1\.jpeg"):
+        read_groups(table, FILES)
+
+
 def test_a_file_that_stands_in_two_groups_is_refused(tmp_path: Path) -> None:
     table = tmp_path / "groups.csv"
     table.write_text("file,group\na/1.jpeg,1\na/2.jpeg,2\na/1.jpeg,1\na/2.jpeg,1\n")
@@ -73,9 +80,12 @@ def test_settings_of_drawn_castings_that_broke_are_one_line(tmp_path: Path, cont
         obtain("generated", tmp_path, {"n": 120, "seed": 0})
 
 
-def test_only_files_are_replaced(castings: Path, tmp_path: Path) -> None:
+def test_only_files_are_replaced(castings: Path, trained: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "file").touch()
+    best = trained / "checkpoints" / "best.ckpt"
+    with pytest.raises(UserError, match=r"best\.ckpt: is the checkpoint that would be exported"):
+        export(trained, best)
     with pytest.raises(UserError, match="pipe: is no file that could be replaced"):
         export(tmp_path / "run", tmp_path / "pipe")
     with pytest.raises(UserError, match="file: is no folder"):

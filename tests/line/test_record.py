@@ -49,6 +49,11 @@ def test_the_oldest_images_go_beyond_the_bound(
 
 
 def test_what_is_no_record_is_one_line(model: Path, test_images: list[Path]) -> None:
+    ran = castnet("predict", model, test_images[0], "--keep", "all")
+    assert (ran.returncode, "--keep all: images are kept beside verdicts; say where with --record" in ran.stderr) == (
+        2,
+        True,
+    )
     ran = castnet("predict", model, test_images[0], "--record", "mysql://user:secret@host/line")
     assert (ran.returncode, ran.stderr.count("\n")) == (2, 1)
     assert "secret" not in ran.stderr

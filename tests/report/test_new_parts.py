@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -50,12 +51,18 @@ def test_worst_of_several_settings_is_the_lowest_auroc_and_the_highest_rate() ->
 def test_one_command_judges_every_part_by_a_network_that_never_saw_it_and_leaves_one_page(
     run_train: Command, castings: Path, tmp_path: Path
 ) -> None:
-    files = sorted(path.relative_to(castings).as_posix() for path in castings.rglob("*.jpeg"))
+    root = tmp_path / "deeper"
+    shutil.copytree(castings, root)
+    good = root / "train" / "ok_front"
+    good.rename(root / "moving")
+    good.mkdir()
+    (root / "moving").rename(good / "monday")
+    files = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.jpeg"))
     with (tmp_path / "parts.csv").open("w", newline="") as table:
         rows = [(file, f"{file.split('/')[1]} {row % 20}") for row, file in enumerate(files)]
         csv.writer(table).writerows([("file", "group"), *rows])
     folds = ["data.test_fraction=0.5", "data.val_fraction=0.5", "data.fold=0,1", "trainer.max_epochs=1"]
-    settings = [f"data.groups={tmp_path / 'parts.csv'}", "+data.slices.sevens='*7.jpeg'"]
+    settings = [f"data.root={root}", f"data.groups={tmp_path / 'parts.csv'}", "+data.slices.sevens='*7.jpeg'"]
     ran = run_train("experiment=new_parts", *folds, *settings)
     assert ran.code == 0, ran.err
     judged = [
@@ -66,6 +73,7 @@ def test_one_command_judges_every_part_by_a_network_that_never_saw_it_and_leaves
     assert sum(report["parts"].values()) == len({part for _, part in rows})
     (numbers,) = report["settings"].values()
     assert numbers["all images"]["images"] == len(files)
+    assert "labels as published" not in numbers  # none was corrected, wherever within its class an image lies
     assert numbers["sevens"]["images"] == sum(file.endswith("7.jpeg") for file in files)
     assert numbers["by part: mean of its copies"]["images"] == len({part for _, part in rows})
     page = (ran.folder / "new_parts.html").read_text()
@@ -75,6 +83,13 @@ def test_one_command_judges_every_part_by_a_network_that_never_saw_it_and_leaves
     picture = np.asarray(Image.open(ran.folder / "new_parts.png").convert("RGB")).reshape(-1, 3)
     for colour in ((179, 38, 30), (31, 122, 77)):  # frames of defective and of good parts
         assert (abs(picture.astype(int) - colour).sum(1) < 12).sum() > 100
+
+
+def test_a_handful_is_not_dealt_to_folds_and_folds_are_counted_before_time_is_spent(run_train: Command) -> None:
+    both = run_train("experiment=new_parts", "data.fold=0", "data.shots=[2,2]")
+    assert (both.code, "data.shots=[2, 2]: decides what is tested" in both.err) == (2, True), both.err
+    none = run_train("experiment=new_parts", "data.fold=3", "data.test_fraction=0.34", folder="none")
+    assert (none.code, "data.fold=3: data.test_fraction=0.34 makes 3 folds, 0 to 2" in none.err) == (2, True), none.err
 
 
 def test_a_fold_alone_makes_no_report_and_says_so(run_train: Command) -> None:

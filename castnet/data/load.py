@@ -1,0 +1,62 @@
+"""The data of a checkpoint, made ready again to judge it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from castnet.data.datamodule import CastingDataModule
+from castnet.data.subsets import judged_by_part
+from castnet.errors import UserError
+from castnet.settings import check
+
+
+def load_datamodule(ckpt_path: Path, class_names: Sequence[str], **source: Any) -> CastingDataModule:
+    """Prepare a folder of castings exactly as they were prepared for a checkpoint, to evaluate it.
+
+    Evaluated are the images of root/test. Where the root has none, evaluated are the test images held out in training
+    if it is the folder that the checkpoint was trained on, or else all images.
+
+    Args:
+        ckpt_path: checkpoint whose data settings are taken.
+        class_names: the classes the checkpoint knows.
+        source: arguments of `CastingDataModule` to replace, `root` and `defect_class` among them.
+
+    Raises:
+        UserError: the folder has other classes, or is not as expected.
+    """
+    check("data", CastingDataModule.__init__, source)
+    try:
+        loaded = CastingDataModule.load_from_checkpoint(ckpt_path, weights_only=True, _instantiator=None)
+    except (UserError, TypeError, AttributeError) as error:
+        raise UserError(f"ckpt_path={ckpt_path}: has no data settings of castnet's ({error})") from error
+    trained = loaded.hparams
+    if source["defect_class"] != trained["defect_class"]:
+        known = trained["defect_class"]
+        raise UserError(f"data.defect_class={source['defect_class']}: the checkpoint was trained to find {known}")
+    root = Path(source["root"])
+    same_folder = root.resolve() == Path(trained["root"]).resolve()
+    if same_folder and source["assignment"] != trained["assignment"]:
+        raise UserError(
+            f"data.assignment={source['assignment']}: the checkpoint was trained on this folder with "
+            f"data.assignment={trained['assignment']}, so its training images would be among the test images"
+        )
+    if source["groups"] is None and same_folder:
+        source = {**source, "groups": trained["groups"]}
+    if not same_folder:
+        source = {**source, "split": "stratified", "fold": 0, "shots": None, "whole_parts": False}
+    datamodule = CastingDataModule(**{**trained, **source})
+    if not same_folder and source["assignment"] is None and not (root / "test").is_dir():
+        datamodule.test_subset = "all"
+    datamodule.prepare_data()
+    datamodule.setup()
+    held_out = datamodule.test_subset == "test" and (datamodule.folder.is_test is None or judged_by_part(trained))
+    if held_out and loaded.learnt_before not in (None, datamodule.learnt):
+        raise UserError(
+            f"data.root={root}: its images, or what is known of them, are not what the checkpoint was trained with, so "
+            "what it learnt could be among the test images; restore them, or judge new images in a folder of their own"
+        )
+    if datamodule.folder.classes != list(class_names):
+        raise UserError(
+            f"data.root={root}: has the classes {datamodule.folder.classes}, the checkpoint knows {class_names}"
+        )
+    return datamodule
