@@ -301,6 +301,9 @@ class KeepRuns(Callback):
         self._hold("hydra.run.dir", folder, may_be_used=own)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        named = {override.partition("=")[0] for override in config.hydra.overrides.hydra}
+        if "hydra.run.dir" in named and "hydra.sweep.dir" not in named:
+            fail("hydra.run.dir: does not count for a sweep, such as experiment=new_parts; name hydra.sweep.dir")
         self._hold("hydra.sweep.dir", Path(config.hydra.sweep.dir), may_be_used=False)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -1,6 +1,7 @@
-"""Who may come in: this machine, or whoever bears a token."""
+"""Where is listened, and who may come in: this machine, or whoever bears a token."""
 
 import ipaddress
+import socket
 from pathlib import Path
 
 from castnet.errors import UserError
@@ -15,6 +16,19 @@ def is_this_machine(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def listen(host: str, port: int, backlog: int | None = None) -> socket.socket:
+    """A socket that listens on an address of either version of the internet protocol.
+
+    Raises:
+        UserError: it cannot be listened on.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=backlog)
+    except (OSError, OverflowError) as error:
+        raise UserError(f"{host}:{port}: cannot be listened on ({error}); name another --host or --port") from error
 
 
 def read_token(host: str, token_file: Path | None, insist: bool) -> str | None:

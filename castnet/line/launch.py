@@ -2,12 +2,11 @@
 
 import os
 import signal
-import socket
 import sys
 from pathlib import Path
 
 from castnet.errors import UserError
-from castnet.line.access import is_this_machine
+from castnet.line.access import is_this_machine, listen
 
 PAGE = Path(__file__).parent / "page" / "app.py"
 RECORD = "CASTNET_RECORD"  # the environment's entry, since a URL may hold a password and a command line is public
@@ -55,10 +54,7 @@ def launch(
             f"--host {host}: whoever reaches that address would see the page; describe a login under [auth] in "
             f"{LOGIN}, or insist with --open"
         )
-    try:
-        socket.create_server((host, port)).close()
-    except (OSError, OverflowError) as error:
-        raise UserError(f"{host}:{port}: cannot be listened on ({error}); name another --host or --port") from error
+    listen(host, port).close()
     options = {
         "server.address": host,
         "server.port": port,

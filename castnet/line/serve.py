@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from castnet.errors import UserError
-from castnet.line.access import read_token
+from castnet.line.access import listen, read_token
 from castnet.line.inspector import Inspector, Verdict
 from castnet.line.judge import Judge, judge_of
 from castnet.line.predict import Record
@@ -237,10 +237,7 @@ def serve(
     _Connection.most = min(MAX_CONNECTIONS, files - OTHER_FILES)
     if _Connection.most < 8:
         raise UserError(f"{files} open files are allowed, which is too few to serve; `ulimit -n 1024` allows more")
-    try:
-        listener = socket.create_server((host, port), backlog=BACKLOG)
-    except (OSError, OverflowError) as error:
-        raise UserError(f"{host}:{port}: cannot be listened on ({error}); name another --host or --port") from error
+    listener = listen(host, port, BACKLOG)
     config = uvicorn.Config(
         application(inspector, judge, token),
         loop="asyncio",
@@ -254,7 +251,7 @@ def serve(
     )
     for name in ("uvicorn.error", "asyncio"):
         logging.getLogger(name).addFilter(_OnceASecond())
-    address = f"http://{host}:{listener.getsockname()[1]}"
+    address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
     print(f"POST {address}/inspect takes an image, {address}/docs says how; Ctrl-C ends it", flush=True)
     _DrainingServer(config).run(sockets=[listener])
     return 0

@@ -1,6 +1,7 @@
 """The LightningModule: how the network is trained and judged."""
 
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Annotated, Any, Literal, cast
 
 import torch
@@ -283,7 +284,8 @@ def load_classifier(ckpt_path: Path) -> CastingClassifier:
             ckpt_path, map_location="cpu", weights_only=True, _instantiator=None
         )
     except Exception as error:  # torch.load and load_state_dict raise many kinds for a file that is not theirs
-        reason = " ".join(str(error).split())[:160]
+        unread = isinstance(error, UnpicklingError)  # PyTorch's own words are of versions and of how to run any code
+        reason = "no PyTorch file of plain values" if unread else " ".join(str(error).split())[:160]
         raise UserError(f"ckpt_path={ckpt_path}: not a checkpoint of castnet's CNN ({reason})") from error
     if not all(value.isfinite().all() for value in classifier.network.parameters()):
         raise UserError(f"ckpt_path={ckpt_path}: has weights that are not finite; train anew with a lower model.lr")

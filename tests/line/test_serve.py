@@ -17,6 +17,7 @@ from castnet.data.augment import network_input
 from castnet.imaging.decode import decode
 from castnet.imaging.listing import list_images
 from castnet.imaging.resample import area_average
+from castnet.line.access import listen
 from castnet.line.inspector import Inspector, Verdict
 from castnet.line.serve import MAX_BODY, MAX_WAITING
 from castnet.model.classifier import VERDICTS, load_classifier
@@ -144,6 +145,14 @@ def test_sixty_four_clients_at_once_get_verdicts_or_503(server: Server, test_ima
     assert set(statuses) <= {200, 503}
     assert statuses.count(200) > 0
     assert process.poll() is None
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_an_address_of_either_kind_is_listened_on(host: str) -> None:
+    if ":" in host and not Path("/proc/net/if_inet6").exists():
+        pytest.skip("this machine has no addresses of version 6")
+    with listen(host, 0) as listener, socket.create_connection((host, listener.getsockname()[1])):
+        pass
 
 
 def test_a_port_that_cannot_be_had_is_one_line(model: Path) -> None:

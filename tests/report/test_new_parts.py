@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import train
+from castnet import entry
 from castnet.report.new_parts import Examination, Pooled
 from tests.conftest import Command
 
@@ -90,6 +92,15 @@ def test_a_handful_is_not_dealt_to_folds_and_folds_are_counted_before_time_is_sp
     assert (both.code, "data.shots=[2, 2]: decides what is tested" in both.err) == (2, True), both.err
     none = run_train("experiment=new_parts", "data.fold=3", "data.test_fraction=0.34", folder="none")
     assert (none.code, "data.fold=3: data.test_fraction=0.34 makes 3 folds, 0 to 2" in none.err) == (2, True), none.err
+
+
+def test_a_sweep_does_not_leave_its_runs_elsewhere_than_was_said(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("sys.argv", ["train.py", "experiment=new_parts", f"hydra.run.dir={tmp_path / 'here'}"])
+    with pytest.raises(SystemExit) as ended:
+        entry.guard(train.main)
+    assert (ended.value.code, "name hydra.sweep.dir" in capfd.readouterr().err) == (2, True)
 
 
 def test_a_fold_alone_makes_no_report_and_says_so(run_train: Command) -> None:
