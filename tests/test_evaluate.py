@@ -121,6 +121,18 @@ def test_a_folder_that_was_changed_since_is_not_judged_by_what_may_have_been_lea
     assert f"data.root={flat}: its images, or what is known of them, are not what the checkpoint was trained" in ran.err
 
 
+def test_a_handful_that_was_learnt_from_one_folder_is_judged_on_another(
+    run_train: Command, run_evaluate: Command, castings: Path, tmp_path: Path
+) -> None:
+    learnt = run_train("data.shots=[2,2]", "trainer.max_epochs=1")
+    assert learnt.code == 0, learnt.err
+    shutil.copytree(castings, other := tmp_path / "other")
+    next((other / "train" / "ok_front").iterdir()).unlink()
+    ran = run_evaluate(f"ckpt_path={learnt.folder}/checkpoints/best.ckpt", *folder_of(other))
+    assert ran.code == 0, ran.err
+    assert "12 test" in ran.out
+
+
 @pytest.mark.parametrize("kind", ["missing", "foreign", "text", "other architecture"])
 def test_a_checkpoint_that_is_not_ours_is_refused(
     run_evaluate: Command, best: Path, castings: Path, tmp_path: Path, kind: str

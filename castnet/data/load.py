@@ -49,8 +49,8 @@ def load_datamodule(ckpt_path: Path, class_names: Sequence[str], **source: Any) 
         datamodule.test_subset = "all"
     datamodule.prepare_data()
     datamodule.setup()
-    held_out = datamodule.test_subset == "test" and (datamodule.folder.is_test is None or judged_by_part(trained))
-    if held_out and loaded.learnt_before not in (None, datamodule.learnt):
+    folders_own = datamodule.folder.is_test is not None and not judged_by_part(trained)
+    if same_folder and not folders_own and loaded.learnt_before not in (None, datamodule.learnt):
         raise UserError(
             f"data.root={root}: its images, or what is known of them, are not what the checkpoint was trained with, so "
             "what it learnt could be among the test images; restore them, or judge new images in a folder of their own"
