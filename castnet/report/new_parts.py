@@ -198,7 +198,8 @@ class Examination:
         chosen |= {name: pooled.only(of) for name, of in slices.items()}
         if pooled.parts_known:
             chosen["by part: mean of its copies"] = pooled.by_part
-        published = [next(name for name in file.split("/") if name in pooled.labels) for file in pooled.files]
+        classes = set(pooled.labels)
+        published = [next(name for name in file.split("/") if name in classes) for file in pooled.files]
         if published != pooled.labels:
             chosen["labels as published"] = pooled.judged_by(published, self.data["defect_class"])
         return {name: of.numbers() for name, of in chosen.items()}
