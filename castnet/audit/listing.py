@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from castnet.errors import UserError
-from castnet.imaging.listing import is_image, list_images
+from castnet.imaging.listing import class_folders, is_image_name, list_images
 from castnet.imaging.tables import open_table
 
 
@@ -41,11 +41,11 @@ def list_folder(root: Path) -> Listing:
     parts = {name: root / name for name in ("train", "test") if (root / name).is_dir()} or {"all": root}
     found: list[tuple[str, str, str]] = []
     unreadable: dict[str, str] = {}
-    astray = {path for part in {root, *parts.values()} for path in part.iterdir() if is_image(path)}
-    for path in sorted(astray):
-        unreadable[path.relative_to(root).as_posix()] = "lies in no class folder"
+    for path in sorted(path for part in {root, *parts.values()} for path in part.iterdir() if path.is_file()):
+        if is_image_name(path.name):
+            unreadable[path.relative_to(root).as_posix()] = "lies in no class folder"
     for split, part in parts.items():
-        for folder in sorted(entry for entry in part.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
+        for folder in class_folders(part):
             listing = list_images(folder)
             found += [(path.relative_to(root).as_posix(), split, folder.name) for path in listing.images]
             for path, error in listing.unreadable.items():

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from castnet.errors import UserError
 from castnet.imaging.decode import SUFFIXES
-from castnet.imaging.listing import list_images
+from castnet.imaging.listing import class_folders, list_images
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def correct_labels(folder: Folder, corrections: Mapping[str, Sequence[str]], kep
 def _list_classes(folder: Path) -> tuple[list[str], list[list[str]]]:
     """The names of both classes, and the images of each, in posix form."""
     try:
-        names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        names = [entry.name for entry in class_folders(folder)]
     except OSError as error:
         raise UserError(f"{folder}: cannot be read ({error.strerror})") from error
     if len(names) != 2:

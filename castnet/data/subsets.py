@@ -41,7 +41,7 @@ def check_subsets(settings: Mapping[str, Any]) -> None:
     if settings["fold"] and split not in ("grouped", "new_parts"):
         raise UserError(f"data.fold={settings['fold']}: data.split={split} has no folds; expected data.split=grouped")
     share = "test_fraction" if split == "new_parts" else "val_fraction"
-    if settings["fold"] >= (folds := max(1, round(1 / settings[share]))):
+    if settings["fold"] >= (folds := round(1 / settings[share])):
         raise UserError(
             f"data.fold={settings['fold']}: data.{share}={settings[share]} makes {folds} folds, 0 to {folds - 1}"
         )

@@ -52,9 +52,22 @@ def list_images(folder: Path) -> Listing:
     return found
 
 
-def is_image(path: Path) -> bool:
-    """Whether a file's name ends as images' do, and it is not hidden."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+def is_image_name(name: str) -> bool:
+    """Whether a name ends as images' do and is not hidden."""
+    return os.path.splitext(name)[1].lower() in SUFFIXES and not _is_hidden(name)
+
+
+def class_folders(folder: Path) -> list[Path]:
+    """The folders that lie in a folder, in order, without hidden ones.
+
+    Raises:
+        OSError: it cannot be listed.
+    """
+    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not _is_hidden(entry.name))
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".")
 
 
 def _sort_in(
@@ -64,13 +77,13 @@ def _sort_in(
     waiting: list[Path],
     links: list[Path],
 ) -> None:
-    hidden = entry.name.startswith(".")
+    hidden = _is_hidden(entry.name)
     try:
         if entry.is_dir():
             if hidden:  # as `.ipynb_checkpoints`, which holds copies
                 return
             (links if entry.is_symlink() else waiting).append(Path(entry.path))
-        elif os.path.splitext(entry.name)[1].lower() in SUFFIXES and not hidden:
+        elif is_image_name(entry.name):
             if entry.is_file():
                 images.append(entry.name)
             else:
