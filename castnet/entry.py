@@ -31,7 +31,6 @@ from castnet.errors import UserError, fail, willing
 from castnet.files import hold
 from castnet.model.classifier import CastingClassifier
 from castnet.model.start import Weights, read_weights
-from castnet.model.views import VIEWS
 from castnet.processes import follow, is_first, is_lost, let_first_speak
 from castnet.settings import Count, require
 from castnet.settings import check as check_arguments
@@ -189,14 +188,14 @@ def build_classifier(config: DictConfig, datamodule: CastingDataModule) -> Casti
     """Build the model for the data it is to learn, which decide what its settings leave open.
 
     Args:
-        config: the model's settings. Where `views` is None they are 8 if training images lie in all eight ways, else 1.
+        config: the model's settings. Where `views` is None they are as many as training images lie in.
         datamodule: after its `setup`.
 
     Raises:
         UserError: as `build`.
     """
-    lie_freely = datamodule.augmentation is not None and datamodule.augmentation.turns_freely
-    settings = settled(config, datamodule.hparams["image_size"], VIEWS if lie_freely else 1)
+    views = 1 if datamodule.augmentation is None else datamodule.augmentation.views
+    settings = settled(config, datamodule.hparams["image_size"], views)
     return build("model", settings, CastingClassifier, class_names=datamodule.folder.classes)
 
 

@@ -96,9 +96,13 @@ class Augmentation:
         return torch.stack([row_x, row_y], dim=1)
 
     @property
-    def turns_freely(self) -> bool:
-        """Whether an image may come to lie in each of the eight ways of `castnet.model.views`."""
-        return self.flip and (self.rotation == 180 or self.turns % 4 == 0)
+    def views(self) -> Literal[1, 2, 4, 8]:
+        """How many of the ways of `castnet.model.views` an image may come to lie in."""
+        if not self.flip:
+            return 1
+        if self.rotation == 180 or self.turns % 4 == 0:
+            return 8
+        return 4 if self.turns % 2 == 0 else 2
 
 
 def make_augmentation(settings: dict[str, Any]) -> Augmentation:

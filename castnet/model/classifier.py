@@ -16,7 +16,7 @@ from castnet.model.heatmap import logits_and_evidence
 from castnet.model.metrics import CastingMetrics
 from castnet.model.network import CastingCNN
 from castnet.model.optimizer import make_optimizer, tried
-from castnet.model.views import turned, turned_back
+from castnet.model.views import chosen, turned, turned_back
 from castnet.processes import count_everywhere
 from castnet.settings import ImageSize, Positive, Rate, Text, check
 
@@ -45,8 +45,9 @@ class CastingClassifier(LightningModule):
         threshold: a casting is called defective if P(defect) reaches it.
         defective_from: between the threshold and this P(defect) a casting is doubtful; None doubts none.
         start: what the network starts from, see `castnet.model.start`; it is only kept here for the record.
-        views: 8 averages the logits over all quarter turns and mirror images, for eight times the work; 1 does not.
-            Training sees one view, and so does the validation after each epoch.
+        views: over how many ways to lie the logits are averaged, each for as much work again: 1, 2 (mirrored too),
+            4 (and upside down) or 8 (and turned by quarters). Training sees one view, and so does the validation after
+            each epoch.
         lr_decay: with a start, a layer's learning rate is that of the next one, nearer to the output, times this
             (discriminative fine-tuning, Howard & Ruder, arXiv:1801.06146): what the first layers know holds for any
             casting. 1 trains all layers alike.
@@ -68,7 +69,7 @@ class CastingClassifier(LightningModule):
         threshold: Rate,
         # Checkpoints of castnet 0.1.0 lack these.
         start: Text | None = None,
-        views: Literal[1, 8] = 1,
+        views: Literal[1, 2, 4, 8] = 1,
         lr_decay: Annotated[float, Field(gt=0, le=1)] = 1,
         defective_from: Rate | None = None,
     ) -> None:
@@ -92,7 +93,7 @@ class CastingClassifier(LightningModule):
 
     def logits(self, images: Tensor, views: int) -> Tensor:
         """What forward returns, of so many views, whatever `views` the module has."""
-        logits = [self.network(self._standardised(turned(images, view))).float() for view in range(views)]
+        logits = [self.network(self._standardised(turned(images, view))).float() for view in chosen(views)]
         return torch.stack(logits).mean(0) if views > 1 else cast(Tensor, logits[0])
 
     def _standardised(self, images: Tensor) -> Tensor:
@@ -113,10 +114,11 @@ class CastingClassifier(LightningModule):
         """
         views, n, k = self.hparams["views"], images.shape[0], explained.shape[0]
         # All views as one batch: a graph that held the network eight times would take longer to export and to load.
-        everything = self._standardised(torch.cat([turned(images, view) for view in range(views)]))
-        chosen = torch.cat([explained + view * n for view in range(views)])
-        logits, evidence = logits_and_evidence(self.network, everything, chosen)
-        lying = [turned_back(evidence[view * k : (view + 1) * k], view) for view in range(views)]
+        everything = self._standardised(torch.cat([turned(images, view) for view in chosen(views)]))
+        logits, evidence = logits_and_evidence(
+            self.network, everything, torch.cat([explained + i * n for i in range(views)])
+        )
+        lying = [turned_back(evidence[i * k : (i + 1) * k], view) for i, view in enumerate(chosen(views))]
         evidence = torch.stack(lying).mean(0)
         return logits.unflatten(0, (views, n)).mean(0), evidence if self.test_metrics.defect == 1 else -evidence
 

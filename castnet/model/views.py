@@ -1,8 +1,15 @@
 """The eight ways in which a square image can lie on the grid of its pixels."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 VIEWS = 8
+
+
+def chosen(views: int) -> Sequence[int]:
+    """Which of the eight: 1 is as it lies, 2 are mirrored too, 4 are upside down too, and 8 turned by quarters too."""
+    return range(0, VIEWS, VIEWS // views)
 
 
 def turned(images: Tensor, view: int) -> Tensor:

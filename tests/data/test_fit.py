@@ -81,5 +81,5 @@ def test_a_run_fits_itself_to_the_folder_and_says_so(run_train: Command, trained
     assert None not in kept["augmentation"].values()
     learnt = load_classifier(ran.folder / "checkpoints" / "best.ckpt").hparams
     assert learnt["image_size"] == kept["image_size"]
-    assert learnt["views"] == 1  # mirrored images, which training never saw, would be judged by accident
+    assert learnt["views"] == 1
     assert load_classifier(trained / "checkpoints" / "best.ckpt").hparams["views"] == 8
