@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from castnet.data.augment import Augmentation, network_input
+from castnet.data.augment import Augmentation, affine_grid, network_input
 
 NOTHING = {"shift": 0.0, "zoom": 0.0, "turns": 1, "rotation": 0.0, "flip": False, "brightness": 0.0, "contrast": 0.0}
 
@@ -86,3 +87,10 @@ def test_a_batch_mapped_alike_keeps_what_two_images_share() -> None:
     assert not torch.equal(apart[0], apart[1])
     for image in alike[1:]:
         torch.testing.assert_close(image, alike[0])
+
+
+@pytest.mark.parametrize("side", [22, 64, 129])
+def test_where_pixels_come_from_is_what_pytorch_says(side: int) -> None:
+    maps = torch.randn(4, 2, 3, generator=torch.Generator().manual_seed(0))
+    expected = F.affine_grid(maps, [4, 1, side, side], align_corners=False)
+    torch.testing.assert_close(affine_grid(maps, side), expected)
