@@ -273,6 +273,11 @@ def main() -> None:
     except BrokenPipeError:  # whoever reads the output, such as `head`, has seen enough
         drop_output()
         sys.exit(2)
+    except SystemExit as stop:
+        if stop.code != 1:
+            raise
+        drop_output()  # rich's consoles end a program with 1 where nobody reads what they print
+        sys.exit(2)
     except KeyboardInterrupt:
         _end_by_interrupt()
     except OSError as error:

@@ -19,13 +19,12 @@ class UserError(Exception):
 
 
 def printable(text: object) -> str:
-    """Text on one line that moves no cursor: white space becomes a space, other control characters escapes.
+    """Text on one line that moves no cursor: what cannot be printed becomes escapes, so that names stay different.
 
     Names of files may hold line breaks, terminal codes, marks that turn the direction of writing, and bytes that are no
     text at all.
     """
-    line = " ".join(str(text).split())
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def willing(stream: TextIO | None) -> TextIO:
@@ -40,7 +39,8 @@ def willing(stream: TextIO | None) -> TextIO:
 def fail(message: object) -> NoReturn:
     """Print one line that says what to mend on standard error, and exit with code 2."""
     with suppress(OSError):  # where nothing can be printed, the code still tells
-        print(f"error: {printable(message)}", file=sys.stderr, flush=True)
+        # What libraries say may have several lines.
+        print(f"error: {printable(' '.join(str(message).split()))}", file=sys.stderr, flush=True)
     drop_output()
     sys.exit(2)
 

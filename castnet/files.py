@@ -58,13 +58,42 @@ def _lock(descriptor: int, folder: Path) -> None:
     raise UserError(f"{folder}: another run is at work there; wait until it has ended, or name another folder")
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file beside this one, of this process alone, which takes its name if the block ends well.
+
+    It is made before the block is entered: a folder that takes no file is found before the work, not after.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    partial = _beside(path)
+    try:
+        partial.touch()
+        yield partial
+        partial.replace(path)
+    except OSError as error:
+        if error.filename not in (None, str(partial)):
+            raise
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}); name a file in a folder that takes one"
+        ) from error
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.partial-{os.getpid()}")
+
+
 def write_whole(contents: Mapping[Path, bytes]) -> None:
     """Write all files or, where the disk is full, none; each takes its name when it is whole.
 
     Raises:
         OSError: they cannot be written.
     """
-    begun = {path: path.with_name(f"{path.name}.partial") for path in contents}
+    begun = {path: _beside(path) for path in contents}
     try:
         for path, content in contents.items():
             begun[path].write_bytes(content)

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from rich.console import Console
 from rich.progress import track
 
 from castnet.drawn.camera import photograph
@@ -120,6 +121,8 @@ def generate(
             raise UserError(
                 f"{root}: exists and is not empty; nothing is overwritten, so name a new folder or remove it"
             )
+        if root.is_symlink() or root.is_mount() or root.resolve() == Path.cwd():  # none of which takes another's place
+            raise UserError(f"{root}: is a link, a mount or the folder that you are in; name a new folder in it")
         with hold(partial):
             done = _prepare(partial, {"format": FORMAT, "n": n, "seed": seed, "pairs": pairs}, resume, by_hand)
             _draw_all(_tasks(partial, n, seed, pairs), partial, n, done, processes or os.cpu_count() or 1, progress)
@@ -196,7 +199,8 @@ def _draw_all(tasks: "Iterator[Task]", partial: Path, n: int, done: int, process
         (partial / "manifest.csv").open("a", newline="") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")
-        for rows in track(parts, f"Drawing {n:,} castings", total=n, completed=done, disable=not progress):
+        bar = {"total": n, "completed": done, "disable": not progress, "console": Console(stderr=True)}
+        for rows in track(parts, f"Drawing {n:,} castings", **bar):  # type: ignore[arg-type]
             writer.writerows(rows)
             file.flush()
 

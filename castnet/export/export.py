@@ -23,6 +23,7 @@ from castnet.data.folder import read_folder
 from castnet.drawn.folder import draw
 from castnet.errors import UserError
 from castnet.export import resample as in_graph
+from castnet.files import replacing
 from castnet.imaging.decode import Grey, decode
 from castnet.imaging.resample import RESAMPLE
 from castnet.model.classifier import VERDICTS, CastingClassifier, load_classifier
@@ -88,13 +89,9 @@ def export(source: Path, out: Path, unfinished: bool = False) -> str:
         UserError: the source is no run or checkpoint of castnet's or is unfinished, the file cannot be written, or ONNX
             Runtime does not judge as PyTorch does.
     """
-    if out.exists() and not out.is_file():  # a device, say, which the new file would replace
-        raise UserError(f"{out}: is no file that could be replaced; name another")
-    if not out.parent.is_dir():
-        raise UserError(f"{out}: cannot be written (no such folder); name a file in a folder that exists")
+    if out.exists() and not (out.is_file() and out.suffix == ".onnx"):  # a checkpoint, say, or a device
+        raise UserError(f"{out}: is there and no model; name a new file, or one that ends in .onnx")
     ckpt_path = source / "checkpoints" / "best.ckpt" if source.is_dir() else source
-    if out.resolve() == ckpt_path.resolve():
-        raise UserError(f"{out}: is the checkpoint that would be exported; name another file")
     classifier = load_classifier(ckpt_path).eval()
     classifier.network.to(memory_format=torch.contiguous_format)
     finished = is_finished(ckpt_path)
@@ -111,19 +108,12 @@ def export(source: Path, out: Path, unfinished: bool = False) -> str:
         raise UserError(
             f"{ckpt_path}: its data or its run's metrics.json are not as training writes them ({error!r})"
         ) from error
-    model = _to_onnx(Deployed(classifier, stored_size, data["resample"]))
-    model.metadata_props.add(key="castnet", value=card)
-
-    images, origin = _check_images(data)
-    partial = out.with_name(f"{out.name}.partial")
-    try:
+    with replacing(out) as partial:
+        model = _to_onnx(Deployed(classifier, stored_size, data["resample"]))
+        model.metadata_props.add(key="castnet", value=card)
         onnx.save(model, partial)
+        images, origin = _check_images(data)
         difference = _compare(partial, classifier, images, resample, stored_size)
-        partial.replace(out)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror}); name a file in a folder that exists") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return (
         f"{out}: {out.stat().st_size / 1e6:.1f} MB; judges {len(images)} images of {origin} as PyTorch does "
         f"(logits differ by at most {difference:.0e})" + ("" if finished else "; of an unfinished run")

@@ -16,6 +16,7 @@ from rich.progress import track
 from rich.table import Table
 
 from castnet.errors import UserError, printable
+from castnet.files import replacing
 from castnet.imaging.decode import decode
 from castnet.line.inspector import Inspector, Verdict
 from castnet.line.known import Known, images_of, with_parts
@@ -57,34 +58,28 @@ def compare(
         UserError: no such models, images, parts or folder for the page; models of other classes; or a gate for defects
             where none is known.
     """
-    if out.resolve() in (old.resolve(), new.resolve()):
-        raise UserError(f"--out {out}: is one of the models; name another file")
     models = Inspector(old), Inspector(new)
     images, unreadable = _prepared(models, where, out, groups, max_new_escapes)
-    comparison = Comparison(_judged(models, images, unreadable))
-    if not comparison.pairs:
-        raise UserError(f"{where}: none of its images can be judged; the first: {next(iter(unreadable.values()))}")
-    gate = None
-    if max_new_escapes is not None:
-        found = comparison.new_escapes
-        gate = {"max_new_escapes": max_new_escapes, "new_escapes": found, "held": found <= max_new_escapes}
-    told = {
-        "old": _about(old, models[0]),
-        "new": _about(new, models[1]),
-        "images": len(comparison.pairs),
-        "parts": len({pair.image.part for pair in comparison.pairs}) if groups else None,
-        **{name: contrast and asdict(contrast) for name, contrast in _contrasts(comparison).items()},
-        "changes": [_change(kind, pair) for kind, pairs in comparison.changes.items() for pair in pairs],
-        "unreadable": unreadable,
-        "gate": gate,
-        "page": str(out),
-    }
-    partial = out.with_name(f"{out.name}.partial")
-    try:
-        partial.write_text(_page(where, comparison, told), encoding="utf-8", errors="backslashreplace")
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(out) as page:
+        comparison = Comparison(_judged(models, images, unreadable))
+        if not comparison.pairs:
+            raise UserError(f"{where}: none of its images can be judged; the first: {next(iter(unreadable.values()))}")
+        gate = None
+        if max_new_escapes is not None:
+            found = comparison.new_escapes
+            gate = {"max_new_escapes": max_new_escapes, "new_escapes": found, "held": found <= max_new_escapes}
+        told = {
+            "old": _about(old, models[0]),
+            "new": _about(new, models[1]),
+            "images": len(comparison.pairs),
+            "parts": len({pair.image.part for pair in comparison.pairs}) if groups else None,
+            **{name: contrast and asdict(contrast) for name, contrast in _contrasts(comparison).items()},
+            "changes": [_change(kind, pair) for kind, pairs in comparison.changes.items() for pair in pairs],
+            "unreadable": unreadable,
+            "gate": gate,
+            "page": str(out),
+        }
+        page.write_text(_page(where, comparison, told), encoding="utf-8", errors="backslashreplace")
     if as_json:
         print(json.dumps(told))
     else:
@@ -105,8 +100,8 @@ def _prepared(
         )
     if max_new_escapes is not None and max_new_escapes < 0:
         raise UserError(f"--max-new-escapes {max_new_escapes}: expected 0 or more")
-    if out.is_dir() or not out.resolve().parent.is_dir():
-        raise UserError(f"--out {out}: expected a file in a folder that exists")
+    if out.exists() and not (out.is_file() and out.suffix == ".html"):  # a model, say, or the record
+        raise UserError(f"--out {out}: is there and no page; name a new file, or one that ends in .html")
     images, unreadable = images_of(where, *classes[0])
     if groups:
         images = with_parts(images, where, groups)

@@ -84,9 +84,9 @@ def test_only_files_are_replaced(castings: Path, trained: Path, tmp_path: Path) 
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "file").touch()
     best = trained / "checkpoints" / "best.ckpt"
-    with pytest.raises(UserError, match=r"best\.ckpt: is the checkpoint that would be exported"):
+    with pytest.raises(UserError, match=r"best\.ckpt: is there and no model"):
         export(trained, best)
-    with pytest.raises(UserError, match="pipe: is no file that could be replaced"):
+    with pytest.raises(UserError, match="pipe: is there and no model"):
         export(tmp_path / "run", tmp_path / "pipe")
     with pytest.raises(UserError, match="file: is no folder"):
         audit(castings, tmp_path / "file", progress=False)

@@ -180,11 +180,11 @@ def test_what_cannot_be_compared_is_one_line_and_leaves_the_page_alone(
         with pytest.raises(UserError, match=re.escape(message)) as told:
             compared(*arguments, "-o", out)
         assert "secret" not in str(told.value)
-    with pytest.raises(UserError, match="a folder that exists"):
+    with pytest.raises(UserError, match="name a file in a folder that takes one"):
         compared(model, model, test, "-o", tmp_path / "nowhere" / "page.html")
     assert out.read_text() == "as it was"
     shutil.copy(model, copy := tmp_path / "copy.onnx")
-    with pytest.raises(UserError, match=r"copy\.onnx: is one of the models"):
+    with pytest.raises(UserError, match=r"copy\.onnx: is there and no page"):
         compared(model, copy, test, "-o", copy)
     ran = castnet("compare", model, other, test, "-o", out)
     assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (2, "", 1)

@@ -1,0 +1,35 @@
+"""What is printed when names are odd, or nobody reads."""
+
+import os
+import subprocess
+from pathlib import Path
+
+from castnet.errors import printable
+from castnet.files import replacing
+from tests.conftest import PATIENCE, start
+
+
+def test_different_names_are_printed_as_different_lines() -> None:
+    names = ["a b", "a  b", "a\nb", "a\tb", "a\u2028b", "a\x1b[2Jb"]
+    printed = [printable(name) for name in names]
+    assert len({*printed}) == len(names)
+    assert all(line.isprintable() for line in printed)
+
+
+def test_who_reads_no_further_is_told_no_verdict(castings: Path, model: Path, tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    out = tmp_path / "page.html"
+    with start("compare", model, model, castings / "test", "-o", out, stdout=writer, stderr=subprocess.DEVNULL) as ran:
+        os.close(writer)
+        assert ran.wait(PATIENCE) == 2  # where 1 would be a verdict
+
+
+def test_what_two_processes_write_under_one_name_does_not_mix(tmp_path: Path) -> None:
+    out = tmp_path / "model.onnx"
+    with replacing(out) as partial:
+        assert str(os.getpid()) in partial.name
+        partial.write_text("mine")
+        assert not out.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+    assert out.read_text() == "mine"
