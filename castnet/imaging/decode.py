@@ -56,7 +56,10 @@ def decode(source: Path | bytes) -> Grey:
     """
     name = source if isinstance(source, Path) else "image"
     try:
-        with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=[format_of(source)]) as image:
+        # Never from the path: Pillow maps pixels that are not compressed, of a turned TIFF with its sides exchanged, and
+        # a file that its writer cuts off meanwhile would end the process.
+        content = source if isinstance(source, bytes) else read_file(source)
+        with Image.open(BytesIO(content), formats=[format_of(content)]) as image:
             if max(image.size) > MAX_SIDE or image.width * image.height > MAX_PIXELS:
                 raise UserError(
                     f"has {image.width} × {image.height} pixels; at most {MAX_PIXELS:,} are read, {MAX_SIDE:,} a side"
@@ -76,23 +79,27 @@ def decode(source: Path | bytes) -> Grey:
         raise UserError(f"{name}: cannot be read as an image ({error or type(error).__name__})") from error
 
 
-def format_of(source: Path | bytes) -> str:
-    """Pillow's name of the format that a file begins like, ready to be opened.
+def format_of(content: bytes) -> str:
+    """Pillow's name of the format that a file's bytes begin like, ready to be opened.
 
     Raises:
         UserError: it is none of `FORMATS`.
-        OSError: see `open_file`.
     """
-    if isinstance(source, bytes):
-        beginning = source[:12]
-    else:
-        with open_file(source) as file:
-            beginning = file.read(12)
     for name, pattern in FORMATS.items():
-        if re.match(pattern, beginning, re.DOTALL):
+        if re.match(pattern, content, re.DOTALL):
             import_module(f"PIL.{name}ImagePlugin")
             return name.upper()
     raise UserError(f"cannot be read as an image (expected {', '.join(FORMATS)})")
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of an image's file.
+
+    Raises:
+        OSError: see `open_file`.
+    """
+    with open_file(path) as file:
+        return file.read()
 
 
 def open_file(path: Path, limit: int = MAX_BYTES) -> BinaryIO:

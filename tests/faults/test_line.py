@@ -26,10 +26,10 @@ from castnet.line.inspector import Inspector
 from tests.conftest import PATIENCE, castnet, start
 
 
-def encoded(kind: str, size: tuple[int, int] = (32, 24), **options: object) -> bytes:
+def encoded(kind: str, size: tuple[int, int] = (32, 24), grey: bool = False, **options: object) -> bytes:
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, kind, **options)
+    Image.fromarray(pixels[..., 0] if grey else pixels).save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -80,13 +80,32 @@ def test_both_sides_and_their_product_are_bounded(size: tuple[int, int]) -> None
     [("JPEG", {}), ("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"})],
 )
 def test_orientation_is_ignored_alike_in_every_format(kind: str, options: dict[str, object], tmp_path: Path) -> None:
-    expected = decode(encoded(kind, **options))
-    for orientation in range(1, 9):
-        exif = Image.Exif()
-        exif[0x0112] = orientation
-        path = tmp_path / f"{orientation}.image"
-        path.write_bytes(encoded(kind, exif=exif, **options))
-        np.testing.assert_array_equal(decode(path), expected)
+    for grey in (False, True):
+        expected = decode(encoded(kind, grey=grey, **options))
+        for orientation in range(1, 9):
+            exif = Image.Exif()
+            exif[0x0112] = orientation
+            path = tmp_path / f"{orientation}.image"
+            path.write_bytes(encoded(kind, grey=grey, exif=exif, **options))
+            np.testing.assert_array_equal(decode(path), expected)
+
+
+@pytest.mark.parametrize("kind", ["BMP", "PPM", "TIFF"])
+def test_a_file_overwritten_while_it_is_decoded_changes_nothing(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, convert = tmp_path / "image", Image.Image.convert
+    content = encoded(kind, size=(200, 100), grey=True)
+    path.write_bytes(content)
+
+    def overwrite(image: Image.Image, mode: str) -> Image.Image:
+        image.load()  # which maps the file, if anything does
+        path.write_bytes(bytes(len(content)))  # a file that is only cut off would end the process
+        return convert(image, mode)
+
+    expected = decode(content)
+    monkeypatch.setattr(Image.Image, "convert", overwrite)
+    np.testing.assert_array_equal(decode(path), expected)
 
 
 def test_links_are_followed_once_and_what_cannot_be_read_is_named(tmp_path: Path) -> None:
