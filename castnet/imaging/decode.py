@@ -5,6 +5,7 @@ import os
 import re
 import stat
 import warnings
+from dataclasses import dataclass
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
@@ -41,7 +42,20 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 ORIENTATION = 0x0112  # the tag's number in EXIF
 
 
-def decode(source: Path | bytes) -> Grey:
+@dataclass(slots=True)
+class Photograph:
+    """A file that is read once, so that what is recorded is what was judged.
+
+    Attributes:
+        path: of the file.
+        content: its bytes, once it was decoded.
+    """
+
+    path: Path
+    content: bytes = b""
+
+
+def decode(source: Path | bytes | Photograph) -> Grey:
     """Decode one image to grey, as its pixels lie in the file.
 
     Which way up the camera was held (EXIF's orientation) does not matter: a part may lie at any angle. Of a file with
@@ -54,11 +68,14 @@ def decode(source: Path | bytes) -> Grey:
         UserError: the file is no image of `FORMATS`, is broken, has a side above `MAX_SIDE`, more than `MAX_PIXELS` (a
             decompression bomb) or more than 8 bits a channel; or it cannot be read. Nothing else is raised.
     """
-    name = source if isinstance(source, Path) else "image"
+    file = source.path if isinstance(source, Photograph) else source
+    name = "image" if isinstance(file, bytes) else file
     try:
         # Never from the path: Pillow maps pixels that are not compressed, of a turned TIFF with its sides exchanged, and
         # a file that its writer cuts off meanwhile would end the process.
-        content = source if isinstance(source, bytes) else read_file(source)
+        content = file if isinstance(file, bytes) else read_file(file)
+        if isinstance(source, Photograph):
+            source.content = content
         with Image.open(BytesIO(content), formats=[format_of(content)]) as image:
             if max(image.size) > MAX_SIDE or image.width * image.height > MAX_PIXELS:
                 raise UserError(

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from castnet.errors import UserError
-from castnet.imaging.decode import Grey, decode, open_file
+from castnet.imaging.decode import Grey, Photograph, decode, open_file
 from castnet.imaging.overlay import overlay
 from castnet.line.card import read_card
 from castnet.signals import interruptible_threads
 
-Source = Path | str | bytes | NDArray[np.uint8]
+Source = Path | str | bytes | Photograph | NDArray[np.uint8]
 
 NONE, FIRST = np.empty(0, np.int64), np.zeros(1, np.int64)
 MAX_MODEL = 2**29  # bytes; a network for 1,024 pixels has half of that

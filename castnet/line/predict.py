@@ -9,10 +9,12 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
+from itertools import tee
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from castnet.errors import UserError, extra, printable
+from castnet.imaging.decode import Photograph
 from castnet.imaging.listing import Listing, list_images
 from castnet.line.inspector import Inspector, Verdict
 
@@ -51,7 +53,8 @@ def predict(
     inspector = Inspector(model)
     found = [_find(pattern) for pattern in patterns]
     files = [file for listing in found for file in listing.images]
-    results: Iterable[Result] = inspector.inspect_many(files)
+    photographs, sources = tee(map(Photograph, files))
+    results: Iterable[Result] = inspector.inspect_many(sources)
     if on == "ray":
         with extra("ray"):
             from castnet.line.cluster import inspect_on_ray
@@ -65,11 +68,11 @@ def predict(
     if len(files) > 1 and not sys.stdout.isatty():
         results = _with_progress(results, len(files))
     with record("predict", inspector, model) if record else nullcontext() as recorder:
-        for file, result in zip(files, results, strict=True):
-            show(file, result)
+        for photograph, result in zip(photographs, results, strict=True):
+            show(photograph.path, result)
             codes.append(code(result))
             if recorder and isinstance(result, Verdict):
-                recorder.put_file(file, result)
+                recorder.put_file(photograph, result)
     if form == "table":
         unread = f", {codes.count(TROUBLE):,} not read" if TROUBLE in codes else ""
         unsure = f", {codes.count(UNSURE):,} unsure" if UNSURE in codes else ""

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from castnet.database import with_tables
 from castnet.errors import UserError, printable
+from castnet.imaging.decode import Photograph, read_file
 from castnet.line.inspector import Inspector, Verdict
 from castnet.line.record import digest_of, engine_for, images, insert_new, metadata, models, verdicts
 from castnet.line.spool import Spool
@@ -76,13 +77,15 @@ class Recorder:
         self._thread = threading.Thread(target=self._run, name="record", daemon=True)
         self._thread.start()
 
-    def put_file(self, file: Path, verdict: Verdict) -> None:
-        """Record one verdict on a file; one that is gone by now has no digest."""
-        try:
-            content = file.read_bytes()
-        except OSError:
-            content = b""
-        self.put(str(file), content, verdict)
+    def put_file(self, photograph: Photograph, verdict: Verdict) -> None:
+        """Record one verdict on a file.
+
+        One that another machine read is read here; if it is gone by now it has no digest.
+        """
+        content = photograph.content
+        with suppress(OSError):
+            content = content or read_file(photograph.path)
+        self.put(str(photograph.path), content, verdict)
 
     def put(self, name: str, content: bytes, verdict: Verdict) -> None:
         """Record one verdict on the image in a file's bytes."""

@@ -9,10 +9,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
+from itertools import tee
 from pathlib import Path
 
 from castnet.errors import UserError
-from castnet.imaging.decode import open_file
+from castnet.imaging.decode import Photograph, open_file
 from castnet.imaging.listing import list_images
 from castnet.line.inspector import Inspector, Verdict
 from castnet.line.predict import GOOD, TROUBLE, Record, code, printer, worst
@@ -79,13 +80,15 @@ def watch(model: Path, folder: Path, form: str, record: Record | None = None) ->
                 if done.get(file) != version
             }
             unchanged = [file for file, (_, since) in waiting.items() if since < now]
-            for file, result in zip(unchanged, inspector.inspect_many(unchanged), strict=True):
+            photographs, sources = tee(map(Photograph, unchanged))
+            for photograph, result in zip(photographs, inspector.inspect_many(sources), strict=True):
+                file = photograph.path
                 version, since = waiting[file]
                 if isinstance(result, UserError) and now - since < PATIENCE:
                     continue
                 show(file, result)
                 if recorder and isinstance(result, Verdict):
-                    recorder.put_file(file, result)
+                    recorder.put_file(photograph, result)
                 state.write(_entry(folder, file, version))
                 state.flush()
                 done[file], exit_code = version, worst((exit_code, code(result)))

@@ -1,11 +1,15 @@
+import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from castnet.errors import UserError
-from castnet.line.inspector import Inspector
+from castnet.line import watch
+from castnet.line.inspector import Inspector, Source, Verdict
+from castnet.line.predict import predict
 from castnet.line.record import connect, images, models, verdicts
 from castnet.line.recorder import Recorder
 from tests.conftest import PATIENCE, PostgreSQL, castnet
@@ -35,13 +39,42 @@ def test_a_command_records_what_it_says(
     assert not list(tmp_path.glob(".castnet-spool/*/*")), "all is in the database"
 
 
+@pytest.mark.parametrize("watched", [False, True])
+def test_what_is_recorded_is_what_was_judged(
+    model: Path, test_images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, watched: bool
+) -> None:
+    url, inspect, content = f"sqlite:///{tmp_path / 'record.db'}", Inspector.inspect, test_images[0].read_bytes()
+    (tmp_path / "camera").mkdir()
+    (tmp_path / "camera" / "image.jpeg").write_bytes(content)
+
+    def overwritten(inspector: Inspector, source: Source) -> Verdict:
+        verdict = inspect(inspector, source)
+        (tmp_path / "camera" / "image.jpeg").write_bytes(b"another")
+        if watched:
+            signal.raise_signal(signal.SIGTERM)
+        return verdict
+
+    monkeypatch.setattr(Inspector, "inspect", overwritten)
+    monkeypatch.setattr(watch, "POLL", 0.01)
+    record = partial(Recorder, url, keep="all", spool=tmp_path / "spool")
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    if watched:
+        watch.watch(model, tmp_path / "camera", "json", record)
+    else:
+        predict(model, [str(tmp_path / "camera")], "json", record)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    with connect(url).connect() as connection:
+        assert connection.execute(sa.select(images.c.content)).scalars().all() == [content]
+
+
 def test_the_oldest_images_go_beyond_the_bound(
     inspector: Inspector, model: Path, test_images: list[Path], tmp_path: Path
 ) -> None:
     url, bound = f"sqlite:///{tmp_path / 'record.db'}", 30_000
     with Recorder(url, "page", inspector, model, keep="all", keep_bytes=bound, spool=tmp_path) as recorder:
         for file in test_images:
-            recorder.put_file(file, inspector.inspect(file))
+            recorder.put(str(file), file.read_bytes(), inspector.inspect(file))
     with connect(url).connect() as connection:
         sizes = connection.execute(sa.select(images.c.bytes)).scalars().all()
     assert 0 < sum(sizes) <= bound
