@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
+from fnmatch import fnmatchcase
 from itertools import tee
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -118,20 +119,34 @@ def _find(pattern: str) -> Listing:
 
 def _matching(pattern: Path) -> Listing:
     """Files that match a pattern, and folders on its way that cannot be listed, which `glob` passes over in silence."""
-    if "**" in pattern.parts:  # searched in depth, as folders are
-        depth = pattern.parts.index("**")
-        below = Path(*pattern.parts[depth + 1 :], *([] if pattern.parts[depth + 1 :] else ["*"]))
-        found = [list_images(Path(folder)) for folder in sorted(glob.glob(str(Path(*pattern.parts[:depth]))))]
-        images = [image for listing in found for image in listing.images if image.match(str(below))]
-        return Listing(images, {path: error for listing in found for path, error in listing.unreadable.items()})
-    unreadable = {}
-    for folder in pattern.parents:
+    parts = pattern.parts
+    depth = parts.index("**") if "**" in parts else len(parts)
+    above, unreadable = Path(*parts[:depth]), {}
+    for folder in above.parents:
         for name in glob.glob(f"{folder}/"):
             try:
                 os.scandir(name).close()
             except OSError as error:
                 unreadable[Path(name)] = UserError(f"{name}: cannot be read ({error.strerror})")
-    return Listing([Path(name) for name in sorted(glob.glob(str(pattern))) if not os.path.isdir(name)], unreadable)
+    found = [Path(name) for name in sorted(glob.glob(str(above)))]
+    if depth == len(parts):
+        return Listing([file for file in found if not file.is_dir()], unreadable)
+    images = []
+    for folder in found:
+        if folder.is_dir() or not folder.exists():  # searched in depth, as folders are
+            listing = list_images(folder)
+            images += [file for file in listing.images if _match(file.parts[len(folder.parts) :], parts[depth:])]
+            unreadable |= listing.unreadable
+    return Listing(images, unreadable)
+
+
+def _match(names: Sequence[str], parts: Sequence[str]) -> bool:
+    """Whether the names of folders and a file match the parts of a pattern, where `**` stands for any number of them."""
+    if not parts or not names:
+        return not names and set(parts) <= {"**"}
+    if parts[0] == "**":
+        return _match(names, parts[1:]) or _match(names[1:], parts)
+    return fnmatchcase(names[0], parts[0]) and _match(names[1:], parts[1:])
 
 
 def printer(form: str) -> Callable[[Path, Result], None]:

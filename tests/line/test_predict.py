@@ -1,4 +1,5 @@
 import csv
+import glob
 import json
 import math
 import shutil
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from castnet.line.inspector import Inspector
+from castnet.line.predict import _find
 from tests.conftest import PATIENCE, castnet, start
 
 
@@ -74,6 +76,23 @@ def test_a_wrong_argument_is_one_line(model: Path, arguments: list[str], message
     assert (ran.returncode, ran.stdout) == (2, "")
     assert message in ran.stderr
     assert ran.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "pattern", ["lot/**/b/**/*.jpeg", "*/**/*.jpeg", "**/b/*.jpeg", "**", "lot/**/**/?.jpeg", "lot/*/*.jpeg", "l*/b/**"]
+)
+def test_a_pattern_finds_what_glob_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("lot/b/c/d", "lot/a/b", "other"):
+        Path(folder).mkdir(parents=True)
+    for name in ("lot/1.jpeg", "lot/b/2.jpeg", "lot/b/c/3.jpeg", "lot/b/c/d/4.jpeg", "lot/a/b/5.jpeg", "other/6.jpeg"):
+        Path(name).touch()
+    Path("README.txt").touch()
+    found = _find(pattern)
+    assert found.unreadable == {}
+    expected = [name for name in glob.glob(pattern, recursive=True) if name.endswith(".jpeg")]
+    assert sorted(map(str, found.images)) == sorted(set(expected))  # which finds some twice
+    assert expected
 
 
 class Watch:
