@@ -49,14 +49,15 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _predict(args: argparse.Namespace) -> int:
-    if bool(args.paths) == bool(args.watch):
-        raise UserError("predict: name images, folders or patterns, or else a folder with --watch")
+    # An empty name, as of a shell's variable that is not set, would be the current folder.
+    if bool(args.paths) == bool(args.watch) or "" in (*args.paths, args.watch):
+        raise UserError("predict: name images, folders or patterns, or else a folder with --watch; no name may be empty")
     if args.watch:
         if args.on:
             raise UserError("predict: --watch judges on this machine alone; leave --on out")
         from castnet.line.watch import watch
 
-        return watch(args.model, args.watch, args.form, _record(args))
+        return watch(args.model, Path(args.watch), args.form, _record(args))
     from castnet.line.predict import predict
 
     return predict(args.model, args.paths, args.form, _record(args), args.on)
@@ -194,7 +195,7 @@ def parser() -> argparse.ArgumentParser:
     form.add_argument("--json", dest="form", action="store_const", const="json", help="print one JSON object a line")
     form.add_argument("--csv", dest="form", action="store_const", const="csv", help="print CSV")
     predict.add_argument("--on", choices=["ray"], help="judge on the Ray cluster of RAY_ADDRESS, or a local one")
-    predict.add_argument("--watch", type=Path, metavar="DIR", help="judge images as they come into a folder")
+    predict.add_argument("--watch", metavar="DIR", help="judge images as they come into a folder")
     _add_record(predict)
     predict.set_defaults(run=_predict, form="table")
 

@@ -69,6 +69,8 @@ def test_json_csv_and_the_inspector_agree(model: Path, castings: Path, inspector
         (["nowhere/*.png"], "nowhere/*.png: no images there"),
         ([], "name images, folders or patterns"),
         (["--watch", "nowhere"], "nowhere: no such folder"),
+        (["", "nowhere"], "no name may be empty"),
+        (["nowhere", "--watch", ""], "no name may be empty"),
     ],
 )
 def test_a_wrong_argument_is_one_line(model: Path, arguments: list[str], message: str) -> None:
