@@ -1,6 +1,9 @@
 """The tables of a record, and the way to them."""
 
 import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +66,7 @@ def engine_for(url: str) -> sa.Engine:
     Raises:
         UserError: it is no such URL, or its driver is missing.
     """
-    try:
-        engine = sa.create_engine(url, pool_pre_ping=True)
-    except (sa.exc.SQLAlchemyError, ImportError) as error:
-        raise UserError(f"record: no URL such as sqlite:///record.db ({type(error).__name__})") from error
-    if engine.dialect.name not in ("sqlite", "postgresql"):
-        raise UserError(f"record: is of {engine.dialect.name}; expected sqlite or postgresql")
+    engine = _engine(url)
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "connect", _write_ahead)
     return engine
@@ -81,23 +79,64 @@ def connect(url: str) -> sa.Engine:
         UserError: see `engine_for`, or the database cannot be reached.
     """
     engine = engine_for(url)
-    try:
+    with reading(engine):
         with_tables(lambda: metadata.create_all(engine))
-    except sa.exc.SQLAlchemyError as error:
-        raise UserError(f"{engine.url!r}: cannot be opened ({str(error).splitlines()[0][:160]})") from error
     return engine
 
 
 def open_record(url: str) -> sa.Engine:
-    """Open a record that is there.
+    """Open a record that is there, only to read it: nothing is written to what may be somebody else's database.
 
     Raises:
-        UserError: see `connect`, or there is no such file.
+        UserError: see `engine_for`; or there is no such file, it has not a record's tables, or it cannot be reached.
     """
-    engine = engine_for(url)
-    if engine.dialect.name == "sqlite" and not Path(engine.url.database or "").is_file():
-        raise UserError(f"{url}: no such record; `castnet predict --record {url} --keep rejected` makes one")
-    return connect(url)
+    engine = _engine(url)
+    if engine.dialect.name == "sqlite":
+        if not Path(engine.url.database or "").is_file():
+            raise UserError(f"{url}: no such record; `castnet predict --record {url} --keep rejected` makes one")
+        sa.event.listen(engine, "do_connect", _as_it_is)
+    with reading(engine), engine.connect() as connection:
+        for table in metadata.tables.values():
+            connection.execute(sa.select(table).limit(0))
+    return engine
+
+
+@contextmanager
+def reading(engine: sa.Engine) -> Iterator[None]:
+    """What a database says instead of an answer becomes one line.
+
+    Raises:
+        UserError: it says so.
+    """
+    try:
+        yield
+    except sa.exc.SQLAlchemyError as error:
+        raise UserError(f"{engine.url!r}: cannot be read ({str(error).splitlines()[0][:160]})") from error
+
+
+def _engine(url: str) -> sa.Engine:
+    try:
+        asked = sa.make_url(url)
+        kind = asked.get_backend_name()
+        # A database in memory ends with the process, and each thread would have one of its own.
+        if kind == "sqlite" and (asked.database in (None, "", ":memory:") or asked.query):
+            raise UserError(f"record: {url} is not a file alone; expected sqlite:///FILE, such as sqlite:///record.db")
+        engine = sa.create_engine(asked, pool_pre_ping=True)
+    except (sa.exc.SQLAlchemyError, ImportError) as error:
+        raise UserError(f"record: no URL such as sqlite:///record.db ({type(error).__name__})") from error
+    if kind not in ("sqlite", "postgresql"):
+        raise UserError(f"record: is of {kind}; expected sqlite or postgresql")
+    return engine
+
+
+def _as_it_is(_: object, __: object, arguments: list[Any], options: dict[str, Any]) -> None:
+    """Connect to a file of SQLite's that is there, and make none."""
+    file = Path(arguments[0])
+    # Beside a file in WAL mode SQLite makes others while it is read. Where it cannot, and nobody else has, the file
+    # does not change (https://sqlite.org/wal.html#read_only_databases).
+    rests = not os.access(file.parent, os.W_OK) and not file.with_name(f"{file.name}-wal").exists()
+    arguments[0] = f"{file.as_uri()}?{'immutable=1' if rests else 'mode=rw'}"
+    options["uri"] = True
 
 
 def _write_ahead(connection: Any, _: object) -> None:
