@@ -51,7 +51,9 @@ def _export(args: argparse.Namespace) -> int:
 def _predict(args: argparse.Namespace) -> int:
     # An empty name, as of a shell's variable that is not set, would be the current folder.
     if bool(args.paths) == bool(args.watch) or "" in (*args.paths, args.watch):
-        raise UserError("predict: name images, folders or patterns, or else a folder with --watch; no name may be empty")
+        raise UserError(
+            "predict: name images, folders or patterns, or else a folder with --watch; no name may be empty"
+        )
     if args.watch:
         if args.on:
             raise UserError("predict: --watch judges on this machine alone; leave --on out")
@@ -126,8 +128,8 @@ def _reviewed(args: argparse.Namespace) -> int:
     with extra("audit"):
         from castnet.audit.audit import audit
 
-    written = write_reviewed(args.url, args.folder)
-    audit(args.folder, args.folder)  # groups.csv: one part's photographs together
+    # groups.csv: one part's photographs together
+    written = write_reviewed(args.url, args.folder, lambda made: audit(made, made, called=args.folder))
     print(written.describe(args.folder))
     return 1 if written.missing else 0
 

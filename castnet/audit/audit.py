@@ -3,7 +3,8 @@
 import csv
 import hashlib
 import json
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from io import StringIO
 from pathlib import Path
@@ -11,19 +12,21 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
-from castnet.audit.duplicates import Spectra, find_copies, in_parallel
+from castnet.audit.duplicates import Bar, Spectra, find_copies, in_parallel
 from castnet.audit.findings import Audit, Reading, conclude
-from castnet.audit.listing import list_folder, read_pairs
+from castnet.audit.listing import Listing, list_folder, read_pairs
 from castnet.audit.page import PAIRS_SHOWN, page
 from castnet.audit.unwrap import unwrapped_spectrum
 from castnet.errors import UserError
-from castnet.files import write_whole
+from castnet.files import hold, write_whole
 from castnet.imaging.decode import decode, open_file
 
 OUTPUTS = ("audit.html", "audit.json", "groups.csv")
 
 
-def audit(root: Path, out: Path, same: Path | None = None, progress: bool = True) -> Audit:
+def audit(
+    root: Path, out: Path, same: Path | None = None, progress: bool = True, *, called: Path | None = None
+) -> Audit:
     """Examine root/{train,test}/CLASS/* or root/CLASS/* and write audit.html, audit.json and groups.csv.
 
     The page shows thumbnails of the images: mind the terms of a data set before passing it on. groups.csv has the
@@ -34,20 +37,24 @@ def audit(root: Path, out: Path, same: Path | None = None, progress: bool = True
         out: folder for the three files, made if missing.
         same: table with the columns file and same_as: pairs that a person saw to be one part, photographed twice.
         progress: show progress bars.
+        called: what the report calls the root, if that is yet to get its name.
 
     Raises:
         UserError: the root is missing or holds no images, `same` is missing or names other files, or `out` already
-            holds an audit.
+            holds an audit or is about to.
     """
     listing = list_folder(root)
     known = [] if same is None else read_pairs(same, listing.files)
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: is no folder; name one for the audit's three files")
-    for name in OUTPUTS:
-        if (out / name).exists():
-            raise UserError(f"{out / name} exists already; choose another folder for the audit, or remove it")
+    with hold(out):
+        for name in OUTPUTS:
+            if (out / name).exists():
+                raise UserError(f"{out / name} exists already; choose another folder for the audit, or remove it")
+        return _examined(replace(listing, root=called or root), root, out, known, partial(track, disable=not progress))
 
-    bar = partial(track, disable=not progress)
+
+def _examined(listing: Listing, root: Path, out: Path, known: Sequence[tuple[int, int]], bar: Bar) -> Audit:
     spectra = Spectra(len(listing.files))
 
     def read(index: int) -> Reading | str:
@@ -71,7 +78,7 @@ def audit(root: Path, out: Path, same: Path | None = None, progress: bool = True
 
     images = in_parallel(read, range(len(listing.files)), bar, "reading")
     if all(isinstance(image, str) for image in images):
-        raise UserError(f"{root}: none of its {len(images)} images can be read; the first: {images[0]}")
+        raise UserError(f"{listing.root}: none of its {len(images)} images can be read; the first: {images[0]}")
     group, closest = find_copies(spectra, PAIRS_SHOWN, bar)
     # Identical files belong together even where there is nothing in them to compare.
     first: dict[str, int] = {}
@@ -99,7 +106,6 @@ def audit(root: Path, out: Path, same: Path | None = None, progress: bool = True
     html = page(root, listing.files, result, group, closest, spectra)
     # A name that is no text is an escape in JSON and HTML; in the table, which is read again, it stays the bytes it is.
     contents = (html, "backslashreplace"), (found, "backslashreplace"), (groups.getvalue(), "surrogateescape")
-    out.mkdir(parents=True, exist_ok=True)
     write_whole(
         {out / name: text.encode(errors=errors) for name, (text, errors) in zip(OUTPUTS, contents, strict=True)}
     )

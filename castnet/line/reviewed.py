@@ -3,6 +3,7 @@
 import csv
 import tempfile
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ import sqlalchemy as sa
 from castnet.errors import UserError, printable
 from castnet.imaging.decode import format_of
 from castnet.line.predict import cell
-from castnet.line.record import images, open_record, reviews, verdicts
+from castnet.line.record import images, open_record, reading, reviews, verdicts
 
 CLASSES = ("good", "defective")
 COLUMNS = (
@@ -37,7 +38,7 @@ class Written:
         return "\n".join((f"{folder}: {counts}; train with data=folder {settings}", *missing))
 
 
-def write_reviewed(url: str, folder: Path) -> Written:
+def write_reviewed(url: str, folder: Path, finish: Callable[[Path], object]) -> Written:
     """Write every image that people decided on as folder/good/* or folder/defective/*, and provenance.csv.
 
     An image goes by the first 16 digits of its SHA-256, so that one that was judged twice stands there once; of two
@@ -46,6 +47,7 @@ def write_reviewed(url: str, folder: Path) -> Written:
     Args:
         url: of the record, see `castnet.line.record.engine_for`.
         folder: to make; it must not exist or be empty, and appears when it is whole.
+        finish: adds what belongs in the folder, which has another name until then.
 
     Raises:
         UserError: there is no such record, no image of a decision is kept, or the folder is there or cannot be written.
@@ -53,42 +55,46 @@ def write_reviewed(url: str, folder: Path) -> Written:
     engine = open_record(url)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: exists and is not empty; nothing is overwritten, so name a new folder or remove it")
+    try:
+        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.absolute().parent, prefix=f"{folder.name}.") as work:
+            made = Path(work) / folder.name
+            rows, file_of = _write_decided(engine, made)
+            with (made / "provenance.csv").open("w", encoding="utf-8", newline="", errors="surrogateescape") as table:
+                writer = csv.writer(table, lineterminator="\n")
+                writer.writerow(COLUMNS)
+                writer.writerows(_provenance(row, file_of.get(row.image, "")) for row in rows)
+            finish(made)
+            made.replace(folder)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
+    missing = dict.fromkeys(row.name or row.id for row in rows if row.image not in file_of)
+    return Written(dict(Counter(file.partition("/")[0] for file in file_of.values())), list(missing))
+
+
+def _write_decided(engine: sa.Engine, folder: Path) -> tuple[Sequence[sa.Row[Any]], dict[str, str]]:
+    """Every decision, the last one last, and the file that was written of each image by its digest."""
     decided = (
         sa.select(verdicts, reviews.c.is_defect, reviews.c.time.label("decided"))
         .join(reviews, reviews.c.verdict_id == verdicts.c.id)
         .order_by(reviews.c.time)
     )
-    try:
-        with engine.connect() as connection:
-            rows = connection.execute(decided).all()
-            decision = {row.image: CLASSES[row.is_defect] for row in rows}  # the last one
-            folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder.absolute().parent, prefix=f"{folder.name}.") as work:
-                made = Path(work) / folder.name
-                for name in CLASSES:
-                    (made / name).mkdir(parents=True)
-                file_of = {}
-                for image, name in decision.items():
-                    kept = sa.select(images.c.content).where(images.c.image == image)
-                    if (content := connection.execute(kept).scalar()) is not None:
-                        file_of[image] = f"{name}/{image[:16]}.{format_of(content).lower()}"
-                        (made / file_of[image]).write_bytes(content)
-                if not file_of:
-                    raise UserError(
-                        f"{engine.url!r}: has {len(rows):,} decisions and no image of them; the page's Review makes "
-                        "decisions, and --keep has a line keep its images"
-                    )
-                with (made / "provenance.csv").open("w", newline="", errors="surrogateescape") as table:
-                    writer = csv.writer(table, lineterminator="\n")
-                    writer.writerow(COLUMNS)
-                    writer.writerows(_provenance(row, file_of.get(row.image, "")) for row in rows)
-                made.replace(folder)
-    except sa.exc.SQLAlchemyError as error:
-        raise UserError(f"{engine.url!r}: cannot be read ({str(error).splitlines()[0][:160]})") from error
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
-    missing = dict.fromkeys(row.name or row.id for row in rows if row.image not in file_of)
-    return Written(dict(Counter(file.partition("/")[0] for file in file_of.values())), list(missing))
+    for name in CLASSES:
+        (folder / name).mkdir(parents=True)
+    file_of = {}
+    with reading(engine), engine.connect() as connection:
+        rows = connection.execute(decided).all()
+        for image, name in {row.image: CLASSES[row.is_defect] for row in rows}.items():  # the last decision
+            kept = sa.select(images.c.content).where(images.c.image == image)
+            if (content := connection.execute(kept).scalar()) is not None:
+                file_of[image] = f"{name}/{image[:16]}.{format_of(content).lower()}"
+                (folder / file_of[image]).write_bytes(content)
+    if not file_of:
+        raise UserError(
+            f"{engine.url!r}: has {len(rows):,} decisions and no image of them; the page's Review makes decisions, "
+            "and --keep has a line keep its images"
+        )
+    return rows, file_of
 
 
 def _provenance(row: sa.Row[Any], file: str) -> tuple[object, ...]:

@@ -2,6 +2,9 @@
 
 import csv
 import hashlib
+import json
+import sqlite3
+from contextlib import closing
 from io import BytesIO
 from pathlib import Path
 
@@ -11,11 +14,14 @@ import sqlalchemy as sa
 from PIL import Image
 
 from castnet.drawn.folder import draw
+from castnet.errors import UserError
 from castnet.export.export import export
 from castnet.line.inspector import Inspector
-from castnet.line.record import connect, images, reviews, verdicts
+from castnet.line.known import images_of
+from castnet.line.record import connect, engine_for, images, open_record, reviews, verdicts
 from castnet.line.review import STRATA, decide
-from tests.conftest import Command, castnet
+from castnet.line.reviewed import write_reviewed
+from tests.conftest import Command, castnet, castnet_here
 
 
 def test_judged_overruled_retrained_and_now_right(
@@ -89,7 +95,11 @@ def casting(index: int) -> bytes:
     return buffer.getvalue()
 
 
-def test_one_photograph_stands_there_once_and_what_is_not_kept_is_named(tmp_path: Path) -> None:
+def test_one_photograph_stands_there_once_and_what_is_not_kept_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable, value in (("LC_ALL", "C"), ("PYTHONCOERCECLOCALE", "0"), ("PYTHONUTF8", "0")):
+        monkeypatch.setenv(variable, value)  # the table is UTF-8 all the same
     url, folder = f"sqlite:///{tmp_path / 'line.db'}", tmp_path / "again"
     first, quarter = casting(0), BytesIO()
     with Image.open(BytesIO(first)) as image:
@@ -97,7 +107,7 @@ def test_one_photograph_stands_there_once_and_what_is_not_kept_is_named(tmp_path
     turned = quarter.getvalue()
     put(url, "a.jpeg", first, False, 1)
     put(url, "again.jpeg", first, True, 2)
-    put(url, "turned", turned, True, 3)
+    put(url, "gedréht", turned, True, 3)
     for index in range(1, 5):
         put(url, f"{index}.jpeg", casting(index), False, 4)
     put(url, "gone.jpeg", None, True, 5)
@@ -109,6 +119,7 @@ def test_one_photograph_stands_there_once_and_what_is_not_kept_is_named(tmp_path
     other = f"defective/{hashlib.sha256(turned).hexdigest()[:16]}.png"
     assert len(files) == 6
     assert {one, other} == {file for file in files if file.startswith("defective")}, "the later decision counts"
+    assert "gedréht" in (folder / "provenance.csv").read_text(encoding="utf-8")
     with (folder / "groups.csv").open() as table:
         group = {row["file"]: row["group"] for row in csv.DictReader(table)}
     assert group.keys() == set(files)
@@ -120,6 +131,25 @@ def test_one_photograph_stands_there_once_and_what_is_not_kept_is_named(tmp_path
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
+def test_a_folder_whose_audit_failed_is_not_there_and_can_be_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url, folder = f"sqlite:///{tmp_path / 'line.db'}", tmp_path / "again"
+    put(url, "a.jpeg", casting(0), False, 1)
+
+    def fail(*_: object, **__: object) -> None:
+        raise UserError("the audit failed")
+
+    with monkeypatch.context() as failing:
+        failing.setattr("castnet.audit.audit.audit", fail)
+        assert castnet_here("reviewed", url, folder) == 2
+    assert "the audit failed" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir() if "again" in path.name] == []
+    assert castnet_here("reviewed", url, folder) == 0
+    assert {path.name for path in folder.iterdir()} >= {"good", "defective", "groups.csv", "provenance.csv"}
+    assert json.loads((folder / "audit.json").read_text(encoding="utf-8"))["root"] == str(folder)
+
+
 def test_nothing_to_write_is_one_line_and_no_folder(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'line.db'}"
     assert castnet("reviewed", url, tmp_path / "again").stderr.startswith(f"error: {url}: no such record")
@@ -128,3 +158,32 @@ def test_nothing_to_write_is_one_line_and_no_folder(tmp_path: Path) -> None:
     assert (ran.returncode, ran.stderr.count("\n")) == (2, 1)
     assert "no image of them" in ran.stderr
     assert [path.name for path in tmp_path.iterdir() if "again" in path.name] == []
+
+
+@pytest.mark.parametrize("tables", ["create table orders (id)", "create table verdicts (id)"])
+def test_a_database_that_is_no_record_is_one_line_and_stays_as_it_is(tables: str, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "shop.db")) as shop:
+        shop.execute(tables)
+    before = (tmp_path / "shop.db").read_bytes()
+    url = f"sqlite:///{tmp_path / 'shop.db'}"
+    with pytest.raises(UserError, match=r"shop\.db: cannot be read \(.*no such (table|column): verdicts"):
+        write_reviewed(url, tmp_path / "again", print)
+    with pytest.raises(UserError, match=r"shop\.db: cannot be read"):
+        images_of(url, ("def", "ok"), "def")
+    assert (tmp_path / "shop.db").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["shop.db"]
+
+
+def test_a_record_where_nothing_can_be_written_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"sqlite:///{tmp_path / 'line.db'}"
+    connect(url).dispose()
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with open_record(url).connect() as connection:
+        assert connection.execute(sa.select(verdicts)).all() == []
+        assert [path.name for path in tmp_path.iterdir()] == ["line.db"]
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite:///file::memory:?uri=true"])
+def test_a_record_in_memory_is_refused_for_its_verdicts_would_be_lost(url: str) -> None:
+    with pytest.raises(UserError, match=r"record: sqlite:.* is not a file alone"):
+        engine_for(url)
