@@ -31,8 +31,8 @@ def images_of(where: str, class_names: Collection[str], defect_class: str) -> tu
     """All images of a folder, or all that a record keeps.
 
     Args:
-        where: a folder, or the URL of a record. The truth of a folder's images is in their class folders, directly in
-            it or in its train/ and test/; that of a record's is the last that people said of them.
+        where: a folder, or the URL of a record. The truth of a folder's images is in their class folders, wherever
+            below it these lie; that of a record's is the last that people said of them.
         class_names: the two classes.
         defect_class: the one of them that is the defect.
 
@@ -54,8 +54,8 @@ def images_of(where: str, class_names: Collection[str], defect_class: str) -> tu
     found = []
     for path in listing.images:
         name = path.relative_to(root).as_posix()
-        folder = next((part for part in name.split("/")[:-1] if part not in ("train", "test")), None)
-        is_defect = folder == defect_class if folder in class_names else None
+        folder = next((part for part in name.split("/")[:-1] if part in class_names), None)
+        is_defect = None if folder is None else folder == defect_class
         found.append(Known(name, partial(Path, path), is_defect, name))
     return found, {str(path): str(error) for path, error in listing.unreadable.items()}
 
@@ -64,16 +64,13 @@ def _of_record(url: str) -> list[Known]:
     with extra("record"):
         import sqlalchemy as sa
 
-        from castnet.line.record import images, open_record, reviews, verdicts
+        from castnet.line.record import images, open_record, reading, reviews, verdicts
 
     engine = open_record(url)
 
     def read(digest: str) -> bytes:
-        try:
-            with engine.connect() as connection:
-                return connection.execute(sa.select(images.c.content).where(images.c.image == digest)).scalar() or b""
-        except sa.exc.SQLAlchemyError as error:
-            raise UserError(f"{engine.url!r}: cannot be read any more ({str(error).splitlines()[0][:160]})") from error
+        with reading(engine), engine.connect() as connection:
+            return connection.execute(sa.select(images.c.content).where(images.c.image == digest)).scalar() or b""
 
     said = (
         sa.select(images.c.image, verdicts.c.name, reviews.c.is_defect)
@@ -82,7 +79,7 @@ def _of_record(url: str) -> list[Known]:
         .order_by(reviews.c.time, verdicts.c.time)
     )
     found: dict[str, Known] = {}
-    with engine.connect() as connection:
+    with reading(engine), engine.connect() as connection:
         for digest, name, is_defect in connection.execute(said):
             before = found.get(digest)
             known = before.is_defect if before and is_defect is None else is_defect

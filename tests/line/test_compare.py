@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, sync_playwright
 from castnet.cli import parser
 from castnet.errors import UserError
 from castnet.line.inspector import Inspector, Verdict
+from castnet.line.known import images_of
 from castnet.line.record import connect, reviews, verdicts
 from tests.conftest import castnet
 
@@ -202,6 +203,16 @@ def test_images_of_which_nothing_is_known_show_what_changes_and_claim_no_escapes
     assert "Nothing is known of the truth of these images" in ran.stdout
     assert "other changes" in ran.stdout
     assert "Nothing is known of the truth of these images" in out.read_text()
+
+
+def test_the_truth_stands_in_class_folders_wherever_they_lie(castings: Path, tmp_path: Path) -> None:
+    for name in ("test", "val"):
+        shutil.copytree(castings / "test", tmp_path / "day" / name)
+    shutil.copy(next((castings / "test" / "def_front").iterdir()), tmp_path / "day" / "val" / "unknown.jpeg")
+    known, _ = images_of(str(tmp_path / "day"), ("def_front", "ok_front"), "def_front")
+    truth = {True: "def_front", False: "ok_front", None: "val"}
+    assert all(Path(image.name).parent.name == truth[image.is_defect] for image in known)
+    assert {image.name.partition("/")[0] for image in known if image.is_defect} == {"test", "val"}
 
 
 @pytest.fixture(scope="module")
