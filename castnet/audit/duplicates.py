@@ -213,7 +213,8 @@ def candidates(spectra: Spectra) -> Indices:
 
     sample = spectra.sample(4000)
     sampled = np.concatenate([descriptors(sample[block]) for block in _blocks(len(sample))])
-    reduction = PCA(min(32, *sampled.shape), svd_solver="randomized", random_state=0).fit(sampled)
+    with np.errstate(invalid="ignore"):  # flat images have no variance to take a share of
+        reduction = PCA(min(32, *sampled.shape), svd_solver="randomized", random_state=0).fit(sampled)
     points = np.concatenate([reduction.transform(descriptors(block)) for block in _blocks(len(spectra))])
     near = cKDTree(points).query(points, k=min(NEIGHBOURS + 1, len(points)), workers=-1)[1]
     pairs = np.stack([np.repeat(np.arange(len(near)), near.shape[1]), near.ravel()], axis=1)

@@ -54,7 +54,8 @@ def working_image(image: Grey) -> Grey:
     scale = WORKING_SIZE / max(image.shape)
     if scale >= 1:
         return image
-    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA).astype(np.uint8)
+    width, height = (max(1, round(scale * side)) for side in image.shape[::-1])
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8)
 
 
 def locate(image: Grey) -> Frame:
