@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from castnet.errors import UserError
-from castnet.files import write_whole
-from castnet.imaging.tables import open_table
+from castnet.files import turn, write_whole
+from castnet.imaging.tables import read_column
 
 TRIALS = 200_000
 
@@ -28,26 +28,19 @@ def resplit(groups_csv: Path, out_csv: Path, seed: int = 0) -> None:
         seed: of the draws.
 
     Raises:
-        UserError: groups.csv is missing or malformed, out_csv exists, or a class has too few groups.
+        UserError: groups.csv is missing or malformed, or has a file in two groups; out_csv exists; or a class has too
+            few groups.
     """
     if seed < 0:
         raise UserError(f"--seed {seed}: expected 0 or more")
-    if out_csv.exists():
-        raise UserError(f"{out_csv} exists already; choose another file, or remove it")
-    try:
-        with open_table(groups_csv) as file:
-            rows = [(row["file"], int(row["group"])) for row in csv.DictReader(file)]
-        folders = [Path(file).parts for file, _ in rows]
-        classes = np.array([parts[parts[0] in ("train", "test")] for parts in folders])
-    except (OSError, KeyError, ValueError, TypeError, IndexError, csv.Error) as error:
-        raise UserError(
-            f"{groups_csv}: expected the groups.csv of an audit, with columns file,group ({error!r})"
-        ) from error
-    if not rows:
+    group_of = read_column(str(groups_csv), groups_csv, "group")
+    if not group_of:
         raise UserError(f"{groups_csv}: lists no images; expected the groups.csv of an audit")
-    groups = np.array([group for _, group in rows])
+    classes = np.array([_class_of(groups_csv, file) for file in group_of])
     labels, label = np.unique(classes, return_inverse=True)
-    names, group = np.unique(groups, return_inverse=True)
+    # An audit's numbers in their order, which the draw depends on; 7 and 07 are two groups, as for who trains by them.
+    names = {name: at for at, name in enumerate(sorted(set(group_of.values()), key=lambda name: (len(name), name)))}
+    group = np.array([names[name] for name in group_of.values()])
     images = np.zeros((len(names), len(labels)), dtype=np.int64)
     np.add.at(images, (group, label), 1)
     rng = np.random.default_rng(seed)
@@ -62,8 +55,18 @@ def resplit(groups_csv: Path, out_csv: Path, seed: int = 0) -> None:
     table = StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["file", "group", "split"])
-    writer.writerows((*row, name) for row, name in zip(rows, split, strict=True))
-    write_whole({out_csv: table.getvalue().encode(errors="surrogateescape")})
+    writer.writerows((*row, name) for row, name in zip(group_of.items(), split, strict=True))
+    with turn(out_csv.absolute().parent):
+        if out_csv.exists():
+            raise UserError(f"{out_csv} exists already; choose another file, or remove it")
+        write_whole({out_csv: table.getvalue().encode(errors="surrogateescape")})
+
+
+def _class_of(groups_csv: Path, file: str) -> str:
+    folders = file.split("/")[:-1]
+    if not (names := folders[folders[:1] in (["train"], ["test"]) :]):
+        raise UserError(f"{groups_csv}: {file} lies in no class folder; expected the groups.csv of an audit")
+    return names[0]
 
 
 def _draw(images: NDArray[np.int64], quota: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
