@@ -19,8 +19,8 @@ class Listing:
         files: posix paths relative to it.
         splits: `train`, `test` or, where the root has no such folders, `all`.
         classes: class folder of each file.
-        unreadable: what may hide images, with the reason: folders that cannot be listed, links to nothing, pipes, and
-            images beside the class folders.
+        unreadable: what may hide images, with the reason: folders that cannot be listed, links to nothing, pipes,
+            images beside the class folders, and folders of images beside train/ and test/.
     """
 
     root: Path
@@ -44,6 +44,9 @@ def list_folder(root: Path) -> Listing:
     for path in sorted(path for part in {root, *parts.values()} for path in part.iterdir() if path.is_file()):
         if is_image_name(path.name):
             unreadable[path.relative_to(root).as_posix()] = "lies in no class folder"
+    for folder in class_folders(root) if root not in parts.values() else []:
+        if folder not in parts.values() and (images := list_images(folder).images):
+            unreadable[folder.name] = f"{len(images):,} images lie in neither train/ nor test/"
     for split, part in parts.items():
         for folder in class_folders(part):
             listing = list_images(folder)
@@ -63,12 +66,15 @@ def read_pairs(same: Path, files: Sequence[str]) -> list[tuple[int, int]]:
     """Indices of pairs of files that a person saw to show one part, from a table with the columns file and same_as.
 
     Raises:
-        UserError: the table cannot be read or names other files.
+        UserError: the table cannot be read, lacks a column or names other files.
     """
     index_of = {file: index for index, file in enumerate(files)}
     try:
         with open_table(same) as lines:
-            return [(index_of[row["file"]], index_of[row["same_as"]]) for row in csv.DictReader(lines)]
+            rows = csv.DictReader(lines)
+            if missing := {"file", "same_as"} - set(rows.fieldnames or []):
+                raise KeyError(min(missing))
+            return [(index_of[row["file"]], index_of[row["same_as"]]) for row in rows]
     except (OSError, csv.Error) as error:
         raise UserError(f"{same}: cannot be read ({getattr(error, 'strerror', error)})") from error
     except KeyError as error:

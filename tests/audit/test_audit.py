@@ -6,12 +6,14 @@ import shutil
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from benchmarks.audit import disguised, draw_series, plant, precision_recall
+from castnet.audit import resplit as resplit_module
 from castnet.audit.audit import audit
 from castnet.audit.duplicates import Spectra, candidates, grouped, likenesses
 from castnet.audit.findings import Audit
@@ -19,7 +21,9 @@ from castnet.audit.listing import list_folder
 from castnet.audit.resplit import resplit
 from castnet.audit.unwrap import _dark_ellipse
 from castnet.errors import UserError
+from castnet.files import hold
 from castnet.imaging.decode import decode
+from castnet.imaging.listing import list_images
 from tests.conftest import castnet_here
 
 
@@ -161,7 +165,12 @@ def test_what_a_person_saw_to_be_one_part_is_joined(castings: Path, tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("file,same_as\ntrain/gone.jpeg,train/gone.jpeg\n", "'train/gone.jpeg' is missing"), ("a,b\n1,2\n", "'file'")],
+    [
+        ("file,same_as\ntrain/gone.jpeg,train/gone.jpeg\n", "'train/gone.jpeg' is missing"),
+        ("a,b\n1,2\n", "'file'"),
+        ("a,b\n", "'file'"),
+        ("", "'file'"),
+    ],
 )
 def test_pairs_of_unknown_files_are_refused(text: str, message: str, castings: Path, tmp_path: Path) -> None:
     same = tmp_path / "same.csv"
@@ -219,6 +228,26 @@ def test_candidates_are_few() -> None:
     assert len(np.unique(pairs, axis=0)) == len(pairs)
 
 
+def test_two_audits_do_not_write_one_report(castings: Path, tmp_path: Path) -> None:
+    with hold(tmp_path / "out"), pytest.raises(UserError, match="out: another run is at work there"):
+        audit(castings, tmp_path / "out", progress=False)
+
+
+def test_two_splits_do_not_write_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [f"{'ok' if group % 2 else 'def'}/{group}.png,{group}" for group in range(60)]
+    (tmp_path / "groups.csv").write_text("\n".join(["file,group", *rows]))
+    draw = resplit_module._draw
+
+    def meanwhile(*arguments: Any) -> Any:
+        (tmp_path / "split.csv").write_text("another's")
+        return draw(*arguments)
+
+    monkeypatch.setattr(resplit_module, "_draw", meanwhile)
+    with pytest.raises(UserError, match=r"split\.csv exists already"):
+        resplit(tmp_path / "groups.csv", tmp_path / "split.csv")
+    assert (tmp_path / "split.csv").read_text() == "another's"
+
+
 def test_nothing_is_overwritten(castings: Path, tmp_path: Path) -> None:
     (tmp_path / "groups.csv").write_text("mine")
     with pytest.raises(UserError, match=r"groups\.csv exists"):
@@ -248,11 +277,29 @@ def test_images_beside_the_class_folders_are_named_and_hidden_ones_left_out(cast
     assert listing.unreadable == {"astray.jpeg": "lies in no class folder"}
 
 
+def test_images_beside_train_and_test_are_named(castings: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    for name in ("train", "test", "val"):
+        shutil.copytree(castings / "test", root / name)
+    (root / "notes").mkdir()
+    count = len(list_images(root / "val").images)
+    assert list_folder(root).unreadable == {"val": f"{count} images lie in neither train/ nor test/"}
+
+
 def test_a_folder_of_unreadable_images_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "root/ok").mkdir(parents=True)
     (tmp_path / "root/ok/a.jpg").write_bytes(b"no image")
     with pytest.raises(UserError, match="none of its 1 images"):
         audit(tmp_path / "root", tmp_path / "out", progress=False)
+
+
+@pytest.mark.filterwarnings("error")
+def test_flat_and_thin_images_are_audited(tmp_path: Path) -> None:
+    (tmp_path / "root/ok").mkdir(parents=True)
+    for index, size in enumerate([(4000, 1), (1, 4000), (1, 1), (64, 64)]):
+        Image.new("L", size, index).save(tmp_path / f"root/ok/{index}.png")
+    result = audit(tmp_path / "root", tmp_path / "out", progress=False)
+    assert (result.groups, result.unreadable, len(result.not_located)) == (4, {}, 4)
 
 
 def test_resplit_keeps_groups_together_and_classes_in_proportion(tmp_path: Path) -> None:
@@ -286,9 +333,10 @@ def test_resplit_keeps_groups_together_and_classes_in_proportion(tmp_path: Path)
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name,part\na/x.png,1\n", "columns file,group"),
-        ("", "no images"),
-        ("file,group\na/x.png,one\n", "columns file,group"),
+        ("name,part\na/x.png,1\n", "no column file and group"),
+        ("", "no column file and group"),
+        ("file,group\ntrain/x.png,1\n", "train/x.png lies in no class folder"),
+        ("file,group\na/x.png,7\na/x.png,8\n", "a/x.png twice, with group 7 and 8"),
         ("file,group\n", "no images"),
         ("file,group\na/x.png,0\nb/y.png,1\n", "too few"),
     ],
