@@ -42,12 +42,13 @@ def train(cfg: DictConfig) -> dict[str, float]:
     entry.read_start(cfg.model.start, image_size)  # refuses what are no weights before time is spent
     seed_everything(cfg.seed, workers=True)
     del os.environ["PL_GLOBAL_SEED"]  # from which Lightning would seed anew where it starts processes
-    trainer = entry.build_trainer(cfg.trainer, logger=entry.build_loggers(cfg), callbacks=entry.build_callbacks(cfg))
     require("callbacks.checkpoint.monitor", OmegaConf.select(cfg, "callbacks.checkpoint.monitor"), Text)
     entry.require_best(cfg.callbacks.checkpoint.monitor, cfg.callbacks.checkpoint.mode)
+    trainer = entry.build_trainer(cfg.trainer, logger=entry.build_loggers(cfg), callbacks=entry.build_callbacks(cfg))
     if cfg.ckpt_path:
         settings = {"data": datamodule.hparams, "model": OmegaConf.to_container(cfg.model, resolve=True)}
-        require_resumable(Path(cfg.ckpt_path), Path(cfg.paths.output_dir), cfg.trainer.max_epochs, settings)
+        run, epochs = Path(cfg.paths.output_dir), cfg.trainer.max_epochs
+        trainer.fit_loop.max_epochs = require_resumable(Path(cfg.ckpt_path), run, epochs, settings)
     datamodule.prepare_data()
     datamodule.setup()
     print(datamodule.describe(), flush=True)
@@ -56,7 +57,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
     classifier = entry.build_classifier(cfg.model, datamodule)
     if weights:
         print(start_from(classifier, weights, datamodule), flush=True)
-    connect(trainer)
+    connect(trainer, datamodule.folder.classes)
     fit(trainer, classifier, datamodule, cfg.ckpt_path)
 
     best = trainer.checkpoint_callback

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
@@ -65,6 +65,12 @@ def guard(function: Callable[..., Result], *args: Any) -> Result:
     try:
         with obeying_signals():
             return function(*args)
+    except OverrideParseException as error:
+        name = error.override.partition("=")[0]
+        fail(
+            f"{error.override}: cannot be read as a setting; a value with spaces, brackets or letters of other alphabets "
+            f"needs quotes within quotes: '{name}=\"VALUE\"'"
+        )
     except (UserError, HydraException, OmegaConfBaseException, MisconfigurationException, OSError) as error:
         let_first_speak()
         fail(error)

@@ -113,7 +113,12 @@ def test_a_folder_that_was_changed_since_is_not_judged_by_what_may_have_been_lea
     learnt = run_train(f"data.root={flat}", "trainer.max_epochs=1")
     assert learnt.code == 0, learnt.err
     judge = (f"ckpt_path={learnt.folder}/checkpoints/best.ckpt", *folder_of(flat))
-    assert run_evaluate(*judge, folder="as-it-was").code == 0
+    as_it_was = run_evaluate(*judge, folder="as-it-was")
+    assert as_it_was.code == 0, as_it_was.err
+    copy = shutil.copytree(flat, tmp_path / "copy")  # learnt all the same
+    copied = run_evaluate(judge[0], *folder_of(copy), folder="copied")
+    assert copied.code == 0, copied.err
+    assert (copied.folder / "predictions.csv").read_text() == (as_it_was.folder / "predictions.csv").read_text()
     one = next((castings / "test" / "ok_front").iterdir())
     shutil.copy(one, flat / "ok_front" / "another.jpeg")
     ran = run_evaluate(*judge, folder="changed")

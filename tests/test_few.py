@@ -1,18 +1,26 @@
 import json
+from pathlib import Path
 
 import torch
 
 from tests.conftest import Command
 
 
-def test_a_handful_is_learnt_in_steps_and_all_other_parts_are_judged(run_train: Command) -> None:
+def test_a_handful_is_learnt_in_steps_and_all_other_parts_are_judged(
+    run_train: Command, run_evaluate: Command, castings: Path
+) -> None:
     ran = run_train("experiment=few", "data.shots=[2,3]", "data.epoch_images=64", "trainer.max_epochs=1")
     assert ran.code == 0, ran.err
     metrics = json.loads((ran.folder / "metrics.json").read_text())
     counts = metrics["data"]["counts"]
     assert (counts["train"], sum(counts["test"].values())) == ({"def_front": 3, "ok_front": 2}, 115)
     assert "check the rates on parts of your own" in metrics["data"]["protocol"]
-    assert torch.load(ran.folder / "checkpoints" / "best.ckpt", weights_only=True)["global_step"] == 2
+    best = ran.folder / "checkpoints" / "best.ckpt"
+    assert torch.load(best, weights_only=True)["global_step"] == 2
+    again = run_evaluate(f"ckpt_path={best}", "data=folder", f"data.root={castings}", "data.defect_class=def_front")
+    assert again.code == 0, again.err
+    data = json.loads((again.folder / "metrics.json").read_text())["data"]
+    assert (data["protocol"], data["counts"]) == (metrics["data"]["protocol"], counts)
 
 
 def test_more_shots_than_parts_are_refused_in_one_line(run_train: Command) -> None:

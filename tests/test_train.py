@@ -144,10 +144,15 @@ def test_a_run_is_not_resumed_on_other_images(run_train: Command, castings: Path
     assert run_train(*again, folder="begun").code == 0
 
 
-def test_a_finished_run_is_not_resumed_into_another_folder(run_train: Command, trained: Path) -> None:
+def test_a_run_goes_on_in_its_own_folder_and_from_weights_that_were_not_calibrated(
+    run_train: Command, trained: Path
+) -> None:
     ran = run_train(f"ckpt_path={trained}/checkpoints/last.ckpt")
     assert ran.code == 2
-    assert "has all 2 epochs; train anew" in ran.err
+    assert "go on in its own folder with hydra.run.dir=" in ran.err
+    ran = run_train(f"ckpt_path={trained}/checkpoints/best.ckpt", folder=str(trained))
+    assert ran.code == 2
+    assert "is calibrated, its run has ended; go on from last.ckpt" in ran.err
 
 
 def test_a_sweep_leaves_one_comparable_run_for_each_value(run_train: Command) -> None:
@@ -183,6 +188,24 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(run_train: Command) -
     assert len(events(ran.folder).Scalars("val/loss")) < 30
 
 
+def test_the_last_epoch_is_kept_where_it_was_not_the_best_and_is_the_last_that_early_stopping_allows(
+    run_train: Command,
+) -> None:
+    stopping = ["callbacks=[default,early_stopping]", "callbacks.early_stopping.patience=1", "trainer.max_epochs=9"]
+    misspelt = run_train(*stopping, "callbacks.early_stopping.monitor=val/acc", folder="misspelt")
+    assert (misspelt.code, "monitor=val/acc: no epoch logs that" in misspelt.err) == (2, True)
+    idle = [*stopping, "model.lr=1e-12", "model.one_cycle_warmup=null"]  # so that no epoch is better than the first
+    ran = run_train(*idle)
+    assert ran.code == 0, ran.err
+    kept = [ran.folder / "checkpoints" / name for name in ("best.ckpt", "last.ckpt")]
+    assert [torch.load(path, weights_only=True)["epoch"] for path in kept] == [0, 1]
+    judged = (ran.folder / "predictions.csv").read_text()
+    again = run_train(*idle, f"ckpt_path={kept[1]}")
+    assert again.code == 0, again.err
+    assert [torch.load(path, weights_only=True)["epoch"] for path in kept] == [0, 1]
+    assert (ran.folder / "predictions.csv").read_text() == judged
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -195,7 +218,8 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(run_train: Command) -
         ("data.root=nowhere", "data.root=nowhere: no such folder"),
         ("data.image_size=16", "data.image_size=16: expected greater than or equal to 22"),
         ("ckpt_path=nowhere.ckpt", "ckpt_path=nowhere.ckpt: no such file"),
-        ("callbacks.checkpoint.monitor=val/lose", "val/lose"),
+        ("callbacks.checkpoint.monitor=val/lose", "monitor=val/lose: no epoch logs that; expected one of val/loss"),
+        ("data.root=/home/me/teile (1)", "needs quotes within quotes: 'data.root="),
         ("callbacks.checkpoint.monitor=val/auroc", "mode=min: would keep the worst val/auroc; set it to max"),
         ("callbacks.checkpoint.monitor=null", "callbacks.checkpoint.monitor=None: expected"),
         ("callbacks.report._target_=os.getcwd", "callbacks.report._target_=os.getcwd: cannot be had"),
@@ -305,7 +329,7 @@ def test_an_epoch_that_was_not_validated_leaves_a_gap_and_no_old_value(run_train
         for state in torch.load(ran.folder / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"].values()
         if "history" in state
     ]
-    assert [math.isnan(value) for value in state["val/loss"]] == [True, False, True]
+    assert [math.isnan(value) for value in state["val/loss"]] == [True, False, True, False]
 
 
 @pytest.mark.parametrize("bar", [True, False])

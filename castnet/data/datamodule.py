@@ -21,6 +21,7 @@ from castnet.data.sources import Generated, obtain
 from castnet.data.split import Indices
 from castnet.data.subsets import SPLITS, check_subsets, digest, judged_by_part, subsets
 from castnet.errors import UserError
+from castnet.imaging.listing import class_folders
 from castnet.processes import count_everywhere
 from castnet.settings import Count, ImageSize, Seed, Share, Text, check
 
@@ -121,6 +122,18 @@ class CastingDataModule(LightningDataModule):
         """
         if self._folder is not None:
             return
+        self.divide()
+        self._fit()
+        side = self.hparams["image_size"] * self.hparams["oversample"]
+        paths, cache_dir = self.folder.paths, Path(self.hparams["cache_dir"])
+        self.block = pixel_block(paths, side, self.hparams["resample"], cache_dir)
+
+    def divide(self) -> None:
+        """List and split the images, without a look at their pixels.
+
+        Raises:
+            UserError: the folder is not as expected.
+        """
         folder = read_folder(Path(self.hparams["root"]), self.hparams["defect_class"])
         table = self.hparams["groups"]
         self.groups = None if table is None else read_groups(Path(table), folder.files)
@@ -131,14 +144,13 @@ class CastingDataModule(LightningDataModule):
         corrected = correct_labels(folder, corrections, NONE) if everywhere else folder
         everything = {"all": np.arange(len(folder.files))}
         self.rows = everything if self.test_subset == "all" else subsets(corrected, self.groups, self.hparams)
-        self._fit(folder)
-        side = self.hparams["image_size"] * self.hparams["oversample"]
-        self.block = pixel_block(folder.paths, side, self.hparams["resample"], Path(self.hparams["cache_dir"]))
         self._folder = correct_labels(folder, corrections, NONE if everywhere else self.rows[self.test_subset])
         for subset, rows in self.rows.items():
             if len(found := set(self._folder.labels[rows].tolist())) < 2:
                 only = ", ".join(folder.classes[label] for label in found) or "of no class"
-                raise UserError(f"data.root={folder.root}: the {subset} images are all {only}; rates need both classes")
+                raise UserError(
+                    f"data.root={folder.root}: the {subset} images are all {only}; rates need both classes: add images of the other"
+                )
         self.n_corrected = int((self._folder.labels != folder.labels).sum())
 
     @cached_property
@@ -162,15 +174,15 @@ class CastingDataModule(LightningDataModule):
                 "begun with; resume it on the folder as it was, or train anew"
             )
 
-    def _fit(self, folder: Folder) -> None:
+    def _fit(self) -> None:
         """Find the settings that are None in the training images, and leave all others as they are."""
         augmentation = self.hparams["augmentation"]
         if self.hparams["image_size"] is not None and None not in (augmentation or {}).values():
             return
         rows = self.rows["train"]
-        defective = folder.labels[rows] == folder.classes.index(self.hparams["defect_class"])
+        defective = self.folder.labels[rows] == self.folder.classes.index(self.hparams["defect_class"])
         parts = rows if self.groups is None else self.groups[rows]
-        found = fit_to_folder([folder.paths[row] for row in rows], defective, parts)
+        found = fit_to_folder([self.folder.paths[row] for row in rows], defective, parts)
         self.hparams["image_size"] = self.hparams["image_size"] or found.image_size
         if augmentation is not None:
             self.hparams["augmentation"] = {
@@ -204,7 +216,14 @@ class CastingDataModule(LightningDataModule):
         sizes = ", ".join(f"{sum(counts.values()):,} {subset}" for subset, counts in summary["counts"].items())
         corrected = f", {self.n_corrected} of them under a corrected label" if self.n_corrected else ""
         line = f"data={summary['source']} in {summary['root']}: {sizes}{corrected}. {summary['protocol']}"
-        return f"{line}\n{self.fitted}" if self.fitted else line
+        return "\n".join(part for part in (line, self._beside(), self.fitted) if part)
+
+    def _beside(self) -> str:
+        """A line for people about folders of images that are not used."""
+        root = Path(self.hparams["root"])
+        names = [] if self.folder.is_test is None else [entry.name for entry in class_folders(root)]
+        unused = ", ".join(f"{name}/" for name in names if name not in ("train", "test"))
+        return unused and f"Not used: {unused} beside train/, of which validation takes its share, and test/."
 
     def test_slices(self) -> dict[str, NDArray[np.bool_]]:
         """Test images to judge by themselves, bool (n,) by name.

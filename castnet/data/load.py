@@ -34,7 +34,7 @@ def load_datamodule(ckpt_path: Path, class_names: Sequence[str], **source: Any) 
         known = trained["defect_class"]
         raise UserError(f"data.defect_class={source['defect_class']}: the checkpoint was trained to find {known}")
     root = Path(source["root"])
-    same_folder = root.resolve() == Path(trained["root"]).resolve()
+    same_folder = root.resolve() == Path(trained["root"]).resolve() or _has_learnt(loaded, source)
     if same_folder and source["assignment"] != trained["assignment"]:
         raise UserError(
             f"data.assignment={source['assignment']}: the checkpoint was trained on this folder with "
@@ -42,6 +42,8 @@ def load_datamodule(ckpt_path: Path, class_names: Sequence[str], **source: Any) 
         )
     if source["groups"] is None and same_folder:
         source = {**source, "groups": trained["groups"]}
+    if same_folder and judged_by_part(trained):
+        source = {**source, "protocol": trained["protocol"]}  # which says what kind of test that is
     if not same_folder:
         source = {**source, "split": "stratified", "fold": 0, "shots": None, "whole_parts": False}
     datamodule = CastingDataModule(**{**trained, **source})
@@ -60,3 +62,14 @@ def load_datamodule(ckpt_path: Path, class_names: Sequence[str], **source: Any) 
             f"data.root={root}: has the classes {datamodule.folder.classes}, the checkpoint knows {class_names}"
         )
     return datamodule
+
+
+def _has_learnt(loaded: CastingDataModule, source: dict[str, Any]) -> bool:
+    """Whether a folder of another name, a copy, say, holds the images that a checkpoint learnt, divided as then."""
+    groups = source["groups"] or loaded.hparams["groups"]
+    datamodule = CastingDataModule(**{**loaded.hparams, "root": source["root"], "groups": groups})
+    try:
+        datamodule.divide()
+    except UserError:
+        return False
+    return datamodule.learnt == loaded.learnt_before

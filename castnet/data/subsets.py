@@ -73,6 +73,7 @@ def subsets(folder: Folder, groups: Indices | None, settings: Mapping[str, Any])
         _require_one_class(folder, parts, settings["groups"])
         if settings["shots"] is not None:
             return _shots(folder, parts, settings)
+        _require_parts(folder, parts, settings)
         return _three_ways(folder, parts, everything, settings, settings["fold"], 0)
     if folder.is_test is None:
         return _three_ways(folder, groups, everything, settings, 0, settings["fold"])
@@ -127,6 +128,18 @@ def _shots(folder: Folder, parts: Indices, settings: Mapping[str, Any]) -> dict[
         raise UserError(f"data.shots=[{good},{defective}]: asks for {error}") from error
     # So few parts cannot be spared for validation as well.
     return {"train": drawn, "val": drawn, "test": test}
+
+
+def _require_parts(folder: Folder, parts: Indices, settings: Mapping[str, Any]) -> None:
+    """Refuse in the first fold what a later one would lack: parts of a class, once the largest fold is held out."""
+    folds, inner = (round(1 / settings[share]) for share in ("test_fraction", "val_fraction"))
+    needed = next(n for n in range(folds, folds * inner + folds) if n - -(-n // folds) >= inner)
+    for label, name in enumerate(folder.classes):
+        if (found := len(np.unique(parts[folder.labels == label]))) < needed:
+            raise UserError(
+                f"data.split=new_parts: {name}/ shows {found} parts; {folds} folds for tests (data.test_fraction) and "
+                f"{inner} of the others for validation (data.val_fraction) need {needed} of each class"
+            )
 
 
 def _require_one_class(folder: Folder, parts: Indices, table: str | None) -> None:

@@ -71,11 +71,14 @@ class Familiarity:
 
         Args:
             batches: n images in all, float32 (…, 1, image_size, image_size) in [0, 1].
-            parts: which part each image shows, (n,); an image of which nothing is known is a part of its own.
+            parts: which part each image shows, (n,); an image of which nothing is known is a part of its own, and so
+                is every image where all show one part.
         """
         found = [(appearance(images).double(), structure(images).double()) for images in batches]
         seen, structures = (torch.cat(values) for values in zip(*found, strict=True))
         _, parts = np.unique(parts, return_inverse=True)
+        if parts.max() == 0:  # of one part alone none could be held out
+            parts = np.arange(len(parts))
         folds = torch.from_numpy(np.random.default_rng(0).permutation(parts.max() + 1)[parts] % FOLDS)
         distances = torch.zeros(len(seen), 2, dtype=torch.float64)
         for fold in folds.unique():

@@ -51,6 +51,12 @@ class CastingMetrics(nn.Module):
         self.scores = MetricCollection({"auroc": BinaryAUROC(**own), "pr_curve": BinaryPrecisionRecallCurve(**own)})
         self._waiting: list[tuple[Tensor, Tensor]] = []
 
+    @property
+    def names(self) -> list[str]:
+        """Those that `compute` has."""
+        by_class = [f"{metric}/{name}" for metric in ("precision", "recall", "f1") for name in self.class_names]
+        return ["accuracy", "auroc", "escape_rate", "overkill_rate", *by_class]
+
     def decide(self, p_defect: Tensor) -> Tensor:
         """Class index of each casting, int64 (n,), from P(defect), float (n,)."""
         return torch.where(p_defect >= self.threshold, self.defect, 1 - self.defect)

@@ -56,7 +56,7 @@ class RandomState(Callback):
         self.resumed = {}
 
 
-def require_resumable(ckpt_path: Path, run: Path, max_epochs: int, settings: Mapping[str, Any]) -> None:
+def require_resumable(ckpt_path: Path, run: Path, max_epochs: int, settings: Mapping[str, Any]) -> int:
     """Refuse a checkpoint that training cannot go on from, before time is spent.
 
     Args:
@@ -65,12 +65,21 @@ def require_resumable(ckpt_path: Path, run: Path, max_epochs: int, settings: Map
         max_epochs: how many epochs it is to have in the end.
         settings: of `data` and `model` it is to go on with; what is None there is found in the images.
 
+    Returns:
+        How many epochs the run has in the end: `max_epochs` or, where early stopping ended it, those that it has.
+
     Raises:
-        UserError: it is no checkpoint of castnet's training, was begun with other settings, has all these epochs
-            already, or its learning rate follows a schedule made for another number of epochs.
+        UserError: it is no checkpoint of castnet's training or of another run, is calibrated, was begun with other
+            settings, or its learning rate follows a schedule made for another number of epochs.
     """
     load_classifier(ckpt_path)
     checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=True)
+    if not ckpt_path.resolve().is_relative_to(run.resolve()):
+        raise UserError(
+            f"ckpt_path={ckpt_path}: belongs to another run than {run}; go on in its own folder with hydra.run.dir=RUN"
+        )
+    if checkpoint.get("finished"):
+        raise UserError(f"ckpt_path={ckpt_path}: is calibrated, its run has ended; go on from last.ckpt beside it")
     begun = {"data": checkpoint.get("datamodule_hyper_parameters", {}), "model": checkpoint["hyper_parameters"]}
     if changed := _changed(begun, settings):
         key, before, now = changed[0]
@@ -82,6 +91,8 @@ def require_resumable(ckpt_path: Path, run: Path, max_epochs: int, settings: Map
         done, steps = checkpoint["epoch"] + 1, checkpoint["global_step"]
         planned = [round(schedule["total_steps"] * done / steps) for schedule in checkpoint["lr_schedulers"]]
         files = [file for state in checkpoint["callbacks"].values() for file in _files(state)]
+        stopping = [state for state in checkpoint["callbacks"].values() if "patience" in state]
+        stopped = any(state["wait_count"] >= state["patience"] for state in stopping)
     except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
         raise UserError(f"ckpt_path={ckpt_path}: cannot be resumed ({error!r})") from error
     if any(".." in Path(file).parts for file in files):
@@ -91,9 +102,7 @@ def require_resumable(ckpt_path: Path, run: Path, max_epochs: int, settings: Map
             f"ckpt_path={ckpt_path}: its one-cycle schedule was made for {planned[0]} epochs; resume with "
             f"trainer.max_epochs={planned[0]}, or train anew"
         )
-    if done >= max_epochs and not ckpt_path.resolve().is_relative_to(run.resolve()):
-        advice = "train anew" if planned else "raise trainer.max_epochs"
-        raise UserError(f"ckpt_path={ckpt_path}: has all {done} epochs; {advice}")
+    return done if stopped else max_epochs
 
 
 def _changed(begun: Mapping[str, Any], settings: Mapping[str, Any], within: str = "") -> list[tuple[str, Any, Any]]:
@@ -120,8 +129,14 @@ def fit(
     """Train, from a checkpoint or from the beginning.
 
     Raises:
-        UserError: training diverged, or a setting or the checkpoint's state does not fit this run.
+        UserError: training diverged, a callback waits for a metric that is not logged, or a setting or the
+            checkpoint's state does not fit this run.
     """
+    logged = [f"{stage}/{name}" for stage in ("val", "train") for name in ("loss", *classifier.val_metrics.names)]
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        monitor = getattr(callback, "monitor", None)
+        if monitor is not None and monitor not in logged:
+            raise UserError(f"monitor={monitor}: no epoch logs that; expected one of {', '.join(logged)}")
     # On SIGTERM Lightning would ask the other processes of the run first, which wait elsewhere for this one.
     trainer._signal_connector._sigterm_notifier_fn = lambda *_: None  # type: ignore[method-assign]
     try:

@@ -1,6 +1,7 @@
 """What every logger of a run is told, each in its own way, beside the scalars and settings that Lightning logs."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
@@ -14,14 +15,22 @@ from torch.utils.tensorboard import SummaryWriter
 from castnet.errors import UserError
 from castnet.processes import is_first
 
+# What Lightning leaves of a metric's name for MLflow.
+MLFLOW = re.compile("[a-zA-Z0-9_. -]+")
 
-def connect(trainer: Trainer) -> None:
+
+def connect(trainer: Trainer, class_names: Sequence[str]) -> None:
     """Have every logger begin its run, before time is spent on what it could not keep.
 
     Raises:
-        UserError: its store or server does not answer, or wants an account.
+        UserError: its store or server does not answer, wants an account, or takes no metrics of such classes.
     """
     for logger in trainer.loggers if is_first() else []:
+        if isinstance(logger, MLFlowLogger) and (odd := [name for name in class_names if not MLFLOW.fullmatch(name)]):
+            raise UserError(
+                f"logger=mlflow: MLflow has no metrics of a class called {odd[0]}, only of letters from a to z, digits, "
+                "spaces and _ . -; rename its folder, or choose another logger"
+            )
         try:
             getattr(logger, "experiment", None)
         except Exception as error:  # each of them has its own

@@ -1,4 +1,5 @@
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +187,7 @@ def test_an_epoch_of_a_small_folder_goes_through_it_several_times(castings: Path
     [
         (
             ["data.split=new_parts", "data.test_fraction=0.01"],
-            r"that share cannot be held out \(100 folds need 100 parts",
+            r"parts; 100 folds for tests",
         ),
         (["data.split=new_parts", "data.fold=5"], r"makes 5 folds, 0 to 4"),
         (["data.shots=[1]"], r"data\.shots=\[1\]: "),
@@ -203,6 +204,24 @@ def test_more_parts_than_there_are_is_refused(
     with pytest.raises(UserError, match=message):
         configured(castings, cache, *overrides)
     assert not cache.exists()  # before time is spent on decoding
+
+
+@pytest.mark.parametrize("parts", [6, 7])
+def test_every_fold_can_spare_parts_for_validation_or_the_first_is_refused(tmp_path: Path, parts: int) -> None:
+    for name, number in (("bad", parts), ("good", 20)):
+        make_images(tmp_path / "set" / name, number)
+    settings = ["data.split=new_parts", "data.augmentation=null"]
+    for fold in range(5):
+        with pytest.raises(UserError, match=r"bad/ shows 6 parts; .* need 7 of each") if parts == 6 else nullcontext():
+            configured(tmp_path / "set", tmp_path / "cache", *settings, f"data.fold={fold}", defect_class="bad")
+
+
+def test_a_folder_of_images_that_is_not_used_is_named(castings: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(castings, tmp_path / "castings")
+    shutil.copytree(root / "test", root / "val")
+    described = configured(root, tmp_path / "cache").describe()
+    assert "Not used: val/ beside train/, of which validation takes its share, and test/." in described
+    assert "Not used" not in configured(castings, tmp_path / "cache").describe()
 
 
 @pytest.mark.parametrize("asked", ["data.split=new_parts", "data.shots=[2,2]"])

@@ -51,3 +51,8 @@ def test_few_images_of_any_size_give_finite_numbers(count: int, side: int) -> No
     images = as_input(drawn(range(count)), side)
     found = Familiarity.fit([images], np.arange(count))(images)
     assert found.isfinite().all() or count == 1
+
+
+def test_castings_of_one_part_alone_are_known_by_the_others() -> None:
+    images = as_input(drawn(range(20)), 32)
+    assert (Familiarity.fit([images], np.zeros(20, int))(images) < 1).all()

@@ -6,7 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from lightning import Trainer
+from lightning.pytorch.loggers import MLFlowLogger
 
+from castnet.errors import UserError
+from castnet.report.tracking import connect
 from tests.conftest import PATIENCE, ROOT, Command
 
 FIGURES = ("samples", "architecture", "curves", "val/confusion_matrix", "val/pr_curve", "test/confusion_matrix")
@@ -67,6 +71,12 @@ def test_a_logger_whose_package_is_missing_names_the_extra(run_train: Command, m
     ran = run_train("logger=mlflow")
     assert ran.code == 2
     assert ran.err.splitlines()[-1] == "error: logger=mlflow: `pip install 'castnet[tracking]'` brings what it needs"
+
+
+def test_a_class_that_mlflow_has_no_name_for_is_refused(tmp_path: Path) -> None:
+    logger = MLFlowLogger(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    with pytest.raises(UserError, match="logger=mlflow: MLflow has no metrics of a class called 不良"):
+        connect(Trainer(logger=logger), ["good", "不良"])
 
 
 def test_a_logger_that_cannot_begin_ends_the_run_before_training(castings: Path, tmp_path: Path) -> None:
