@@ -85,6 +85,8 @@ def _record(args: argparse.Namespace) -> "Record | None":
 def _is_recorded(args: argparse.Namespace) -> bool:
     if args.record is None and args.keep != "none":
         raise UserError(f"--keep {args.keep}: images are kept beside verdicts; say where with --record URL")
+    if args.keep_bytes < 0:
+        raise UserError(f"--keep-bytes {args.keep_bytes}: expected 0 or more")
     return args.record is not None
 
 

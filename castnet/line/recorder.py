@@ -197,7 +197,8 @@ class Recorder:
                     for image, (content, at) in kept.items()
                 ]
                 insert_new(connection, images, found)
-                _forget_oldest(connection, self._keep_bytes)
+                if self._keep:  # what others kept, and left in a spool, is not this process's to bound
+                    _forget_oldest(connection, self._keep_bytes)
         self._has_tables = True
 
 

@@ -71,6 +71,7 @@ def test_json_csv_and_the_inspector_agree(model: Path, castings: Path, inspector
         (["--watch", "nowhere"], "nowhere: no such folder"),
         (["", "nowhere"], "no name may be empty"),
         (["nowhere", "--watch", ""], "no name may be empty"),
+        (["nowhere", "--record", "sqlite://", "--keep-bytes", "-1"], "--keep-bytes -1: expected 0 or more"),
     ],
 )
 def test_a_wrong_argument_is_one_line(model: Path, arguments: list[str], message: str) -> None:

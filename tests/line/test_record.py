@@ -81,6 +81,19 @@ def test_the_oldest_images_go_beyond_the_bound(
     assert count(url) == len(test_images)
 
 
+def test_what_another_process_left_is_not_bounded_by_one_that_keeps_nothing(
+    inspector: Inspector, model: Path, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path / 'later' / 'record.db'}"
+    verdict = inspector.inspect(b"P5 2 2 255 \x00\x01\x02\x03")
+    with Recorder(url, "watch", inspector, model, keep="all", spool=tmp_path) as left:
+        left.put("a", b"image", verdict)
+    (tmp_path / "later").mkdir()
+    Recorder(url, "watch", inspector, model, keep_bytes=0, spool=tmp_path).close()
+    with connect(url).connect() as connection:
+        assert connection.execute(sa.select(images.c.content)).scalars().all() == [b"image"]
+
+
 def test_what_is_no_record_is_one_line(model: Path, test_images: list[Path]) -> None:
     ran = castnet("predict", model, test_images[0], "--keep", "all")
     assert (ran.returncode, "--keep all: images are kept beside verdicts; say where with --record" in ran.stderr) == (
