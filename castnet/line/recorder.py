@@ -24,14 +24,15 @@ from castnet.line.spool import Spool
 
 KEEP = {"none": (), "unsure": ("unsure",), "rejected": ("unsure", "defective"), "all": ("unsure", "defective", "good")}
 FLUSH_SECONDS, RETRY_SECONDS = 0.5, 2.0
-COLUMNS = set(verdicts.c.keys())
+COLUMNS, CARD = set(verdicts.c.keys()), set(models.c.keys())
 FORGOTTEN = 1000  # images that are forgotten at once
 
 
 class Recorder:
     """Takes verdicts and writes them by a thread of its own; a verdict waits for one line appended to a file.
 
-    That file, the spool, is read back by the thread and emptied when the database has all of it. Where the database is
+    That file, the spool, is read back by the thread and emptied when the database has all of it; it begins with the
+    model's card, since whoever replays it may judge by another model. Where the database is
     away it grows, and is replayed when the database is back, by this process or by the next one. Every verdict has a
     number of its own, so that one written twice stands there once. Verdicts go on where neither can be written; what
     is not recorded then is told on standard error, as is whatever has to wait.
@@ -61,13 +62,13 @@ class Recorder:
         spool: Path = Path(".castnet-spool"),
     ) -> None:
         self._engine, self._source, self._keep, self._keep_bytes = engine_for(url), source, KEEP[keep], keep_bytes
-        self._model, self._card = digest_of(model), json.dumps(inspector.card)
+        self._card = {"model": digest_of(model), "card": json.dumps(inspector.card), "since": time.time()}
         # The URL may hold a password, so a digest of it names the folder.
         folder = spool / hashlib.sha256(url.encode()).hexdigest()[:16]
         try:
             folder.mkdir(parents=True, exist_ok=True)
             left = [Spool(path) for path in sorted(folder.glob("*.jsonl"))]
-            self._own = Spool(folder / f"{uuid.uuid4().hex}.jsonl")
+            self._own = Spool(folder / f"{uuid.uuid4().hex}.jsonl", json.dumps(self._card).encode() + b"\n")
         except OSError as error:
             raise UserError(f"{spool}: cannot be written ({error.strerror})") from error
         self._left = [spool for spool in left if spool.taken]
@@ -96,7 +97,7 @@ class Recorder:
             # No database takes what is no text, as names of files may be.
             "name": name.encode(errors="backslashreplace").decode().replace("\0", "\\0"),
             "image": hashlib.sha256(content).hexdigest() if content else "",
-            "model": self._model,
+            "model": self._card["model"],
             "p_defect": verdict.p_defect,
             "unfamiliarity": verdict.unfamiliarity,
             "verdict": verdict.verdict,
@@ -184,13 +185,16 @@ class Recorder:
             spool.fetched += len(fetched)
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
+        cards = [row for row in rows if "card" in row]
+        rows = [row for row in rows if "card" not in row]
         kept = {row["image"]: (row.pop("content"), row["time"]) for row in rows if "content" in row}
         if not self._has_tables:
             with_tables(lambda: metadata.create_all(self._engine))
         self._has_tables = False  # unless all goes well: someone may have taken them away
         with self._engine.begin() as connection:
-            insert_new(connection, models, [{"model": self._model, "card": self._card, "since": time.time()}])
-            insert_new(connection, verdicts, rows)
+            insert_new(connection, models, [self._card, *cards])
+            if rows:
+                insert_new(connection, verdicts, rows)
             if kept:
                 found = [
                     {"image": image, "bytes": len(content), "time": at, "content": content}
@@ -208,14 +212,14 @@ def _say(line: str) -> None:
 
 
 def _row(line: bytes) -> dict[str, Any] | None:
-    """What a line of a spool tells of a verdict, and `content` if its image is kept; None if it is damaged."""
+    """What a line of a spool tells of a verdict, and `content` if its image is kept, or a card; None if it is damaged."""
     text, _, content = line.partition(b"\t")
     try:
         row = json.loads(text)
         kept = {"content": binascii.a2b_base64(content)} if content else {}
     except ValueError:
         return None
-    return {**row, **kept} if isinstance(row, dict) and row.keys() == COLUMNS else None
+    return {**row, **kept} if isinstance(row, dict) and row.keys() in (COLUMNS, CARD) else None
 
 
 def _forget_oldest(connection: sa.Connection, limit: int) -> None:

@@ -15,6 +15,7 @@ class Spool:
 
     Args:
         path: is made if it is not there.
+        head: a line that the file begins with whenever it has lines.
 
     Attributes:
         taken: whether this process has it; if not, another one does, and nothing else may be done with it.
@@ -24,8 +25,8 @@ class Spool:
         OSError: it cannot be opened.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.taken, self.fetched = path, True, 0
+    def __init__(self, path: Path, head: bytes = b"") -> None:
+        self.path, self.taken, self.fetched, self._head = path, True, 0, head
         self._file, self._lock = path.open("a+b", buffering=0), threading.Lock()
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -45,6 +46,7 @@ class Spool:
         """
         with self._lock:
             end = self.size()
+            line = line if end else self._head + line
             try:
                 while line:  # a disk that is nearly full takes the beginning
                     line = line[self._file.write(line) or 0 :]

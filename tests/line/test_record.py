@@ -1,3 +1,4 @@
+import json
 import signal
 import time
 from functools import partial
@@ -10,7 +11,7 @@ from castnet.errors import UserError
 from castnet.line import watch
 from castnet.line.inspector import Inspector, Source, Verdict
 from castnet.line.predict import predict
-from castnet.line.record import connect, images, models, verdicts
+from castnet.line.record import connect, digest_of, images, models, verdicts
 from castnet.line.recorder import Recorder
 from tests.conftest import PATIENCE, PostgreSQL, castnet
 
@@ -81,7 +82,7 @@ def test_the_oldest_images_go_beyond_the_bound(
     assert count(url) == len(test_images)
 
 
-def test_what_another_process_left_is_not_bounded_by_one_that_keeps_nothing(
+def test_what_another_process_left_comes_with_its_card_and_is_not_bounded_by_one_that_keeps_nothing(
     inspector: Inspector, model: Path, tmp_path: Path
 ) -> None:
     url = f"sqlite:///{tmp_path / 'later' / 'record.db'}"
@@ -89,8 +90,11 @@ def test_what_another_process_left_is_not_bounded_by_one_that_keeps_nothing(
     with Recorder(url, "watch", inspector, model, keep="all", spool=tmp_path) as left:
         left.put("a", b"image", verdict)
     (tmp_path / "later").mkdir()
-    Recorder(url, "watch", inspector, model, keep_bytes=0, spool=tmp_path).close()
+    (tmp_path / "other.onnx").touch()
+    Recorder(url, "watch", inspector, tmp_path / "other.onnx", keep_bytes=0, spool=tmp_path).close()
     with connect(url).connect() as connection:
+        cards = {row.model: json.loads(row.card) for row in connection.execute(sa.select(models))}
+        assert cards == dict.fromkeys(map(digest_of, (model, tmp_path / "other.onnx")), inspector.card)
         assert connection.execute(sa.select(images.c.content)).scalars().all() == [b"image"]
 
 
@@ -156,9 +160,11 @@ def test_what_is_damaged_in_a_spool_is_told_and_left_out(
     recorder = Recorder(url, "serve", inspector, model, keep="all", spool=tmp_path / "spool")
     recorder.put("a", b"image\t\n", verdict)
     (spool,) = (tmp_path / "spool").rglob("*.jsonl")
-    written = spool.read_bytes()
+    _card, written = spool.read_bytes().splitlines(keepends=True)
     recorder.close()
-    spool.write_bytes(b"\0" * 99 + b"\n{}\n7\n" + written)  # as a machine that failed may leave it
+    spool.write_bytes(
+        b"\0" * 99 + b"\n{}\n7\n" + written
+    )  # as a machine that failed may leave it, or who wrote no card
     Recorder(url, "serve", inspector, model, spool=tmp_path / "spool").close()
     assert count(url) == 1
     with connect(url).connect() as connection:
