@@ -68,7 +68,9 @@ class Recorder:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             left = [Spool(path) for path in sorted(folder.glob("*.jsonl"))]
-            self._own = Spool(folder / f"{uuid.uuid4().hex}.jsonl", json.dumps(self._card).encode() + b"\n")
+            self._own = Spool(folder / f"{uuid.uuid4().hex}.new", json.dumps(self._card).encode() + b"\n")
+            # Only now that it is locked may another process find it.
+            self._own.path = self._own.path.rename(self._own.path.with_suffix(".jsonl"))
         except OSError as error:
             raise UserError(f"{spool}: cannot be written ({error.strerror})") from error
         self._left = [spool for spool in left if spool.taken]
@@ -212,7 +214,7 @@ def _say(line: str) -> None:
 
 
 def _row(line: bytes) -> dict[str, Any] | None:
-    """What a line of a spool tells of a verdict, and `content` if its image is kept, or a card; None if it is damaged."""
+    """A line of a spool: a verdict, with `content` if its image is kept, or a model's card; None if it is damaged."""
     text, _, content = line.partition(b"\t")
     try:
         row = json.loads(text)

@@ -76,7 +76,7 @@ class Spool:
 
     def remove(self) -> None:
         """Remove the file, lines and all, and leave it."""
-        self.path.unlink()
+        self.path.unlink(missing_ok=True)  # its writer removed it after it was opened here
         self.close()
 
     def close(self) -> None:

@@ -1,8 +1,10 @@
+import fcntl
 import json
 import signal
 import time
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 import pytest
 import sqlalchemy as sa
@@ -13,6 +15,7 @@ from castnet.line.inspector import Inspector, Source, Verdict
 from castnet.line.predict import predict
 from castnet.line.record import connect, digest_of, images, models, verdicts
 from castnet.line.recorder import Recorder
+from castnet.line.spool import Spool
 from tests.conftest import PATIENCE, PostgreSQL, castnet
 
 
@@ -152,6 +155,24 @@ def test_a_spool_replayed_again_adds_nothing(inspector: Inspector, model: Path, 
         Recorder("mssql+pyodbc://host", "serve", inspector, model)
 
 
+def test_a_spool_that_another_process_may_take_is_locked(
+    inspector: Inspector, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock, others = fcntl.flock, list[Spool]()
+
+    def after_others(file: IO[bytes], operation: int) -> None:
+        monkeypatch.undo()
+        others.extend(map(Spool, tmp_path.glob("*/*.jsonl")))  # as a process does that starts
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", after_others)
+    with Recorder(f"sqlite:///{tmp_path / 'record.db'}", "serve", inspector, model, spool=tmp_path) as recorder:
+        recorder.put("a", b"image", inspector.inspect(b"P5 2 2 255 \x00\x01\x02\x03"))
+        (own,) = map(Spool, tmp_path.glob("*/*.jsonl"))
+        assert not own.taken
+    assert count(f"sqlite:///{tmp_path / 'record.db'}") == 1
+
+
 def test_what_is_damaged_in_a_spool_is_told_and_left_out(
     inspector: Inspector, model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -162,9 +183,7 @@ def test_what_is_damaged_in_a_spool_is_told_and_left_out(
     (spool,) = (tmp_path / "spool").rglob("*.jsonl")
     _card, written = spool.read_bytes().splitlines(keepends=True)
     recorder.close()
-    spool.write_bytes(
-        b"\0" * 99 + b"\n{}\n7\n" + written
-    )  # as a machine that failed may leave it, or who wrote no card
+    spool.write_bytes(b"\0" * 99 + b"\n{}\n7\n" + written)  # as a machine that failed may leave it, without card
     Recorder(url, "serve", inspector, model, spool=tmp_path / "spool").close()
     assert count(url) == 1
     with connect(url).connect() as connection:
