@@ -71,8 +71,8 @@ def decode(source: Path | bytes | Photograph) -> Grey:
     file = source.path if isinstance(source, Photograph) else source
     name = "image" if isinstance(file, bytes) else file
     try:
-        # Never from the path: Pillow maps pixels that are not compressed, of a turned TIFF with its sides exchanged, and
-        # a file that its writer cuts off meanwhile would end the process.
+        # Never from the path: Pillow maps pixels that are not compressed, those of a turned TIFF with its sides
+        # exchanged, and a file that its writer cuts off meanwhile would end the process.
         content = file if isinstance(file, bytes) else read_file(file)
         if isinstance(source, Photograph):
             source.content = content

@@ -141,7 +141,7 @@ def _matching(pattern: Path) -> Listing:
 
 
 def _match(names: Sequence[str], parts: Sequence[str]) -> bool:
-    """Whether the names of folders and a file match the parts of a pattern, where `**` stands for any number of them."""
+    """Whether names of folders and a file match the parts of a pattern, where `**` stands for any number of them."""
     if not parts or not names:
         return not names and set(parts) <= {"**"}
     if parts[0] == "**":
