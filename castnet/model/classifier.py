@@ -122,6 +122,14 @@ class CastingClassifier(LightningModule):
         evidence = torch.stack(lying).mean(0)
         return logits.unflatten(0, (views, n)).mean(0), evidence if self.test_metrics.defect == 1 else -evidence
 
+    @property
+    def offset(self) -> float:
+        """What calibration added to the logits of the defect; nothing before it."""
+        if self.trained_bias is None:
+            return 0.0
+        added = (list(self.network.parameters())[-1].detach() - self.trained_bias.to(self.device)).item()
+        return added if self.test_metrics.defect == 1 else -added
+
     def defect_probability(self, logits: Tensor) -> Tensor:
         """P(defect), float32 (n,), from logits of class 1, float32 (n,)."""
         logits = logits / self.hparams["temperature"]

@@ -157,6 +157,7 @@ class TestReport(Callback):
             defect_class=pl_module.hparams["defect_class"],
             threshold=pl_module.hparams["threshold"],
             temperature=pl_module.hparams["temperature"],
+            offset=cast(CastingClassifier, pl_module).offset,
             files=[datamodule.folder.files[row] for row in rows],
             labels=torch.from_numpy(datamodule.folder.labels[rows]),
             parts=None if datamodule.groups is None else datamodule.groups[rows],

@@ -39,7 +39,7 @@ class Evaluation:
         class_names: the two classes, in the order of the labels.
         defect_class: the one of them that is the defect.
         threshold: an image is called defective if P(defect) reaches it.
-        temperature: by which logits were divided for p_defect.
+        temperature, offset: p_defect is of the network's logits for the defect, plus this, divided by that.
         files: paths relative to the data's root, (n,).
         labels: true class indices, int64 (n,).
         parts: which part each image shows, int64 (n,), or None where that is not known.
@@ -58,6 +58,7 @@ class Evaluation:
     defect_class: str
     threshold: float
     temperature: float
+    offset: float
     files: list[str]
     labels: Tensor
     parts: Indices | None
@@ -202,7 +203,9 @@ class Evaluation:
             "confusion_matrix": figures.confusion_matrix(self.counted.confusion_matrix().numpy(), self.class_names),
             "precision_recall": figures.precision_recall(precision.numpy(), recall.numpy()),
             "threshold": figures.rates_by_threshold(self.p_defect.numpy(), self.defective.numpy(), self.threshold),
-            "reliability": figures.reliability(self.p_defect.numpy(), self.defective.numpy(), self.temperature),
+            "reliability": figures.reliability(
+                self.p_defect.numpy(), self.defective.numpy(), self.temperature, self.offset
+            ),
             "risk_coverage": figures.risk_coverage(
                 risk_by_coverage(
                     self.p_defect.numpy(),

@@ -121,18 +121,20 @@ def rates_by_threshold(p_defect: NDArray[np.floating], defective: NDArray[np.boo
     return figure
 
 
-def reliability(p_defect: NDArray[np.floating], defective: NDArray[np.bool_], temperature: float) -> Figure:
+def reliability(
+    p_defect: NDArray[np.floating], defective: NDArray[np.bool_], temperature: float, offset: float
+) -> Figure:
     """Share of defective castings among those with about the same P(defect), before and after calibration.
 
     Args:
         p_defect: calibrated P(defect) of each casting (n,).
         defective: whether it is defective (n,).
-        temperature: by which logits were divided for p_defect.
+        temperature, offset: p_defect is of the network's logits for the defect, plus this, divided by that.
     """
     figure, axis = _square()
     axis.plot([0, 1], [0, 1], color=QUIET, linestyle="--", linewidth=1)
     kept = np.clip(p_defect.astype(np.float64), 1e-9, 1 - 1e-9)
-    uncalibrated = 1 / (1 + (1 / kept - 1) ** temperature)
+    uncalibrated = 1 / (1 + np.exp(offset) * (1 / kept - 1) ** temperature)
     for name, scores, colour, size in (("before", uncalibrated, QUIET, 30), ("after calibration", kept, TRAIN, 16)):
         bins = np.minimum((10 * scores).astype(int), 9)
         filled = [bins == b for b in np.unique(bins)]

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from castnet.errors import UserError
+from castnet.model.classifier import load_classifier
+from castnet.report import figures
 from castnet.report.threshold import ThresholdRule, fit_calibration
 from tests.conftest import Command
 
@@ -109,3 +111,21 @@ def test_a_second_look_pays_between_two_cuts() -> None:
 def test_a_second_look_that_never_pays_is_refused(cost: float, rate: float | None) -> None:
     with pytest.raises(UserError, match="review_cost"):
         ThresholdRule(10, 1, rate, review_cost=cost)
+
+
+def test_reliability_is_shown_as_it_was_before_calibration_too(trained: Path) -> None:
+    calibrated = load_classifier(trained / "checkpoints" / "best.ckpt")
+    images = torch.rand(50, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    p_defect = calibrated.defect_probability(calibrated(images).detach()).double().numpy()
+    plain = load_classifier(trained / "checkpoints" / "best.ckpt")
+    assert plain.trained_bias is not None
+    list(plain.network.parameters())[-1].data = plain.trained_bias
+    plain.hparams["temperature"] = 1
+    before = plain.defect_probability(plain(images).detach()).double().numpy()
+    temperature, offset = calibrated.hparams["temperature"], calibrated.offset
+    assert abs(offset) > 0.01
+    figure = figures.reliability(p_defect, np.arange(50) % 2 == 0, temperature, offset)
+    bins = np.minimum((10 * before).astype(int), 9)
+    means = [before[bins == b].mean() for b in np.unique(bins)]
+    shown = figure.axes[0].collections[0].get_offsets()[:, 0]  # type: ignore[index]
+    np.testing.assert_allclose(shown, means, atol=1e-5)
