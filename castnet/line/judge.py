@@ -1,8 +1,8 @@
 """A verdict for who asks, on record, with another model's beside it."""
 
-import atexit
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import BoundedSemaphore
 
@@ -14,7 +14,8 @@ Judge = Callable[[bytes], Verdict]
 WAITING = 64  # images that a shadow may be behind
 
 
-def judge_of(model: Path, inspector: Inspector, record: Record | None, shadow: Path | None) -> Judge:
+@contextmanager
+def judging(model: Path, inspector: Inspector, record: Record | None, shadow: Path | None) -> Iterator[Judge]:
     """What gives a verdict on a body and records it, the shadow's beside it, without the client waiting for either.
 
     Raises:
@@ -23,29 +24,28 @@ def judge_of(model: Path, inspector: Inspector, record: Record | None, shadow: P
     if record is None:
         if shadow is not None:
             raise UserError("--shadow: its verdicts go nowhere without --record")
-        return inspector.inspect
-    recorder = record("serve", inspector, model)
-    atexit.register(recorder.close)
-    beside = None if shadow is None else Inspector(shadow)
-    shadows = None if beside is None or shadow is None else record("shadow", beside, shadow)
-    pool, places = ThreadPoolExecutor(1, "shadow"), BoundedSemaphore(WAITING)
-    if shadows:
-        atexit.register(shadows.close)
+        yield inspector.inspect
+        return
+    with ExitStack() as stack:
+        recorder = stack.enter_context(record("serve", inspector, model))
+        beside = None if shadow is None else Inspector(shadow)
+        shadows = None if beside is None or shadow is None else stack.enter_context(record("shadow", beside, shadow))
+        pool, places = stack.enter_context(ThreadPoolExecutor(1, "shadow")), BoundedSemaphore(WAITING)
 
-    def judge_beside(name: str, body: bytes) -> None:
-        try:
-            if beside and shadows:
-                shadows.put(name, body, beside.inspect(body))
-        except UserError:
-            pass  # the shadow answers nobody
-        finally:
-            places.release()
+        def judge_beside(name: str, body: bytes) -> None:
+            try:
+                if beside and shadows:
+                    shadows.put(name, body, beside.inspect(body))
+            except UserError:
+                pass  # the shadow answers nobody
+            finally:
+                places.release()
 
-    def judge(body: bytes) -> Verdict:
-        verdict = inspector.inspect(body)
-        recorder.put("", body, verdict)
-        if shadows and places.acquire(blocking=False):  # a shadow that cannot follow leaves images out
-            pool.submit(judge_beside, "", body)
-        return verdict
+        def judge(body: bytes) -> Verdict:
+            verdict = inspector.inspect(body)
+            recorder.put("", body, verdict)
+            if shadows and places.acquire(blocking=False):  # a shadow that cannot follow leaves images out
+                pool.submit(judge_beside, "", body)
+            return verdict
 
-    return judge
+        yield judge

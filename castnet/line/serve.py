@@ -6,7 +6,9 @@ import logging
 import os
 import resource
 import socket
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from threading import Timer
 from types import FrameType
@@ -20,7 +22,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from castnet.errors import UserError
 from castnet.line.access import listen, read_token
 from castnet.line.inspector import Inspector, Verdict
-from castnet.line.judge import Judge, judge_of
+from castnet.line.judge import Judge, judging
 from castnet.line.predict import Record
 
 MAX_BODY = 20_000_000  # bytes of one image file
@@ -44,14 +46,20 @@ IMAGE_BODY = {
 }
 
 
-def application(inspector: Inspector, judge: Judge, token: str | None = None) -> FastAPI:
-    """The HTTP interface to an inspector: `POST /inspect`, `GET /health`, and `/docs` made from these.
+def application(inspector: Inspector, judge: Judge, token: str | None, close: Callable[[], None]) -> FastAPI:
+    """The HTTP interface to an inspector: `POST /inspect`, `GET /health`, and `/docs` made from these without a token.
 
     Args:
         inspector: whose card is shown.
         judge: gives the verdict on a body.
         token: what every request must bear, if any.
+        close: is called when all is answered, for uvicorn ends the process by the signal that it was told to stop by.
     """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        close()
 
     def require_token(authorization: Annotated[str, Header()] = "") -> None:
         if token and not hmac.compare_digest(authorization.encode(), f"Bearer {token}".encode()):
@@ -62,6 +70,8 @@ def application(inspector: Inspector, judge: Judge, token: str | None = None) ->
         version=inspector.card["castnet"],
         description=inspector.card["data"]["protocol"],
         dependencies=[Depends(require_token)],
+        openapi_url=None if token else "/openapi.json",  # nor /docs: the token's dependency does not reach them
+        lifespan=lifespan,
     )
     pool = ThreadPoolExecutor(os.cpu_count(), "inspect")
     waiting = 0
@@ -232,26 +242,28 @@ def serve(
     """
     token = read_token(host, token_file, insist)
     inspector = Inspector(model)
-    judge = judge_of(model, inspector, record, shadow)
-    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    _Connection.most = min(MAX_CONNECTIONS, files - OTHER_FILES)
-    if _Connection.most < 8:
-        raise UserError(f"{files} open files are allowed, which is too few to serve; `ulimit -n 1024` allows more")
-    listener = listen(host, port, BACKLOG)
-    config = uvicorn.Config(
-        application(inspector, judge, token),
-        loop="asyncio",
-        http=_Connection,
-        ws="none",
-        backlog=ACCEPTED_AT_ONCE,
-        access_log=False,
-        log_level="warning",
-        timeout_keep_alive=IDLE_SECONDS,
-        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-    )
-    for name in ("uvicorn.error", "asyncio"):
-        logging.getLogger(name).addFilter(_OnceASecond())
-    address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
-    print(f"POST {address}/inspect takes an image, {address}/docs says how; Ctrl-C ends it", flush=True)
-    _DrainingServer(config).run(sockets=[listener])
+    with ExitStack() as stack:
+        judge = stack.enter_context(judging(model, inspector, record, shadow))
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        _Connection.most = min(MAX_CONNECTIONS, files - OTHER_FILES)
+        if _Connection.most < 8:
+            raise UserError(f"{files} open files are allowed, which is too few to serve; `ulimit -n 1024` allows more")
+        listener = listen(host, port, BACKLOG)
+        config = uvicorn.Config(
+            application(inspector, judge, token, stack.close),
+            loop="asyncio",
+            http=_Connection,
+            ws="none",
+            backlog=ACCEPTED_AT_ONCE,
+            access_log=False,
+            log_level="warning",
+            timeout_keep_alive=IDLE_SECONDS,
+            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        )
+        for name in ("uvicorn.error", "asyncio"):
+            logging.getLogger(name).addFilter(_OnceASecond())
+        address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+        how = "" if token else f", {address}/docs says how"
+        print(f"POST {address}/inspect takes an image{how}; Ctrl-C ends it", flush=True)
+        _DrainingServer(config).run(sockets=[listener])
     return 0

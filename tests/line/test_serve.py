@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+import sqlalchemy as sa
 import torch
 
 from castnet.data.augment import network_input
@@ -19,6 +20,7 @@ from castnet.imaging.listing import list_images
 from castnet.imaging.resample import area_average
 from castnet.line.access import listen
 from castnet.line.inspector import Inspector, Verdict
+from castnet.line.record import connect, verdicts
 from castnet.line.serve import MAX_BODY, MAX_WAITING
 from castnet.model.classifier import VERDICTS, load_classifier
 from tests.conftest import PATIENCE, castnet, start
@@ -127,6 +129,27 @@ def test_a_client_that_goes_on_after_sigterm_learns_that_its_connection_closes(
         while "Connection" not in (answer := client.post("/inspect", content=image)).headers:
             assert answer.status_code == 200
         assert (answer.status_code, answer.headers["Connection"]) == (200, "close")
+
+
+def test_on_sigterm_the_record_is_closed_and_without_the_token_nothing_is_told(
+    model: Path, test_images: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text(token := "0123456789abcdef")
+    arguments = ("--port", 0, "--record", "sqlite:///line.db", "--shadow", model, "--token-file", "token")
+    process = start("serve", model, *arguments, cwd=tmp_path)
+    assert process.stdout
+    address = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())
+    assert address
+    with httpx.Client(base_url=address[0], timeout=PATIENCE) as client:
+        told = {path: client.get(path).status_code for path in ("/health", "/docs", "/redoc", "/openapi.json")}
+        assert told == {"/health": 401, "/docs": 404, "/redoc": 404, "/openapi.json": 404}
+        bearer = {"Authorization": f"Bearer {token}"}
+        assert client.post("/inspect", content=test_images[0].read_bytes(), headers=bearer).status_code == 200
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=PATIENCE)[1] == ""
+    with connect(f"sqlite:///{tmp_path / 'line.db'}").connect() as connection:
+        assert sorted(connection.execute(sa.select(verdicts.c.source)).scalars()) == ["serve", "shadow"]
+    assert not list(tmp_path.rglob("*.jsonl"))
 
 
 def test_sixty_four_clients_at_once_get_verdicts_or_503(server: Server, test_images: list[Path]) -> None:
