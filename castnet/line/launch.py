@@ -7,6 +7,7 @@ from pathlib import Path
 
 from castnet.errors import UserError
 from castnet.line.access import is_this_machine, listen
+from castnet.line.inspector import Inspector
 
 PAGE = Path(__file__).parent / "page" / "app.py"
 RECORD = "CASTNET_RECORD"  # the environment's entry, since a URL may hold a password and a command line is public
@@ -44,11 +45,10 @@ def launch(
         insist: listen on any address without a login.
 
     Raises:
-        UserError: there is no such model, other machines could come in without a login, or the address cannot be
+        UserError: it is no such model, other machines could come in without a login, or the address cannot be
             listened on.
     """
-    if not model.is_file():
-        raise UserError(f"{model}: no such file; `castnet export RUN -o {model}` makes one of a training run")
+    Inspector(model)  # says now, and not on the page, that it is none
     if not (is_this_machine(host) or has_login() or insist):
         raise UserError(
             f"--host {host}: whoever reaches that address would see the page; describe a login under [auth] in "

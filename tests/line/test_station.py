@@ -14,7 +14,9 @@ import pytest
 import sqlalchemy as sa
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from castnet.errors import UserError
 from castnet.line.inspector import Inspector
+from castnet.line.launch import launch
 from castnet.line.record import connect, digest_of, images, models, reviews, verdicts
 from tests.conftest import PATIENCE
 from tests.line.test_page import open_page, served, upload
@@ -241,3 +243,12 @@ def test_without_its_record_the_page_still_judges_and_says_what_is_away(
             open_tab(page, tab)
             expect(page.get_by_text("The record cannot be reached.")).to_be_visible()
         page.close()
+
+
+def test_what_is_no_model_is_one_line_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.execv", lambda *_: pytest.fail("it starts"))
+    (tmp_path / "some.png").write_bytes(b"no model")
+    with pytest.raises(UserError, match=r"some\.png: not a model that `castnet export` wrote"):
+        launch(tmp_path / "some.png", "127.0.0.1", 0)
+    with pytest.raises(UserError, match=r"none\.onnx: no such file"):
+        launch(tmp_path / "none.onnx", "127.0.0.1", 0)
