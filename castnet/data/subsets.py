@@ -115,7 +115,12 @@ def _hold_out(
             hold_out = by_part if settings["split"] == "new_parts" else grouped
             rest, held = hold_out(labels, parts[rows], fraction, seed, fold)
     except ValueError as error:
-        raise UserError(f"data.{fraction_key}={fraction}: that share cannot be held out ({error})") from error
+        classes = zip(folder.classes, np.bincount(labels, minlength=2).tolist(), strict=True)
+        counts = ", ".join(f"{count} of {name}/" for name, count in classes)
+        reason = error if settings["split"] in ("grouped", "new_parts") else "too few of a class"
+        raise UserError(
+            f"data.{fraction_key}={fraction}: that share of {counts} cannot be held out ({reason}); add images"
+        ) from error
     return rows[rest], rows[held]
 
 
