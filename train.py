@@ -47,8 +47,9 @@ def train(cfg: DictConfig) -> dict[str, float]:
     trainer = entry.build_trainer(cfg.trainer, logger=entry.build_loggers(cfg), callbacks=entry.build_callbacks(cfg))
     if cfg.ckpt_path:
         settings = {"data": datamodule.hparams, "model": OmegaConf.to_container(cfg.model, resolve=True)}
-        run, epochs = Path(cfg.paths.output_dir), cfg.trainer.max_epochs
-        trainer.fit_loop.max_epochs = require_resumable(Path(cfg.ckpt_path), run, epochs, settings)
+        run, planned = Path(cfg.paths.output_dir), cfg.trainer.max_epochs
+        if (epochs := require_resumable(Path(cfg.ckpt_path), run, planned, settings)) < planned:
+            trainer.fit_loop.max_epochs = epochs
     datamodule.prepare_data()
     datamodule.setup()
     print(datamodule.describe(), flush=True)

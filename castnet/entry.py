@@ -68,8 +68,8 @@ def guard(function: Callable[..., Result], *args: Any) -> Result:
     except OverrideParseException as error:
         name = error.override.partition("=")[0]
         fail(
-            f"{error.override}: cannot be read as a setting; a value with spaces, brackets or letters of other alphabets "
-            f"needs quotes within quotes: '{name}=\"VALUE\"'"
+            f"{error.override}: cannot be read as a setting; a value with spaces, brackets or letters of other "
+            f"alphabets needs quotes within quotes: '{name}=\"VALUE\"'"
         )
     except (UserError, HydraException, OmegaConfBaseException, MisconfigurationException, OSError) as error:
         let_first_speak()

@@ -28,8 +28,8 @@ def connect(trainer: Trainer, class_names: Sequence[str]) -> None:
     for logger in trainer.loggers if is_first() else []:
         if isinstance(logger, MLFlowLogger) and (odd := [name for name in class_names if not MLFLOW.fullmatch(name)]):
             raise UserError(
-                f"logger=mlflow: MLflow has no metrics of a class called {odd[0]}, only of letters from a to z, digits, "
-                "spaces and _ . -; rename its folder, or choose another logger"
+                f"logger=mlflow: MLflow has no metrics of a class called {odd[0]}, only of letters from a to z, "
+                "digits, spaces and _ . -; rename its folder, or choose another logger"
             )
         try:
             getattr(logger, "experiment", None)
