@@ -248,6 +248,15 @@ def test_two_splits_do_not_write_one_table(tmp_path: Path, monkeypatch: pytest.M
     assert (tmp_path / "split.csv").read_text() == "another's"
 
 
+def test_two_groups_whose_numbers_are_spelt_differently_stay_two(tmp_path: Path) -> None:
+    numbers = [f"{zeros}{number}" for number in range(30) for zeros in ("", "0")]
+    rows = [f"{name}/{number}.png,{number}" for number in numbers for name in (["ok", "def"][int(number) % 2],)]
+    (tmp_path / "groups.csv").write_text("\n".join(["file,group", *rows]))
+    resplit(tmp_path / "groups.csv", tmp_path / "split.csv")
+    with (tmp_path / "split.csv").open(newline="") as file:
+        assert [row["group"] for row in csv.DictReader(file)] == numbers
+
+
 def test_nothing_is_overwritten(castings: Path, tmp_path: Path) -> None:
     (tmp_path / "groups.csv").write_text("mine")
     with pytest.raises(UserError, match=r"groups\.csv exists"):
