@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import signal
@@ -22,16 +23,19 @@ STATE = ".castnet-inspected"
 POLL = 0.5  # seconds; a file that has not changed for as long may be complete
 PATIENCE = 10.0  # seconds that a file which cannot be read is given, for its writer may have paused
 
-Version = tuple[int, int]  # size in bytes, time of modification in nanoseconds
+# Size in bytes, and times in nanoseconds: of modification, which `cp -p` takes over from another file, and of any
+# change, of permissions or links too.
+Version = tuple[int, int, int]
+Inspected = tuple[Version, str]  # and the SHA-256 of what was judged
 
 
 def watch(model: Path, folder: Path, form: str, record: Record | None = None) -> int:
     """Print a verdict for every image that is in a folder or comes into it, until interrupted or terminated.
 
     Which images were inspected stands in the folder's `.castnet-inspected`, so that each is inspected once, also after
-    a restart; one that is overwritten counts as new. An entry is written after its verdict: if the machine fails
-    between the two, the image is inspected again rather than never. A file that is still being written is waited for,
-    and one that cannot be read 10 s after its last change is reported as such.
+    a restart; one that is overwritten counts as new, also by another of the same size and time. An entry is written
+    after its verdict: if the machine fails between the two, the image is inspected again rather than never. A file that
+    is still being written is waited for, and one that cannot be read 10 s after its last change is reported as such.
 
     Args:
         model: what `castnet export` wrote.
@@ -77,7 +81,7 @@ def watch(model: Path, folder: Path, form: str, record: Record | None = None) ->
             waiting = {
                 file: before[file] if file in before and before[file][0] == version else (version, now)
                 for file, version in _versions(listing.images).items()
-                if done.get(file) != version
+                if file not in done or done[file][0] != version
             }
             unchanged = [file for file, (_, since) in waiting.items() if since < now]
             photographs, sources = tee(map(Photograph, unchanged))
@@ -86,12 +90,16 @@ def watch(model: Path, folder: Path, form: str, record: Record | None = None) ->
                 version, since = waiting[file]
                 if isinstance(result, UserError) and now - since < PATIENCE:
                     continue
-                show(file, result)
-                if recorder and isinstance(result, Verdict):
-                    recorder.put_file(photograph, result)
-                state.write(_entry(folder, file, version))
+                (size, modified, _), known = done.get(file, ((0, 0, 0), ""))
+                digest = hashlib.sha256(photograph.content).hexdigest()
+                if (size, modified, known) != (*version[:2], digest):
+                    show(file, result)
+                    if recorder and isinstance(result, Verdict):
+                        recorder.put_file(photograph, result)
+                    exit_code = worst((exit_code, code(result)))
+                done[file] = version, digest
+                state.write(_entry(folder, file, done[file]))
                 state.flush()
-                done[file], exit_code = version, worst((exit_code, code(result)))
                 if stop.is_set():
                     break
     os.close(lock)
@@ -103,25 +111,27 @@ def _versions(files: Iterable[Path]) -> dict[Path, Version]:
     for file in files:
         with contextlib.suppress(OSError):  # taken away since it was listed
             stat = file.stat()
-            versions[file] = (stat.st_size, stat.st_mtime_ns)
+            versions[file] = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
     return versions
 
 
-def _entry(folder: Path, file: Path, version: Version) -> str:
-    return json.dumps([str(file.relative_to(folder)), *version]) + "\n"
+def _entry(folder: Path, file: Path, inspected: Inspected) -> str:
+    version, digest = inspected
+    return json.dumps([str(file.relative_to(folder)), *version, digest]) + "\n"
 
 
-def _read_state(folder: Path) -> dict[Path, Version]:
+def _read_state(folder: Path) -> dict[Path, Inspected]:
     """The images inspected before; those that are gone are struck off the list."""
     state = folder / STATE
-    done: dict[Path, Version] = {}
+    done: dict[Path, Inspected] = {}
     try:
         with open_file(state, sys.maxsize) as file:
             # A line without an end was being written when the machine failed.
             lines = [line for line in file if line.endswith(b"\n")]
-        for name, size, modified in map(json.loads, lines):
-            if (folder / name).exists():
-                done[folder / name] = (size, modified)
+        for name, size, modified, *others in map(json.loads, lines):
+            for image, (_, _, now) in _versions([folder / name]).items():
+                changed, digest = others or (now, "")  # lists once said no more
+                done[image] = (size, modified, changed), digest
     except FileNotFoundError:
         pass
     except (OSError, ValueError, TypeError) as error:
@@ -129,6 +139,6 @@ def _read_state(folder: Path) -> dict[Path, Version]:
     partial = folder / f"{STATE}.partial"
     partial.unlink(missing_ok=True)
     with partial.open("x") as file:
-        file.writelines(_entry(folder, image, version) for image, version in done.items())
+        file.writelines(_entry(folder, image, inspected) for image, inspected in done.items())
     partial.replace(state)
     return done

@@ -1,0 +1,63 @@
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from castnet.imaging.listing import Listing, list_images
+from castnet.line import watch
+
+
+@pytest.fixture
+def look_at(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Watches `tmp_path` in this process; each step is taken when what went before has been looked at."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def look_at(*steps: Callable[[], object]) -> None:
+        between: list[Callable[[], object]] = []
+        for step in steps:
+            between += [int, int, int, step]  # int() does nothing
+        between += [int, int, int, lambda: signal.raise_signal(signal.SIGTERM)]
+
+        def look(folder: Path) -> Listing:
+            between.pop(0)()
+            return list_images(folder)
+
+        monkeypatch.setattr(watch, "list_images", look)
+        watch.watch(model, tmp_path, "json")
+
+    monkeypatch.setattr(watch, "POLL", 0.01)
+    yield look_at
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def test_another_image_of_the_same_size_and_time_is_judged_and_other_permissions_are_no_other_image(
+    look_at: Callable[..., None], test_images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, state = tmp_path / "image.jpeg", tmp_path / watch.STATE
+    content = test_images[0].read_bytes()
+    image.write_bytes(content)
+
+    def judged() -> int:
+        return len(capsys.readouterr().out.splitlines())
+
+    def overwrite() -> None:  # as `cp -p` does
+        times = image.stat().st_atime_ns, image.stat().st_mtime_ns
+        image.write_bytes(content[:15] + b"?" + content[16:])  # the resolution in a JPEG's header
+        os.utime(image, ns=times)
+
+    look_at(lambda: image.chmod(0o600), lambda: os.link(image, tmp_path / "beside"))
+    assert judged() == 1
+    look_at(overwrite)
+    assert judged() == 1
+    look_at()
+    assert judged() == 0
+    entry = json.loads(state.read_text())
+    state.write_text(json.dumps(entry[:3]) + "\n")  # as it was written before
+    look_at()
+    assert judged() == 0
+    look_at(overwrite)
+    assert judged() == 1
