@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from castnet.errors import UserError
 
@@ -39,7 +39,7 @@ EIGHT_BIT_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YC
 # Pillow warns of bombs beyond a limit that lies above these, and of tags that hold no pixels.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", module=r"PIL\.")
-ORIENTATION = 0x0112  # the tag's number in EXIF
+ORIENTATION, BITS = 0x0112, 0x0102  # numbers of tags in EXIF and TIFF
 
 
 @dataclass(slots=True)
@@ -81,7 +81,7 @@ def decode(source: Path | bytes | Photograph) -> Grey:
                 raise UserError(
                     f"has {image.width} × {image.height} pixels; at most {MAX_PIXELS:,} are read, {MAX_SIDE:,} a side"
                 )
-            if image.mode not in EIGHT_BIT_MODES:
+            if image.mode not in EIGHT_BIT_MODES or _is_deep(image):
                 raise UserError(f"has pixels of mode {image.mode}; convert it to 8 bits a channel")
             if image.format == "TIFF":  # the one format in which Pillow turns pixels by itself
                 image.getexif()[ORIENTATION] = 1
@@ -94,6 +94,15 @@ def decode(source: Path | bytes | Photograph) -> Grey:
         raise UserError(f"{name}: cannot be read as an image ({error.strerror or error})") from error
     except Exception as error:  # a decoder that meets what it did not expect raises anything
         raise UserError(f"{name}: cannot be read as an image ({error or type(error).__name__})") from error
+
+
+def _is_deep(image: ImageFile.ImageFile) -> bool:
+    """Whether each channel has more bits than the 8 that Pillow would take of it; its mode tells that of grey alone."""
+    if image.format == "TIFF":
+        return bool(np.max(image.getexif().get(BITS, 1)) > 8)
+    if image.format == "PPM":  # what decodes it is told the largest value
+        return any(isinstance(tile.args, tuple) and tile.args[-1] > 255 for tile in image.tile)
+    return image.format == "PNG" and ";16" in str(image.tile)
 
 
 def format_of(content: bytes) -> str:
