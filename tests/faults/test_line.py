@@ -182,7 +182,7 @@ def test_names_move_no_cursor_and_start_no_formula(
     assert {line.split(",")[0] for line in out.splitlines()[1:]} == {
         "'=cmd|x.jpeg",
         "a;'-1.jpeg",
-        "two lines.jpeg",
+        r"two\nlines.jpeg",
         r"\x1b[31mred.jpeg",
         r"\xfc.jpeg",
     }
