@@ -149,8 +149,8 @@ class CastingDataModule(LightningDataModule):
             if len(found := set(self._folder.labels[rows].tolist())) < 2:
                 only = ", ".join(folder.classes[label] for label in found) or "of no class"
                 raise UserError(
-                    f"data.root={folder.root}: the {subset} images are all {only}; rates need both classes: add images of "
-                    "the other"
+                    f"data.root={folder.root}: the {subset} images are all {only}; rates need both classes: add images "
+                    "of the other"
                 )
         self.n_corrected = int((self._folder.labels != folder.labels).sum())
 
