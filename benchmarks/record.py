@@ -29,7 +29,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from castnet.imaging.listing import list_images
 from castnet.line.inspector import Inspector, Verdict
-from castnet.line.record import connect, verdicts
+from castnet.line.record import engine_for, open_record, verdicts
 from castnet.line.recorder import Recorder
 from castnet.line.review import count_strata, next_to_review
 from castnet.line.today import count, count_by_hour, drift, hours_of, last_rejected, last_verdicts, read_cards
@@ -74,12 +74,12 @@ def write(url: str, inspector: Inspector, model: Path, contents: Sequence[bytes]
 
 
 def stored(url: str) -> int:
-    with connect(url).connect() as connection:
+    with open_record(url).connect() as connection:
         return connection.execute(sa.select(sa.func.count()).select_from(verdicts)).scalar_one()
 
 
 def size(url: str) -> int:
-    engine = connect(url)
+    engine = engine_for(url)
     if engine.dialect.name == "sqlite":
         assert engine.url.database
         return sum(file.stat().st_size for file in Path(engine.url.database).parent.glob("record.db*"))
@@ -126,7 +126,7 @@ def queries(url: str) -> None:
     """What the tabs ask of the record."""
     edges = hours_of(date.today())
     start, end = float(edges[0]), float(edges[-1])
-    with connect(url).connect() as connection:
+    with open_record(url).connect() as connection:
 
         def today() -> None:
             count_by_hour(connection, edges)

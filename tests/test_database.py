@@ -11,7 +11,8 @@ from tests.conftest import ROOT, PostgreSQL
 AT_ONCE, TIMES = 4, 5
 # Each process opens one new database after the other, when told to: imports take longer than a race lasts.
 OPEN = {
-    "record": "from castnet.line.record import connect as opened",
+    "record": "from castnet.line.record import engine_for, make_tables\n"
+    "opened = lambda url: make_tables(engine_for(url))",
     "study": "from castnet.study.storage import open_storage as opened",
 }
 EACH = """

@@ -72,16 +72,13 @@ def engine_for(url: str) -> sa.Engine:
     return engine
 
 
-def connect(url: str) -> sa.Engine:
-    """Open a record to read, and make its tables if it is new.
+def make_tables(engine: sa.Engine) -> None:
+    """Make those of a record's tables that are missing.
 
     Raises:
-        UserError: see `engine_for`, or the database cannot be reached.
+        SQLAlchemyError: the database cannot be reached.
     """
-    engine = engine_for(url)
-    with reading(engine):
-        with_tables(lambda: metadata.create_all(engine))
-    return engine
+    with_tables(lambda: metadata.create_all(engine))
 
 
 def open_record(url: str) -> sa.Engine:

@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from castnet.database import with_tables
 from castnet.errors import UserError, printable
 from castnet.imaging.decode import Photograph, read_file
 from castnet.line.inspector import Inspector, Verdict
-from castnet.line.record import digest_of, engine_for, images, insert_new, metadata, models, verdicts
+from castnet.line.record import digest_of, engine_for, images, insert_new, make_tables, models, verdicts
 from castnet.line.spool import Spool
 
 KEEP = {"none": (), "unsure": ("unsure",), "rejected": ("unsure", "defective"), "all": ("unsure", "defective", "good")}
@@ -191,7 +190,7 @@ class Recorder:
         rows = [row for row in rows if "card" not in row]
         kept = {row["image"]: (row.pop("content"), row["time"]) for row in rows if "content" in row}
         if not self._has_tables:
-            with_tables(lambda: metadata.create_all(self._engine))
+            make_tables(self._engine)
         self._has_tables = False  # unless all goes well: someone may have taken them away
         with self._engine.begin() as connection:
             insert_new(connection, models, [self._card, *cards])

@@ -10,11 +10,18 @@ import pytest
 import sqlalchemy as sa
 from playwright.sync_api import Browser, expect, sync_playwright
 
-from castnet.line.record import connect, verdicts
+from castnet.line.record import engine_for, make_tables, verdicts
 from tests.conftest import PATIENCE
 
 Put = Callable[..., list[str]]
 CHROMIUM = shutil.which("chromium")
+
+
+def connect(url: str) -> sa.Engine:
+    """A record, which is made if it is new."""
+    engine = engine_for(url)
+    make_tables(engine)
+    return engine
 
 
 @pytest.fixture(scope="module")

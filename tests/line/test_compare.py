@@ -16,8 +16,9 @@ from castnet.cli import parser
 from castnet.errors import UserError
 from castnet.line.inspector import Inspector, Verdict
 from castnet.line.known import images_of
-from castnet.line.record import connect, reviews, verdicts
+from castnet.line.record import reviews, verdicts
 from tests.conftest import castnet
+from tests.line.conftest import connect
 
 CHROMIUM = shutil.which("chromium")
 

@@ -13,10 +13,11 @@ from castnet.errors import UserError
 from castnet.line import watch
 from castnet.line.inspector import Inspector, Source, Verdict
 from castnet.line.predict import predict
-from castnet.line.record import connect, digest_of, images, models, verdicts
+from castnet.line.record import digest_of, images, models, verdicts
 from castnet.line.recorder import Recorder
 from castnet.line.spool import Spool
 from tests.conftest import PATIENCE, PostgreSQL, castnet
+from tests.line.conftest import connect
 
 
 def count(url: str) -> int:

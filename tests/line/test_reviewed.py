@@ -18,10 +18,11 @@ from castnet.errors import UserError
 from castnet.export.export import export
 from castnet.line.inspector import Inspector
 from castnet.line.known import images_of
-from castnet.line.record import connect, engine_for, images, open_record, reviews, verdicts
+from castnet.line.record import engine_for, images, open_record, reviews, verdicts
 from castnet.line.review import STRATA, decide
 from castnet.line.reviewed import write_reviewed
 from tests.conftest import Command, castnet, castnet_here
+from tests.line.conftest import connect
 
 
 def test_judged_overruled_retrained_and_now_right(

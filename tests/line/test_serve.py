@@ -20,10 +20,11 @@ from castnet.imaging.listing import list_images
 from castnet.imaging.resample import area_average
 from castnet.line.access import listen
 from castnet.line.inspector import Inspector, Verdict
-from castnet.line.record import connect, verdicts
+from castnet.line.record import verdicts
 from castnet.line.serve import MAX_BODY, MAX_WAITING
 from castnet.model.classifier import VERDICTS, load_classifier
 from tests.conftest import PATIENCE, castnet, start
+from tests.line.conftest import connect
 from tests.line.test_inspector import bomb
 
 Server = tuple["subprocess.Popen[str]", str]

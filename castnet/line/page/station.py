@@ -36,13 +36,12 @@ class Station:
         """The record, to read or to write; where it is away the page says so and ends there."""
         import sqlalchemy as sa
 
-        from castnet.database import with_tables
-        from castnet.line.record import metadata
+        from castnet.line.record import make_tables
 
         engine = self.engine
         assert engine is not None
         try:
-            with_tables(lambda: metadata.create_all(engine))
+            make_tables(engine)
             with engine.begin() as connection:
                 yield connection
         except sa.exc.SQLAlchemyError:
