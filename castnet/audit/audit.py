@@ -19,7 +19,7 @@ from castnet.audit.page import PAIRS_SHOWN, page
 from castnet.audit.unwrap import unwrapped_spectrum
 from castnet.errors import UserError
 from castnet.files import hold, write_whole
-from castnet.imaging.decode import decode, open_file
+from castnet.imaging.decode import decode, read_file
 
 OUTPUTS = ("audit.html", "audit.json", "groups.csv")
 
@@ -59,8 +59,7 @@ def _examined(listing: Listing, root: Path, out: Path, known: Sequence[tuple[int
 
     def read(index: int) -> Reading | str:
         try:
-            with open_file(root / listing.files[index]) as file:
-                data = file.read()
+            data = read_file(root / listing.files[index])
             image = decode(data)
         except OSError as error:
             return f"cannot be read ({error.strerror})"

@@ -119,7 +119,7 @@ def format_of(content: bytes) -> str:
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of an image's file.
+    """The bytes of a file.
 
     Raises:
         OSError: see `open_file`.

@@ -5,7 +5,7 @@ import socket
 from pathlib import Path
 
 from castnet.errors import UserError
-from castnet.imaging.decode import open_file
+from castnet.imaging.decode import read_file
 
 SHORTEST_TOKEN = 16  # characters; a shorter one can be guessed
 
@@ -44,8 +44,7 @@ def read_token(host: str, token_file: Path | None, insist: bool) -> str | None:
     """
     if token_file is not None:
         try:
-            with open_file(token_file) as file:
-                token = file.read().decode().strip()
+            token = read_file(token_file).decode().strip()
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{token_file}: cannot be read ({error})") from error
         if len(token) < SHORTEST_TOKEN:
