@@ -93,13 +93,13 @@ class CastingMetrics(nn.Module):
         """All single numbers: `accuracy`, `auroc`, `escape_rate`, `overkill_rate`, `precision/CLASS`, …"""
         self._count()
         recall = self.decisions["recall"].compute()
-        values = {
-            "accuracy": self.decisions["accuracy"].compute(),
-            "auroc": self.scores["auroc"].compute(),
-            "escape_rate": 1 - recall[self.defect],
-            "overkill_rate": 1 - recall[1 - self.defect],
-        }
-        for metric in ("precision", "recall", "f1"):
-            for name, value in zip(self.class_names, self.decisions[metric].compute(), strict=True):
-                values[f"{metric}/{name}"] = value
-        return {name: value.item() for name, value in values.items()}
+        values = [
+            self.decisions["accuracy"].compute(),
+            self.scores["auroc"].compute(),
+            1 - recall[self.defect],
+            1 - recall[1 - self.defect],
+            *self.decisions["precision"].compute(),
+            *recall,
+            *self.decisions["f1"].compute(),
+        ]
+        return {name: value.item() for name, value in zip(self.names, values, strict=True)}
