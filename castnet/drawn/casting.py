@@ -84,7 +84,7 @@ def _paper(scene: Scene, level: float, rng: Generator) -> Plane:
 
 
 def _paint_face(image: Plane, scene: Scene, height: float, rng: Generator, setting: Generator) -> None:
-    rim = 1 + rng.uniform(0.0005, 0.002) * along_angle(rng, 40)
+    rim = 1 + mostly_low(rng, RANGES.uneven) * along_angle(rng, int(by_ratio(rng, RANGES.uneven_waves)))
     foot, r, direction, level = scene.distance(WALL_FOOT * height), scene.r, scene.direction, scene.level
     wall = level * (within(rng, RANGES.wall) + 0.08 * along_angle(rng, 20))
     blend(image, wall.take(direction), inside(foot, rim.take(direction), scene))
@@ -113,7 +113,16 @@ def _paint_face(image: Plane, scene: Scene, height: float, rng: Generator, setti
     shine += worn_step.take(direction) * np.clip((rng.uniform(0.68, 0.71) - r) * 30, 0, 1)
     bevel = within(rng, RANGES.chamfer_level) * np.clip(rng.uniform(-0.5, 1) + 0.7 * along_angle(rng, 3), 0, 1)
     shine += bevel.take(direction) * inside(1 - within(rng, RANGES.chamfer), r, scene)
+    for _ in range(2):
+        edge = within(rng, RANGES.edge_level) * _broken(rng)
+        shine += edge.take(direction) * inside(1 - within(rng, RANGES.edge_width), r, scene)
     blend(image, np.clip(shine, 0, 255), inside(r, rim.take(direction), scene))
+
+
+def _broken(rng: Generator) -> Plane:
+    """How much of a line is there along the angle, where it comes and goes: (DIRECTIONS,), 0 to 1."""
+    waves = int(by_ratio(rng, RANGES.edge_waves))
+    return np.clip(rng.uniform(-1, 1) + by_ratio(rng, RANGES.edge_abruptness) * along_angle(rng, waves), 0, 1)
 
 
 def groove_outside() -> float:
@@ -130,6 +139,8 @@ def _paint_middle(image: Plane, scene: Scene, paper: float, height: float, rng: 
     if rng.random() < 0.3:
         line = np.clip(rng.uniform(0, 0.6) + 0.3 * along_angle(rng, 6), 0, 0.9)
         blend(image, level * 0.35, line.take(direction) * inside(np.abs(r - groove - 0.02), 0.003, scene))
+    edge = np.clip(within(rng, RANGES.edge_level), -level, 250 - level) * _broken(rng)
+    image += edge.take(direction) * inside(np.abs(r - groove), within(rng, RANGES.edge_width), scene)
     # The farther the lamp from the axis, the more abruptly the groove's shaded side ends.
     shade = rng.uniform(0.2, 0.8) - by_ratio(rng, RANGES.groove_contrast) * np.cos(THETA - scene.light)
     shade = np.clip(shade + 0.35 * along_angle(rng, 6), 0, 1)
@@ -167,12 +178,17 @@ def _paint_middle(image: Plane, scene: Scene, paper: float, height: float, rng: 
 
 
 def _paint_harmless(image: Plane, scene: Scene, rng: Generator) -> None:
-    """Stains, dust and worn spots."""
+    """Stains, nicks and dust."""
     for _ in range(count(rng, RANGES.stains)):
         x, y = scene.pixel(rng.uniform(0.66, 0.98), rng.uniform(-np.pi, np.pi))
         size = within(rng, RANGES.stain_size) * scene.radius
         window, cover = blob(x, y, size, rng, roughness=0.5, soft=rng.uniform(6, 14))
         image[window] += within(rng, RANGES.stain_level) * cover
+    for _ in range(count(rng, RANGES.nicks)):
+        r = rng.choice([rng.uniform(0.985, 1.003), within(rng, RANGES.groove)])
+        x, y = scene.pixel(r, rng.uniform(-np.pi, np.pi))
+        window, cover = blob(x, y, within(rng, RANGES.nick_size) * scene.radius, rng, roughness=0.4, soft=1, stretch=6)
+        image[window] += within(rng, RANGES.nick_level) * cover
     for _ in range(count(rng, RANGES.dust)):
         on_face = rng.random() < 0.3
         r = rng.uniform(0.7, 0.98) if on_face else rng.choice([0.995, rng.uniform(0, 0.66), rng.uniform(1.03, 1.5)])

@@ -23,6 +23,9 @@ from castnet.drawn.camera import BLUR_REACH
 from castnet.drawn.ranges import RANGES, Range, by_ratio, count, within
 from castnet.drawn.scene import Scene, inside
 
+# Where a blow leaves dents: the rim and the groove more often than the lip and the hub.
+EDGES: tuple[Range, ...] = ((0.96, 1.0), (0.96, 1.0), (0.59, 0.69), (0.59, 0.69), (0.53, 0.58), (0.25, 0.31))
+
 
 @dataclass(frozen=True)
 class Defect:
@@ -151,6 +154,24 @@ def _chipped_edge(image: Plane, scene: Scene, rng: Generator) -> Window:
     return window
 
 
+def _dent(image: Plane, scene: Scene, rng: Generator) -> Window:
+    """A blow at an edge: one flank shines, and the other may lie in the shade."""
+    angle = rng.uniform(-np.pi, np.pi)
+    x, y = scene.pixel(within(rng, EDGES[rng.integers(len(EDGES))]), angle)
+    size = by_ratio(rng, RANGES.dent_size) * scene.radius
+    shade = within(rng, RANGES.dent_shade) * scene.level, rng.uniform(0, 1), rng.uniform(0.5, 1.2) * size
+    shine = min(within(rng, RANGES.dent_shine) * scene.level, 255), rng.uniform(0.7, 1), 0
+    windows = []
+    for level, strength, apart in (shade, shine):
+        beside = rng.uniform(-np.pi, np.pi)
+        px, py = np.clip([x + apart * np.cos(beside), y + apart * np.sin(beside)], 0, SIDE - 1)
+        reach = size * rng.uniform(0.5, 1)
+        window, cover = blob(px, py, reach, rng, roughness=0.4, soft=1, stretch=5, heading=angle + np.pi / 2)
+        blend(image[window], level, strength * cover)
+        windows.append(window)
+    return _union(windows)
+
+
 def _line(scene: Scene, rng: Generator, length: float, width: float, wander: float) -> tuple[Window, Plane]:
     """A line on the face, of a half length and a width in pixels, that bends by about `wander` pixels: its cover."""
     x, y = _somewhere(scene, rng, (0.69, 0.96))
@@ -200,11 +221,12 @@ def _inclusion(image: Plane, scene: Scene, rng: Generator) -> Window:
 Painter = Callable[[Plane, Scene, Generator], Window]
 # How to paint a kind, and its share among a casting's kinds.
 KINDS: dict[str, tuple[Painter, float]] = {
-    "blow_hole": (_blow_hole, 0.2),
-    "pinholes": (_pinholes, 0.07),
-    "shrinkage": (_shrinkage, 0.22),
-    "burr": (_burr, 0.16),
-    "chipped_edge": (_chipped_edge, 0.14),
+    "blow_hole": (_blow_hole, 0.18),
+    "pinholes": (_pinholes, 0.06),
+    "shrinkage": (_shrinkage, 0.16),
+    "burr": (_burr, 0.14),
+    "chipped_edge": (_chipped_edge, 0.13),
+    "dent": (_dent, 0.12),
     "scratch": (_scratch, 0.08),
     "crack": (_crack, 0.05),
     "inclusion": (_inclusion, 0.08),

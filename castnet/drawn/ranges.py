@@ -63,6 +63,15 @@ class Ranges:
     worn_step: Range = (-25, 50)
     chamfer: Range = (0, 0.02)  # width of the bevel at the rim
     chamfer_level: Range = (-110, 60)
+    edge_width: Range = (0.003, 0.014)  # of the fine lines along the rim and the groove, where edges are deburred
+    edge_level: Range = (-150, 70)
+    edge_waves: Range = (4, 120)  # how often such a line comes and goes on its way around (its logarithm)
+    edge_abruptness: Range = (0.4, 4)  # how suddenly (its logarithm)
+    uneven: Range = (0.0003, 0.005)  # how far the outline strays from a circle; little is likelier (squared)
+    uneven_waves: Range = (8, 150)  # how often on its way around (its logarithm)
+    nicks: Range = (0, 10)  # number of marks at the rim and the groove that are too small for defects
+    nick_size: Range = (0.003, 0.009)
+    nick_level: Range = (-90, 70)
     stains: Range = (0, 6)  # number
     stain_level: Range = (-22, 18)
     stain_size: Range = (0.03, 0.16)
@@ -117,6 +126,9 @@ class Ranges:
     bright_burr: float = 0.2  # or it is as bright as the face
     chip_size: Range = (0.015, 0.06)
     chip_level: Range = (0.1, 0.6)
+    dent_size: Range = (0.01, 0.04)
+    dent_shine: Range = (1.05, 1.6)  # share of the face's level
+    dent_shade: Range = (0.15, 0.9)  # its other flank, which may hardly be seen
     scratch_length: Range = (0.06, 0.35)
     scratch_width: Range = (0.008, 0.035)
     scratch_level: Range = (0.1, 0.7)
