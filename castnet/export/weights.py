@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 from safetensors.torch import save
 
-from castnet.drawn.weights import drawing
+from castnet.drawn.folder import FORMAT
+from castnet.drawn.weights import card, drawing
 from castnet.model.classifier import load_classifier
 from castnet.model.start import GOOD, MEANS
 
@@ -20,7 +21,8 @@ def ship(run: Path, target: Path) -> None:
     """Write a run's best weights as safetensors, and beside them as JSON how they were made.
 
     Args:
-        run: folder of a run of `experiment=weights`, which may have started from another one's checkpoint.
+        run: folder of a run of `experiment=weights`, which may have started from another one's checkpoint or from
+            weights that ship.
         target: file to write; its card gets the suffix .json.
 
     Raises:
@@ -34,7 +36,7 @@ def ship(run: Path, target: Path) -> None:
         tensors = {name: tensor.half() for name, tensor in tensors.items()}
     target.write_bytes(save(tensors, {MEANS: GOOD}))
     metrics = json.loads((run / "metrics.json").read_text())
-    card = {
+    known = {
         "image_size": size,
         "network": str(classifier.network),
         "parameters": sum(tensor.numel() for tensor in tensors.values()),
@@ -45,7 +47,7 @@ def ship(run: Path, target: Path) -> None:
         "figures": {"drawn castings never learnt": {key: metrics[key] for key in ("auroc",)}},
         "licence": "MIT",
     }
-    target.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
+    target.with_suffix(".json").write_text(json.dumps(known, indent=1) + "\n")
 
 
 def _learnt(run: Path) -> list[dict[str, Any]]:
@@ -54,13 +56,17 @@ def _learnt(run: Path) -> list[dict[str, Any]]:
     command = yaml.safe_load((run / ".hydra" / "overrides.yaml").read_text())
     start, metrics = config["model"]["start"], json.loads((run / "metrics.json").read_text())
     own = {
+        "drawing": FORMAT,
         "parts": config["data"]["generate"]["n"],
         "pairs": metrics["data"]["counts"]["train"]["ok_front"],
         "epochs": config["trainer"]["max_epochs"],
         "seeds": {"drawing": config["data"]["generate"]["seed"], "training": config["seed"]},
         "command": " ".join(["python train.py", *command]),
     }
-    return [*(_learnt(Path(start).parents[1]) if start else []), own]
+    if not start:
+        return [own]
+    first = card(Path(start))["learnt"] if start.endswith(".safetensors") else _learnt(Path(start).parents[1])
+    return [*first, own]
 
 
 if __name__ == "__main__":
