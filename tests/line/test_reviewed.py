@@ -73,7 +73,7 @@ def test_judged_overruled_retrained_and_now_right(
     assert trained.code == 0, trained.err
     export(trained.folder, tmp_path / "new.onnx")
     new = Inspector(tmp_path / "new.onnx")
-    # So few photographs leave some unfamiliar, even of those: what counts here is on which side of the threshold they are.
+    # So few photographs leave some of them unfamiliar: what counts here is on which side of the threshold they are.
     judged = {path: new.inspect(path) for path in overruled}
     wrong = [str(path) for path, seen in judged.items() if (seen.p_defect > seen.threshold) != overruled[path]]
     assert not wrong, f"{len(wrong)} of {len(overruled)}"
