@@ -130,8 +130,9 @@ def main() -> None:
                 path, epochs = learn(arguments.drawn, pairs, size, Path(folder))
                 name = f"{pairs:,} pairs × {epochs} epochs, {size} px"
                 found.setdefault(size, {})[pairs] = show(name, judged(path, size, overrides))
-        # Of a drawing the later stages learn what the first did, and more.
-        pairs = sum({stage["drawing"]: stage["pairs"] for stage in card(SHIPPED[size])["learnt"]}.values())
+        # Of one seed's drawings the later stages learn what the first did, and more.
+        learnt = card(SHIPPED[size])["learnt"]
+        pairs = sum({(stage["drawing"], stage["seeds"]["drawing"]): stage["pairs"] for stage in learnt}.values())
         name = f"what ships, {pairs:,} pairs, {size} px"
         shipped = show(name, judged(SHIPPED[size], size, overrides))
         if size in found:
