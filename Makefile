@@ -6,23 +6,24 @@ READY := .venv/.ready
 train: $(READY)
 	$(BIN)/python train.py trainer.max_epochs=20
 
-# Draws 64,000 parts both ways, 112,000 and 48,000 (half an hour on two cores), and learns the weights that ship from them
-# (two hours on one): from the first at random, from each of the others where the one before ended.
-WEIGHTS := $(BIN)/python train.py experiment=weights
-FIRST := $(WEIGHTS) data.root=data/pairs_first data.generate.n=64000
-LAST := $(WEIGHTS) data.root=data/pairs_edges data.generate.n=48000 data.generate.seed=2027
+# Draws parts both ways (336,000 in all, 50 minutes on two cores) and learns the weights that ship from them (five hours on
+# one), at 64 pixels and at 128 in four stages: the first from random weights, each other from where the last one ended.
+# The arguments: folder of drawings, their number and seed, where to start, epochs and learning rate, folder of the run.
+STAGE = $(BIN)/python train.py experiment=weights data.root=data/pairs_$(1) data.generate.n=$(2) data.generate.seed=$(3) \
+	model.start=$(4) trainer.max_epochs=$(5) model.lr=$(6) hydra.run.dir=runs/weights/$(7)
+END_OF = runs/weights/$(1)/checkpoints/best.ckpt
 AT_128 := data.image_size=128 data.oversample=1
 weights: $(READY)
-	$(FIRST) hydra.run.dir=runs/weights/64_first
-	$(WEIGHTS) model.start=runs/weights/64_first/checkpoints/best.ckpt trainer.max_epochs=3 hydra.run.dir=runs/weights/64_second
-	$(LAST) model.start=runs/weights/64_second/checkpoints/best.ckpt trainer.max_epochs=3 hydra.run.dir=runs/weights/64
-	$(FIRST) $(AT_128) trainer.max_epochs=3 hydra.run.dir=runs/weights/128_first
-	$(WEIGHTS) $(AT_128) model.start=runs/weights/128_first/checkpoints/best.ckpt trainer.max_epochs=1 model.lr=5e-4 \
-		hydra.run.dir=runs/weights/128_second
-	$(LAST) $(AT_128) model.start=runs/weights/128_second/checkpoints/best.ckpt trainer.max_epochs=1 model.lr=5e-4 \
-		hydra.run.dir=runs/weights/128
-	$(BIN)/python -m castnet.export.weights runs/weights/64 castnet/drawn/weights.safetensors
-	$(BIN)/python -m castnet.export.weights runs/weights/128 castnet/drawn/weights_sharp.safetensors
+	$(call STAGE,a,64000,2026,null,5,1e-3,64a)
+	$(call STAGE,b,112000,2026,$(call END_OF,64a),3,1e-3,64b)
+	$(call STAGE,c,48000,2027,$(call END_OF,64b),3,1e-3,64c)
+	$(call STAGE,d,112000,2028,$(call END_OF,64c),5,1e-3,64d)
+	$(call STAGE,a,64000,2026,null,3,1e-3,128a) $(AT_128)
+	$(call STAGE,b,112000,2026,$(call END_OF,128a),1,5e-4,128b) $(AT_128)
+	$(call STAGE,c,48000,2027,$(call END_OF,128b),1,5e-4,128c) $(AT_128)
+	$(call STAGE,d,112000,2028,$(call END_OF,128c),2,1e-3,128d) $(AT_128)
+	$(BIN)/python -m castnet.export.weights runs/weights/64d castnet/drawn/weights.safetensors
+	$(BIN)/python -m castnet.export.weights runs/weights/128d castnet/drawn/weights_sharp.safetensors
 
 app: $(READY)
 	$(BIN)/castnet app
