@@ -6,8 +6,9 @@ READY := .venv/.ready
 train: $(READY)
 	$(BIN)/python train.py trainer.max_epochs=20
 
-# Draws parts both ways (336,000 in all, 50 minutes on two cores) and learns the weights that ship from them (five hours on
-# one), at 64 pixels and at 128 in four stages: the first from random weights, each other from where the last one ended.
+# Draws parts both ways (336,000 in all, three quarters of an hour on two cores) and learns the weights that ship from them
+# (three hours on one), at 64 pixels and at 128 in four stages: the first from random weights, each other from where the
+# last one ended.
 # The arguments: folder of drawings, their number and seed, where to start, epochs and learning rate, folder of the run.
 STAGE = $(BIN)/python train.py experiment=weights data.root=data/pairs_$(1) data.generate.n=$(2) data.generate.seed=$(3) \
 	model.start=$(4) trainer.max_epochs=$(5) model.lr=$(6) hydra.run.dir=runs/weights/$(7)
