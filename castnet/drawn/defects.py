@@ -39,19 +39,22 @@ def add_defects(image: Plane, scene: Scene, rng: Generator) -> list[Defect]:
     """Paint one to three kinds of defects on a picture, float32 (300, 300), some in several places."""
     defects = []
     names = list(KINDS)
-    shares = np.array([share for _, share in KINDS.values()])
+    shares = np.array([share for _, share, _ in KINDS.values()])
     for name in rng.choice(names, size=1 + rng.choice(len(RANGES.kinds), p=RANGES.kinds), replace=False, p=shares):
         for _ in range(1 + rng.choice(len(RANGES.places), p=RANGES.places)):
-            defects.append(Defect(str(name), _paint_visibly(KINDS[name][0], image, scene, rng)))
+            paint, _, faintest = KINDS[name]
+            defects.append(Defect(str(name), _paint_visibly(paint, faintest, image, scene, rng)))
     return defects
 
 
-def _paint_visibly(paint: "Painter", image: Plane, scene: Scene, rng: Generator) -> tuple[int, int, int, int]:
+def _paint_visibly(
+    paint: "Painter", faintest: float, image: Plane, scene: Scene, rng: Generator
+) -> tuple[int, int, int, int]:
     before = image.copy()
     while True:
         window = paint(image, scene, rng)
         change = np.abs(image[window] - before[window])
-        if change.sum() >= 255 * RANGES.faintest:
+        if change.sum() >= 255 * faintest:
             break
         image[window] = before[window]
     rows, columns = (np.flatnonzero(change.any(axis)) + part.start for axis, part in zip((1, 0), window, strict=True))
@@ -219,15 +222,15 @@ def _inclusion(image: Plane, scene: Scene, rng: Generator) -> Window:
 
 
 Painter = Callable[[Plane, Scene, Generator], Window]
-# How to paint a kind, and its share among a casting's kinds.
-KINDS: dict[str, tuple[Painter, float]] = {
-    "blow_hole": (_blow_hole, 0.18),
-    "pinholes": (_pinholes, 0.06),
-    "shrinkage": (_shrinkage, 0.16),
-    "burr": (_burr, 0.14),
-    "chipped_edge": (_chipped_edge, 0.13),
-    "dent": (_dent, 0.12),
-    "scratch": (_scratch, 0.08),
-    "crack": (_crack, 0.05),
-    "inclusion": (_inclusion, 0.08),
+# How to paint a kind, its share among a casting's kinds, and its least change (`Ranges.faintest`).
+KINDS: dict[str, tuple[Painter, float, float]] = {
+    "blow_hole": (_blow_hole, 0.22, RANGES.faintest),
+    "pinholes": (_pinholes, 0.06, RANGES.faintest),
+    "shrinkage": (_shrinkage, 0.18, RANGES.faintest),
+    "burr": (_burr, 0.11, RANGES.faintest_burr),
+    "chipped_edge": (_chipped_edge, 0.13, RANGES.faintest_chip),
+    "dent": (_dent, 0.09, RANGES.faintest_dent),
+    "scratch": (_scratch, 0.08, RANGES.faintest_scratch),
+    "crack": (_crack, 0.05, RANGES.faintest_crack),
+    "inclusion": (_inclusion, 0.08, RANGES.faintest),
 }

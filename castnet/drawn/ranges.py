@@ -113,26 +113,32 @@ class Ranges:
     # percent of the diameter wide.
     kinds: tuple[float, ...] = (0.72, 0.2, 0.08)  # how often a casting has one, two, three kinds
     places: tuple[float, ...] = (0.62, 0.2, 0.1, 0.05, 0.03)  # how often a kind is in one, two, … places
-    faintest: float = 4  # least change, in pixels turned from black to white
+    faintest: float = 4  # least change, in pixels turned from black to white; what follows has a least change of its own
+    # where it must stand out from turning marks, and from the nicks and broken lines that edges of good castings have
     hole_size: Range = (0.01, 0.042)  # radius; small ones are likelier (its logarithm is as likely everywhere)
     hole_level: Range = (0.05, 0.55)  # share of the level around it
     pinhole_size: Range = (0.008, 0.02)
     pinholes: Range = (3, 14)
     shrinkage_size: Range = (0.01, 0.035)
     shrinkage_level: Range = (0.03, 0.45)
-    burr_span: Range = (0.03, 0.9)
-    burr_height: Range = (0.01, 0.06)
+    faintest_burr: float = 60
+    burr_span: Range = (0.08, 0.9)
+    burr_height: Range = (0.018, 0.06)
     burr_level: Range = (15, 90)
     bright_burr: float = 0.2  # or it is as bright as the face
+    faintest_chip: float = 12
     chip_size: Range = (0.015, 0.06)
     chip_level: Range = (0.1, 0.6)
-    dent_size: Range = (0.01, 0.04)
-    dent_shine: Range = (1.05, 1.6)  # share of the face's level
+    faintest_dent: float = 18
+    dent_size: Range = (0.018, 0.05)
+    dent_shine: Range = (1.2, 1.8)  # share of the face's level
     dent_shade: Range = (0.15, 0.9)  # its other flank, which may hardly be seen
+    faintest_scratch: float = 16
     scratch_length: Range = (0.06, 0.35)
     scratch_width: Range = (0.008, 0.035)
     scratch_level: Range = (0.1, 0.7)
     bright_scratch: float = 0.15
+    faintest_crack: float = 12
     crack_length: Range = (0.08, 0.33)
     crack_width: Range = (0.007, 0.02)
     inclusion_size: Range = (0.025, 0.08)
