@@ -15,7 +15,7 @@ last=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "$1")
 for task in $(seq 0 "$last"); do
     export SLURM_JOB_ID=8$task SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID=$task SLURM_NTASKS=1 SLURM_NNODES=1
     export SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NODEID=0 SLURM_JOB_NUM_NODES=1 SLURM_JOB_NODELIST=here
-    bash "$1" > /dev/null 2>&1 &
+    (bash "$1"; touch "$0.ended.$task") > /dev/null 2>&1 &
 done
 echo Submitted batch job 7
 """
@@ -24,7 +24,11 @@ while [[ $1 == --* ]]; do [[ $1 == --unbuffered ]] || shift; shift; done
 exec "$@"
 """
 SACCT = """#!/bin/bash
-printf 'JobID|State|NodeList\\n7_0|RUNNING|here\\n7_1|RUNNING|here\\n'
+echo 'JobID|State|NodeList'
+for task in 0 1; do
+    [[ -e ${0%sacct}sbatch.ended.$task ]] && state=COMPLETED || state=RUNNING
+    echo "7_$task|$state|here"
+done
 """
 
 
@@ -93,3 +97,12 @@ def test_what_slurm_refuses_is_one_line(castings: Path, tmp_path: Path, slurm: s
     assert "error: sbatch: error: invalid partition specified: none" in printed
     assert "Traceback" not in printed
     assert "Warning" not in printed
+
+
+def test_a_job_that_slurm_ends_is_one_line(castings: Path, tmp_path: Path, slurm: str) -> None:
+    (tmp_path / "srun").write_text("#!/bin/bash\nkill -KILL $PPID\n")
+    process = sweep(tmp_path / "run", castings, "hydra/launcher=submitit_slurm", path=slurm)
+    printed, _ = process.communicate()
+    assert process.returncode == 2, printed
+    assert "error: Job 7_0 (task: 0)" in printed
+    assert "Traceback" not in printed
