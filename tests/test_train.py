@@ -170,6 +170,13 @@ def test_a_sweep_leaves_one_comparable_run_for_each_value(run_train: Command) ->
     assert "mean ± sd" in ran.out
 
 
+def test_a_run_that_fails_leaves_a_sweep_the_table_of_those_before_it(run_train: Command) -> None:
+    ran = run_train("-m", "trainer.max_epochs=1,0")
+    assert ran.code == 2, ran.err
+    (row,) = csv.DictReader((ran.folder / "sweep.csv").open())
+    assert "trainer.max_epochs=1" in row["overrides"]
+
+
 def test_the_seed_experiment_is_the_notebooks_recipe() -> None:
     with initialize_config_dir(str(Path(__file__).parents[1] / "conf"), version_base="1.3"):
         cfg = compose("train", ["experiment=seed"])

@@ -113,8 +113,9 @@ class Ranges:
     # percent of the diameter wide.
     kinds: tuple[float, ...] = (0.72, 0.2, 0.08)  # how often a casting has one, two, three kinds
     places: tuple[float, ...] = (0.62, 0.2, 0.1, 0.05, 0.03)  # how often a kind is in one, two, … places
-    faintest: float = 4  # least change, in pixels turned from black to white; what follows has a least change of its own
-    # where it must stand out from turning marks, and from the nicks and broken lines that edges of good castings have
+    # Least change, in pixels turned from black to white. Some kinds have one of their own: they must stand out from
+    # turning marks, and from the nicks and broken lines that edges of good castings have.
+    faintest: float = 4
     hole_size: Range = (0.01, 0.042)  # radius; small ones are likelier (its logarithm is as likely everywhere)
     hole_level: Range = (0.05, 0.55)  # share of the level around it
     pinhole_size: Range = (0.008, 0.02)

@@ -17,6 +17,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import binary_calibration_error
 
 from castnet.data.split import Indices
+from castnet.files import write_whole
 from castnet.imaging.decode import Grey
 from castnet.model.classifier import VERDICTS
 from castnet.model.metrics import CastingMetrics
@@ -255,8 +256,8 @@ class Evaluation:
         errors = [self.files[row] for row in self.errors()]
         page = html.render("report.html.j2", pictures, metrics=metrics, errors=errors)
         (folder / "report.html").write_text(page, encoding="utf-8", errors="surrogateescape")
-        # The last: what has it is whole.
-        (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+        # The last: what has it is whole, also for other runs of a sweep, which look for it.
+        write_whole({folder / "metrics.json": (json.dumps(metrics, indent=2) + "\n").encode()})
         return pictures
 
 

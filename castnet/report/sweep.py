@@ -2,33 +2,46 @@
 
 import csv
 import json
+from io import StringIO
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from castnet.files import write_whole
+
 COLUMNS = ("accuracy", "auroc", "escape_rate", "overkill_rate")
 
 
 class SweepTable(Callback):
-    """When a sweep ends, gather its runs' metrics.json into sweep.csv and print them with mean and spread."""
+    """Gather a sweep's metrics.json into sweep.csv as its runs end; at its end, print them with mean and spread."""
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        if config.hydra.mode is RunMode.MULTIRUN:  # a later run may fail and end the sweep
+            self._gather(Path(config.hydra.sweep.dir))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
+        if rows := self._gather(folder):
+            Console().print(self._table(rows, folder))
+
+    def _gather(self, folder: Path) -> list[dict[str, Any]]:
         runs = {path.parent.name: path for path in folder.glob("*/metrics.json")}
         rows = [self._row(folder / name) for name in sorted(runs, key=lambda name: (len(name), name))]
-        if not rows:
-            return
-        with (folder / "sweep.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, _columns(rows))
+        if rows:
+            text = StringIO()
+            writer = csv.DictWriter(text, _columns(rows))
             writer.writeheader()
             writer.writerows(rows)
-        Console().print(self._table(rows, folder))
+            write_whole({folder / "sweep.csv": text.getvalue().encode()})
+        return rows
 
     def _row(self, run: Path) -> dict[str, Any]:
         metrics = json.loads((run / "metrics.json").read_text())
