@@ -21,6 +21,7 @@ import train
 from castnet import cli, entry
 from castnet.drawn.folder import generate
 from castnet.export.export import export
+from castnet.files import turn
 from castnet.line.inspector import Inspector
 
 ROOT = Path(__file__).parents[1]
@@ -48,12 +49,26 @@ class Ran:
     folder: Path
 
 
+def made_once(paths: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that all workers of a test run share: the first that needs it fills it, and the others wait."""
+    own = paths.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / name
+    folder.mkdir(exist_ok=True)
+    with turn(folder):
+        if not (folder / "made").exists():
+            make(folder)
+            (folder / "made").touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def castings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Generated castings: 108 to train, 12 to test."""
-    root = tmp_path_factory.mktemp("data") / "castings"
-    generate(root, n=120, seed=1, processes=1, progress=False)
-    return root
+
+    def make(folder: Path) -> None:
+        generate(folder / "castings", n=120, seed=1, processes=1, progress=False)
+
+    return made_once(tmp_path_factory, "data", make) / "castings"
 
 
 @pytest.fixture(scope="session")
@@ -114,38 +129,40 @@ def run_evaluate(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch:
 @pytest.fixture(scope="session")
 def trained(castings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of one finished training run."""
-    folder = tmp_path_factory.mktemp("trained")
-    arguments, here = sys.argv, Path.cwd()
-    overrides = ["data=folder", f"data.root={castings}", "data.defect_class=def_front", *SMALL]
-    sys.argv = ["train.py", *overrides, f"hydra.run.dir={folder}/run"]
-    os.chdir(folder)
-    try:
-        train.main()
-    finally:
-        sys.argv = arguments
-        os.chdir(here)
-    return folder / "run"
+
+    def make(folder: Path) -> None:
+        overrides = ["data=folder", f"data.root={castings}", "data.defect_class=def_front", *SMALL]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("sys.argv", ["train.py", *overrides, f"hydra.run.dir={folder}/run"])
+            patch.chdir(folder)
+            train.main()
+
+    return made_once(tmp_path_factory, "trained", make) / "run"
 
 
 @pytest.fixture(scope="session")
 def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The trained checkpoint as it is."""
-    out = tmp_path_factory.mktemp("exported") / "model.onnx"
-    export(trained, out)
-    return out
+
+    def make(folder: Path) -> None:
+        export(trained, folder / "model.onnx")
+
+    return made_once(tmp_path_factory, "exported", make) / "model.onnx"
 
 
 @pytest.fixture(scope="session")
 def model(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same network with a threshold that calls half of the castings defective, however little it has learnt."""
-    with (trained / "predictions.csv").open(newline="") as table:
-        p_defect = [float(row["p_defect"]) for row in csv.DictReader(table)]
-    checkpoint = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
-    checkpoint["hyper_parameters"]["threshold"] = median(p_defect)
-    halving = tmp_path_factory.mktemp("halving") / "halving.ckpt"
-    torch.save(checkpoint, halving)
-    export(halving, halving.with_suffix(".onnx"))
-    return halving.with_suffix(".onnx")
+
+    def make(folder: Path) -> None:
+        with (trained / "predictions.csv").open(newline="") as table:
+            p_defect = [float(row["p_defect"]) for row in csv.DictReader(table)]
+        checkpoint = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
+        checkpoint["hyper_parameters"]["threshold"] = median(p_defect)
+        torch.save(checkpoint, folder / "halving.ckpt")
+        export(folder / "halving.ckpt", folder / "halving.onnx")
+
+    return made_once(tmp_path_factory, "halving", make) / "halving.onnx"
 
 
 @pytest.fixture(scope="session")
