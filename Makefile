@@ -8,7 +8,7 @@ train: $(READY)
 
 # Draws parts both ways (416,000 in all, an hour on two cores) and learns the weights that ship from them
 # (four hours on one), at 64 pixels and at 128 in five stages: the first from random weights, each other from where the
-# last one ended.
+# last one ended. At 128 pixels the mean of the weights after the third and after the last ships.
 # The arguments: folder of drawings, their number and seed, where to start, epochs and learning rate, folder of the run.
 STAGE = $(BIN)/python train.py experiment=weights data.root=data/pairs_$(1) data.generate.n=$(2) data.generate.seed=$(3) \
 	model.start=$(4) trainer.max_epochs=$(5) model.lr=$(6) hydra.run.dir=runs/weights/$(7)
@@ -26,7 +26,7 @@ weights: $(READY)
 	$(call STAGE,d,112000,2028,$(call END_OF,128c),2,1e-3,128d) $(AT_128)
 	$(call STAGE,e,80000,2029,$(call END_OF,128d),2,1e-3,128e) $(AT_128)
 	$(BIN)/python -m castnet.export.weights runs/weights/64e castnet/drawn/weights.safetensors
-	$(BIN)/python -m castnet.export.weights runs/weights/128e castnet/drawn/weights_sharp.safetensors
+	$(BIN)/python -m castnet.export.weights runs/weights/128c runs/weights/128e castnet/drawn/weights_sharp.safetensors
 
 app: $(READY)
 	$(BIN)/castnet app

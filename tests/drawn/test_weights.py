@@ -1,14 +1,21 @@
 """The weights that ship are those of this drawing and this network."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 from safetensors import safe_open
 
+import train
 from castnet.drawn import weights
 from castnet.drawn.weights import SHIPPED, card, drawing, shipped
 from castnet.errors import UserError
+from castnet.export.weights import ship
+from castnet.model.classifier import load_classifier
 from castnet.model.network import CastingCNN
 from castnet.model.start import read_weights
+from tests.conftest import SMALL, call
 
 
 @pytest.mark.parametrize("size", SHIPPED)
@@ -47,3 +54,25 @@ def test_weights_that_were_not_installed_are_one_clear_line(monkeypatch: pytest.
     monkeypatch.setitem(SHIPPED, 64, weights.SHIPPED[64].with_name("nowhere.safetensors"))
     with pytest.raises(UserError, match=r"nowhere\.safetensors is missing; `make weights` makes it"):
         shipped(64)
+
+
+def test_the_mean_of_runs_ships_with_what_was_learnt_and_how_it_tells_drawings(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    drawings = [f"data.root={tmp_path}/pairs", "data.generate.n=60", "data.val_fraction=0.2", "data.batch_size=8"]
+    cache = f"paths.cache_dir={tmp_path}/cache"
+    runs = [tmp_path / "first", tmp_path / "second"]
+    for start, run in zip(("null", runs[0] / "checkpoints" / "best.ckpt"), runs, strict=True):
+        learning = ["experiment=weights", *drawings, *SMALL, f"model.start={start}", "trainer.max_epochs=1", cache]
+        ran = call(train.main, *learning, capture=capfd, folder=run)
+        assert ran.code == 0, ran.err
+    target = tmp_path / "mean.safetensors"
+    ship(runs, target)
+    mean = read_weights(target).tensors
+    first, second = (load_classifier(run / "checkpoints" / "best.ckpt").network.state_dict() for run in runs)
+    for name, tensor in mean.items():
+        torch.testing.assert_close(tensor, (first[name] + second[name]) / 2)
+    known = card(target)
+    assert [stage["pairs"] for stage in known["learnt"]] == 2 * [known["learnt"][0]["pairs"]]
+    assert known["mean_of_weights_after"] == [1, 2]
+    assert 0 < known["figures"]["drawn castings never learnt"]["auroc"] <= 1
