@@ -149,13 +149,23 @@ def shown(page: Page, other_than: str = "") -> str:
     return judged(page).get_attribute("data-id") or ""
 
 
+def shown_after_key(page: Page, key: str, other_than: str) -> str:
+    """The number of the verdict that a key leads to: Streamlit can lose one that comes while it draws a page."""
+    end = time.monotonic() + PATIENCE
+    while judged(page).get_attribute("data-id") == other_than:
+        assert time.monotonic() < end
+        page.keyboard.press(key)
+        with suppress(AssertionError):
+            expect(judged(page)).not_to_have_attribute("data-id", other_than, timeout=10_000)
+    return shown(page, other_than=other_than)
+
+
 def test_a_person_decides_by_key_and_by_button_and_takes_back(page: Page, url: str) -> None:
     before = decisions(url)
     open_tab(page, "Review")
     first = shown(page)
     settle(page)
-    page.keyboard.press("g")
-    second = shown(page, other_than=first)
+    second = shown_after_key(page, "g", other_than=first)
     assert decisions(url) == [*before, (first, False, "unsure")]
     page.get_by_role("button", name="Defective").click()
     third = shown(page, other_than=second)
