@@ -36,9 +36,10 @@ def ship(runs: Sequence[Path], target: Path) -> None:
         UserError: a run has no checkpoint of ours, or its drawings are gone.
     """
     best = [run / "checkpoints" / "best.ckpt" for run in runs]
-    learnt = [load_classifier(path).network.state_dict() for path in best]
+    classifiers = [load_classifier(path) for path in best]
+    learnt = [classifier.network.state_dict() for classifier in classifiers]
     mean = {name: torch.stack([tensors[name] for tensors in learnt]).mean(0) for name in learnt[-1]}
-    classifier = load_classifier(best[-1])
+    classifier = classifiers[-1]
     classifier.network.load_state_dict(mean)
     assert classifier.test_metrics.defect == 0, "drawn castings' sigmoid means good"
     size = classifier.hparams["image_size"]
