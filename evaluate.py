@@ -17,6 +17,7 @@ with extra("train"):
     from rich.console import Console
 
     from castnet import entry
+    from castnet.build import build_trainer
     from castnet.data.load import load_datamodule
     from castnet.model.classifier import load_classifier
     from castnet.report.callbacks import TestReport
@@ -33,7 +34,7 @@ def evaluate(cfg: DictConfig) -> None:
     source: dict[str, Any] = OmegaConf.to_container(cfg.data, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     datamodule = load_datamodule(ckpt_path, classifier.hparams["class_names"], cache_dir=cfg.paths.cache_dir, **source)
     print(datamodule.describe(), flush=True)
-    trainer = entry.build_trainer(cfg.trainer, logger=False, callbacks=[TestReport(cfg.paths.output_dir)])
+    trainer = build_trainer(cfg.trainer, logger=False, callbacks=[TestReport(cfg.paths.output_dir)])
     trainer.test(classifier, datamodule, verbose=False)
     if cfg.report.robustness:
         Console().print(write_robustness(robustness(classifier, datamodule), Path(cfg.paths.output_dir)))

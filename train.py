@@ -20,6 +20,17 @@ with extra("train"):
     from omegaconf import DictConfig, OmegaConf
 
     from castnet import entry
+    from castnet.build import (
+        build,
+        build_callbacks,
+        build_classifier,
+        build_loggers,
+        build_trainer,
+        check,
+        read_start,
+        require_best,
+        settled,
+    )
     from castnet.data.datamodule import CastingDataModule
     from castnet.model.classifier import CastingClassifier, finish_checkpoint, load_classifier
     from castnet.model.network import SMALLEST_IMAGE
@@ -34,17 +45,17 @@ def train(cfg: DictConfig) -> dict[str, float]:
     """Train as configured and return the validation metrics of the best weights, for sweeps that search."""
     require("seed", cfg.seed, Seed)
     require("ckpt_path", cfg.ckpt_path, Text | None)
-    rule = entry.build("threshold", cfg.threshold, ThresholdRule) if cfg.get("threshold") else None
-    datamodule = entry.build("data", cfg.data, CastingDataModule)
+    rule = build("threshold", cfg.threshold, ThresholdRule) if cfg.get("threshold") else None
+    datamodule = build("data", cfg.data, CastingDataModule)
     # The model is built when its classes are known, and what else may have to be found in the folder.
     image_size = cfg.data.image_size or SMALLEST_IMAGE
-    entry.check("model", entry.settled(cfg.model, image_size), CastingClassifier)
-    entry.read_start(cfg.model.start, image_size)  # refuses what are no weights before time is spent
+    check("model", settled(cfg.model, image_size), CastingClassifier)
+    read_start(cfg.model.start, image_size)  # refuses what are no weights before time is spent
     seed_everything(cfg.seed, workers=True)
     del os.environ["PL_GLOBAL_SEED"]  # from which Lightning would seed anew where it starts processes
     require("callbacks.checkpoint.monitor", OmegaConf.select(cfg, "callbacks.checkpoint.monitor"), Text)
-    entry.require_best(cfg.callbacks.checkpoint.monitor, cfg.callbacks.checkpoint.mode)
-    trainer = entry.build_trainer(cfg.trainer, logger=entry.build_loggers(cfg), callbacks=entry.build_callbacks(cfg))
+    require_best(cfg.callbacks.checkpoint.monitor, cfg.callbacks.checkpoint.mode)
+    trainer = build_trainer(cfg.trainer, logger=build_loggers(cfg), callbacks=build_callbacks(cfg))
     if cfg.ckpt_path:
         settings = {"data": datamodule.hparams, "model": OmegaConf.to_container(cfg.model, resolve=True)}
         run, planned = Path(cfg.paths.output_dir), cfg.trainer.max_epochs
@@ -54,8 +65,8 @@ def train(cfg: DictConfig) -> dict[str, float]:
     datamodule.setup()
     print(datamodule.describe(), flush=True)
 
-    weights = entry.read_start(cfg.model.start, datamodule.hparams["image_size"])
-    classifier = entry.build_classifier(cfg.model, datamodule)
+    weights = read_start(cfg.model.start, datamodule.hparams["image_size"])
+    classifier = build_classifier(cfg.model, datamodule)
     if weights:
         print(start_from(classifier, weights, datamodule), flush=True)
     connect(trainer, datamodule.folder.classes)

@@ -11,6 +11,7 @@ from statistics import median
 from hydra import compose, initialize_config_dir
 
 from castnet import entry
+from castnet.build import build
 from castnet.data.datamodule import CastingDataModule
 from castnet.data.pixels import pixel_block
 
@@ -21,7 +22,7 @@ REPEATS = 5
 def main() -> None:
     with initialize_config_dir(CONF, version_base="1.3"):
         cfg = compose("train", sys.argv[1:])
-    datamodule = entry.build("data", cfg.data, CastingDataModule)
+    datamodule = build("data", cfg.data, CastingDataModule)
     datamodule.prepare_data()
     datamodule.setup()
     side, cache = datamodule.block.shape[1], Path(cfg.paths.cache_dir)

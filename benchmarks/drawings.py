@@ -23,7 +23,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from matplotlib.figure import Figure
 
-from castnet import entry
+from castnet.build import build, build_classifier
 from castnet.data.datamodule import CastingDataModule
 from castnet.drawn.weights import SHIPPED, card
 from castnet.model.start import read_weights, take_over
@@ -73,11 +73,11 @@ def judged(weights: Path, image_size: int, overrides: list[str]) -> Pooled:
     size = [f"data.image_size={image_size}", f"data.oversample={128 // image_size}"]
     with initialize_config_dir(CONF, version_base="1.3"):
         cfg = compose("train", ["experiment=new_parts", "model.views=8", *overrides, *size])
-    data = entry.build("data", cfg.data, CastingDataModule)
+    data = build("data", cfg.data, CastingDataModule)
     with redirect_stdout(StringIO()):
         data.prepare_data()
         data.setup()
-    classifier = entry.build_classifier(cfg.model, data).eval()
+    classifier = build_classifier(cfg.model, data).eval()
     take_over(classifier, read_weights(weights), dense=True)
     rows = np.arange(len(data.folder.files))
     with torch.inference_mode():

@@ -23,6 +23,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from castnet import entry
+from castnet.build import build, build_classifier, build_loggers, build_trainer
 from castnet.data.datamodule import CastingDataModule
 from castnet.model.network import CastingCNN
 
@@ -93,15 +94,15 @@ def main() -> None:
     with initialize_config_dir(CONF, version_base="1.3"), tempfile.TemporaryDirectory() as folder:
         cfg = compose("train", [*sys.argv[1:], f"trainer.max_epochs={EPOCHS + 1}", f"paths.output_dir={folder}"])
         OmegaConf.resolve(cfg.callbacks)
-        datamodule = entry.build("data", cfg.data, CastingDataModule)
+        datamodule = build("data", cfg.data, CastingDataModule)
         datamodule.prepare_data()
         datamodule.setup()
         seed_everything(cfg.seed)
         loops = {"bare loop": BareLoop(datamodule, augmented=True), "not augmented": BareLoop(datamodule, False)}
         timer = Interleave(loops)
         callbacks = [instantiate(callback) for callback in cfg.callbacks.values()]
-        trainer = entry.build_trainer(cfg.trainer, logger=entry.build_loggers(cfg), callbacks=[*callbacks, timer])
-        model = entry.build_classifier(cfg.model, datamodule)
+        trainer = build_trainer(cfg.trainer, logger=build_loggers(cfg), callbacks=[*callbacks, timer])
+        model = build_classifier(cfg.model, datamodule)
         trainer.fit(model, datamodule)
     sizes = " + ".join(f"{len(datamodule.rows[subset]):,} {subset}" for subset in ("train", "val"))
     print(f"{torch.get_num_threads()} threads, {sizes} images")

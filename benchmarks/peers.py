@@ -38,6 +38,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from castnet import entry
+from castnet.build import build, build_classifier
 from castnet.data.datamodule import CastingDataModule
 from castnet.data.split import Indices
 from castnet.drawn.weights import shipped
@@ -234,7 +235,7 @@ def _milliseconds(function: Callable[[], object]) -> float:
 def datamodule(overrides: list[str], fold: int) -> tuple[DictConfig, CastingDataModule]:
     """The images, of which a fold is the test set, and the configuration that they are part of."""
     cfg = compose("train", ["experiment=new_parts", f"data.fold={fold}", *overrides])
-    data = entry.build("data", cfg.data, CastingDataModule)
+    data = build("data", cfg.data, CastingDataModule)
     data.prepare_data()
     data.setup()
     return cfg, data
@@ -250,7 +251,7 @@ def row(name: str, pooled: Pooled, milliseconds: float, megabytes: float, minute
 def drawings_row(overrides: list[str], test: Indices, judge: Callable[[Floats], Pooled]) -> str:
     """A line for castnet with the weights that ship, which learnt no photograph, over eight turns and flips."""
     cfg, data = datamodule([*overrides, "model.views=8"], 0)
-    classifier = entry.build_classifier(cfg.model, data).eval()
+    classifier = build_classifier(cfg.model, data).eval()
     take_over(classifier, read_weights(shipped(cfg.data.image_size)), dense=True)
     sign = 1 if classifier.test_metrics.defect == 1 else -1
     with torch.inference_mode():

@@ -16,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from castnet import entry
+from castnet.build import build
 from castnet.data.datamodule import CastingDataModule
 
 CONF = str(Path(__file__).parents[1] / "conf")
@@ -31,7 +32,7 @@ def pixels(datamodule: CastingDataModule, subset: str) -> tuple[NDArray[np.float
 def main() -> None:
     with initialize_config_dir(CONF, version_base="1.3"):
         cfg = compose("train", sys.argv[1:])
-    datamodule = entry.build("data", cfg.data, CastingDataModule)
+    datamodule = build("data", cfg.data, CastingDataModule)
     datamodule.prepare_data()
     datamodule.setup()
     print(datamodule.describe())

@@ -69,8 +69,8 @@ def prepare(name: str, root: Path, image_size: int) -> Callable[[], Any]:
     from hydra import compose, initialize_config_dir
     from lightning import Trainer, seed_everything
 
-    from castnet import entry
     from castnet.audit.audit import audit
+    from castnet.build import build, build_classifier
     from castnet.data.datamodule import CastingDataModule
     from castnet.data.folder import read_folder
     from castnet.data.subsets import subsets
@@ -88,14 +88,14 @@ def prepare(name: str, root: Path, image_size: int) -> Callable[[], Any]:
     if name == "blocks":
         shutil.rmtree(root / "cache", ignore_errors=True)
     seed_everything(0)
-    datamodule = entry.build("data", cfg.data, CastingDataModule)
+    datamodule = build("data", cfg.data, CastingDataModule)
     if name == "split":
         folder = read_folder(images, DEFECT)
         return lambda: subsets(folder, None, datamodule.hparams)
     if name in ("blocks", "again"):
         return datamodule.setup
     datamodule.setup()
-    classifier = entry.build_classifier(cfg.model, datamodule)
+    classifier = build_classifier(cfg.model, datamodule)
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = Trainer(
         max_epochs=1,

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from lightning import Trainer
 from PIL import Image
 
-from castnet import entry
+from castnet.build import build
 from castnet.data.datamodule import CastingDataModule
 from castnet.errors import UserError
 
@@ -22,7 +22,7 @@ def configured(root: Path, cache: Path, *overrides: str, defect_class: str = "de
     own = ["data=folder", f"data.root={root}", f"data.defect_class={defect_class}", f"paths.cache_dir={cache}"]
     with initialize_config_dir(CONF, version_base="1.3"):
         cfg = compose("train", [*own, "data.image_size=32", *overrides])
-    datamodule: CastingDataModule = entry.build("data", cfg.data, CastingDataModule)
+    datamodule: CastingDataModule = build("data", cfg.data, CastingDataModule)
     datamodule.prepare_data()
     datamodule.setup()
     return datamodule
@@ -92,7 +92,7 @@ def test_the_real_set_has_the_published_counts(real_castings: Path, tmp_path: Pa
     with initialize_config_dir(CONF, version_base="1.3"):
         overrides = ["data=casting", f"data.root={real_castings}", f"paths.cache_dir={tmp_path}", "data.image_size=22"]
         cfg = compose("train", [*overrides, "data.oversample=1"])
-    datamodule = entry.build("data", cfg.data, CastingDataModule)
+    datamodule = build("data", cfg.data, CastingDataModule)
     datamodule.setup()
     assert [len(datamodule.rows[name]) for name in ("train", "val", "test")] == [5307, 1326, 715]
     counts = datamodule.summary()["counts"]

@@ -1,0 +1,192 @@
+"""What a run is built of, from its configuration, which is checked before time is spent."""
+
+import os
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.types import RunMode
+from hydra.utils import get_class, instantiate
+from lightning import Callback, Trainer
+from lightning.pytorch.accelerators import CPUAccelerator
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ModelSummary, ProgressBar
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig, OmegaConf
+
+from castnet.data.datamodule import CastingDataModule
+from castnet.drawn.weights import shipped
+from castnet.errors import UserError
+from castnet.model.classifier import CastingClassifier
+from castnet.model.start import Weights, read_weights
+from castnet.settings import Count, require
+from castnet.settings import check as check_arguments
+
+Built = TypeVar("Built")
+
+# By the metrics of validation: where they are best.
+BEST = dict.fromkeys(("loss", "escape_rate", "overkill_rate"), "min") | dict.fromkeys(
+    ("accuracy", "auroc", "precision", "recall", "f1"), "max"
+)
+
+
+def read_start(start: str | None, image_size: int) -> Weights | None:
+    """The weights that a network of an image size starts from: `drawn` are those that ship, None is at random.
+
+    Raises:
+        UserError: there is no such file, or it is of another network.
+    """
+    return None if start is None else read_weights(shipped(image_size) if start == "drawn" else Path(start))
+
+
+def check(key: str, config: DictConfig, expected: type[Any]) -> None:
+    """Compare a config with what its `_target_` takes, before anything is built or time is spent.
+
+    Args:
+        key: where the config stands, for messages.
+        config: `_target_` and its arguments.
+        expected: what the target must be, or be derived from.
+
+    Raises:
+        UserError: the target is something else, or has no such argument, or an argument is of another type or range
+            than the target's type hints state.
+    """
+    settings: Any = config
+    if OmegaConf.is_config(config):
+        settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    if not isinstance(settings, dict) or "_target_" not in settings:
+        raise UserError(f"{key}={settings}: expected a `_target_` and its arguments")
+    name, recursive = settings["_target_"], settings.get("_recursive_", True)
+    try:
+        target = get_class(name)
+    except Exception as error:  # importing a module may raise anything
+        raise UserError(f"{key}._target_={name}: cannot be had ({error})") from error
+    if not issubclass(target, expected):
+        raise UserError(
+            f"{key}._target_={name}: expected {expected.__module__}.{expected.__name__}, or one derived of it"
+        )
+    arguments = {
+        str(name): value
+        for name, value in settings.items()
+        # What Hydra builds beforehand is judged by the constructor.
+        if not str(name).startswith("_") and not (recursive and isinstance(value, dict) and "_target_" in value)
+    }
+    check_arguments(key, target.__init__, arguments)  # type: ignore[misc]
+
+
+def build(key: str, config: DictConfig, expected: type[Built], **given: Any) -> Built:
+    """Instantiate a config after `check`.
+
+    Args:
+        key, config, expected: see `check`.
+        given: further arguments.
+
+    Raises:
+        UserError: as `check`; or the constructor refuses its arguments.
+    """
+    check(key, config, expected)
+    for name in given.keys() & config.keys():
+        raise UserError(f"{key}.{name}: is decided elsewhere in the configuration")
+    try:
+        return instantiate(config, _convert_="all", **given)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from error
+        raise UserError(f"{key}: {error.__cause__ or error}") from error
+
+
+def build_classifier(config: DictConfig, datamodule: CastingDataModule) -> CastingClassifier:
+    """Build the model for the data it is to learn, which decide what its settings leave open.
+
+    Args:
+        config: the model's settings. Where `views` is None they are as many as training images lie in.
+        datamodule: after its `setup`.
+
+    Raises:
+        UserError: as `build`.
+    """
+    views = 1 if datamodule.augmentation is None else datamodule.augmentation.views
+    settings = settled(config, datamodule.hparams["image_size"], views)
+    return build("model", settings, CastingClassifier, class_names=datamodule.folder.classes)
+
+
+def settled(config: DictConfig, image_size: int, views: int = 1) -> DictConfig:
+    """A model's settings with this size of its input, and so many views where they do not say how many."""
+    return DictConfig({**config, "image_size": image_size, "views": views if config.views is None else config.views})
+
+
+def require_best(monitor: str, mode: str) -> None:
+    """Refuse a `callbacks.checkpoint.mode` that would keep the worst weights.
+
+    Raises:
+        UserError: it is the other one than the monitored metric needs.
+    """
+    best = BEST.get(monitor.removeprefix("val/").split("/")[0], mode)
+    if mode != best:
+        raise UserError(f"callbacks.checkpoint.mode={mode}: would keep the worst {monitor}; set it to {best}")
+
+
+def build_callbacks(config: DictConfig) -> list[Callback]:
+    """Build a run's callbacks from its whole configuration, but for those that Lightning's own switches turn off.
+
+    Raises:
+        UserError: as `build`.
+    """
+    wanted = {
+        ModelCheckpoint: config.trainer.get("enable_checkpointing", True),
+        ProgressBar: config.trainer.get("enable_progress_bar", True),
+        ModelSummary: config.trainer.get("enable_model_summary", True),
+        LearningRateMonitor: bool(config.get("logger")),  # without one it has nowhere to go
+    }
+    built = [build(f"callbacks.{name}", callback, Callback) for name, callback in config.callbacks.items()]
+    unwanted = tuple(kind for kind, is_wanted in wanted.items() if not is_wanted)
+    return [callback for callback in built if not isinstance(callback, unwanted)]
+
+
+def build_loggers(config: DictConfig) -> list[Logger]:
+    """Build a run's loggers from its whole configuration: several, one or none.
+
+    Raises:
+        UserError: as `build`; or the package that a logger stands on is not installed.
+    """
+    loggers = []
+    for name, logger in (config.get("logger") or {}).items():
+        try:
+            loggers.append(build(f"logger.{name}", logger, Logger))  # type: ignore[type-abstract]
+        except UserError as error:
+            if error.__cause__ and isinstance(error.__cause__.__cause__, ModuleNotFoundError):
+                raise UserError(f"logger={name}: `pip install 'castnet[tracking]'` brings what it needs") from error
+            raise
+    return loggers
+
+
+def build_trainer(config: DictConfig, **given: Any) -> Trainer:
+    """Build Lightning's Trainer.
+
+    Args:
+        config: its settings.
+        given: further arguments.
+
+    Raises:
+        UserError: as `build`; or training would have no end, or more devices are asked for than there are.
+    """
+    for name in ("max_epochs", "accumulate_grad_batches", "check_val_every_n_epoch"):  # Lightning divides by them
+        require(f"trainer.{name}", config.get(name, 1), Count)
+    # The loaders share images among processes; Lightning's samplers would count some twice.
+    trainer = build("trainer", config, Trainer, use_distributed_sampler=False, **given)
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    if environment and not environment.creates_processes_externally and _is_sweep():
+        raise UserError(
+            f"trainer.devices={config.devices}: the jobs of a sweep cannot start processes; use one device a job, or a "
+            "launcher that starts them, such as hydra/launcher=submitit_slurm"
+        )
+    cores = os.cpu_count() or 1
+    if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > cores:  # each would be a process
+        raise UserError(
+            f"trainer.devices={trainer.num_devices}: expected at most {cores}, the processors of this machine"
+        )
+    return trainer
+
+
+def _is_sweep() -> bool:
+    return HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
