@@ -19,7 +19,7 @@ with extra("train"):
     from castnet import entry
     from castnet.build import build_trainer
     from castnet.data.load import load_datamodule
-    from castnet.model.classifier import load_classifier
+    from castnet.model.checkpoint import load_classifier
     from castnet.report.callbacks import TestReport
     from castnet.report.robustness import robustness, write_robustness
     from castnet.settings import Text, require

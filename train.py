@@ -32,7 +32,8 @@ with extra("train"):
         settled,
     )
     from castnet.data.datamodule import CastingDataModule
-    from castnet.model.classifier import CastingClassifier, finish_checkpoint, load_classifier
+    from castnet.model.checkpoint import finish_checkpoint, load_classifier
+    from castnet.model.classifier import CastingClassifier
     from castnet.model.network import SMALLEST_IMAGE
     from castnet.model.resume import fit, require_resumable
     from castnet.report.start import start_from

@@ -26,7 +26,8 @@ from castnet.data.datamodule import CastingDataModule
 from castnet.imaging.decode import Grey, decode
 from castnet.imaging.listing import list_images
 from castnet.imaging.resample import RESAMPLE
-from castnet.model.classifier import CastingClassifier, load_classifier
+from castnet.model.checkpoint import load_classifier
+from castnet.model.classifier import CastingClassifier
 from castnet.model.familiarity import STRUCTURES, THUMBNAIL, appearance, structure
 from castnet.report.robustness import CORRUPTIONS
 

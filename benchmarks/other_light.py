@@ -24,7 +24,7 @@ from castnet.data.folder import correct_labels, read_folder
 from castnet.data.groups import read_groups
 from castnet.imaging.decode import Grey, decode
 from castnet.imaging.resample import area_average
-from castnet.model.classifier import load_classifier
+from castnet.model.checkpoint import load_classifier
 
 CONF = Path(__file__).parents[1] / "conf" / "data"
 COPIES = {0: 3, 1: 16}  # images of every defective and of every good photograph, of which there are few

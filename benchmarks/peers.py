@@ -42,7 +42,7 @@ from castnet.build import build, build_classifier
 from castnet.data.datamodule import CastingDataModule
 from castnet.data.split import Indices
 from castnet.drawn.weights import shipped
-from castnet.model.classifier import load_classifier
+from castnet.model.checkpoint import load_classifier
 from castnet.model.start import read_weights, take_over
 from castnet.report.new_parts import Pooled, pool
 

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from castnet import entry
 from castnet.data.datamodule import CastingDataModule
-from castnet.model.classifier import load_classifier
+from castnet.model.checkpoint import load_classifier
 from castnet.report.threshold import ThresholdRule, logits_and_labels
 
 Probabilities = NDArray[np.float64]

@@ -9,7 +9,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from castnet.model.classifier import load_classifier
+from castnet.model.checkpoint import load_classifier
 from tests.conftest import Command
 
 SEED_FIGURES = ["samples", "architecture", "curves", "confusion_matrix", "sample_predictions"]

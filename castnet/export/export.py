@@ -26,7 +26,8 @@ from castnet.export import resample as in_graph
 from castnet.files import replacing
 from castnet.imaging.decode import Grey, decode
 from castnet.imaging.resample import RESAMPLE
-from castnet.model.classifier import VERDICTS, CastingClassifier, load_classifier
+from castnet.model.checkpoint import load_classifier
+from castnet.model.classifier import VERDICTS, CastingClassifier
 from castnet.model.heatmap import cell_grid
 
 CHECKED = 64  # images that the written file must judge as PyTorch does

@@ -15,7 +15,7 @@ from safetensors.torch import save
 from castnet.data.datamodule import CastingDataModule
 from castnet.drawn.folder import FORMAT
 from castnet.drawn.weights import card, drawing
-from castnet.model.classifier import load_classifier
+from castnet.model.checkpoint import load_classifier
 from castnet.model.start import GOOD, MEANS
 
 LARGEST_IN_FULL = 64  # weights for larger images are stored in half precision

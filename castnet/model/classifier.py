@@ -1,7 +1,5 @@
 """The LightningModule: how the network is trained and judged."""
 
-from pathlib import Path
-from pickle import UnpicklingError
 from typing import Annotated, Any, Literal, cast
 
 import torch
@@ -250,53 +248,3 @@ class CastingClassifier(LightningModule):
                 f"model.one_cycle_warmup={share}: is one of {steps} steps; expected 0, more, or null"
             ) from error
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def finish_checkpoint(
-    ckpt_path: Path,
-    hyper_parameters: dict[str, float | None] | None = None,
-    offset: float = 0,
-    **entries: dict[str, Any],
-) -> None:
-    """Mark a checkpoint as the outcome of a training run that came to its end.
-
-    A run that was stopped leaves checkpoints whose entry `finished` is False; those written before there was such an
-    entry have none.
-
-    Args:
-        ckpt_path: it is replaced only when the new one is whole.
-        hyper_parameters: those to replace.
-        offset: is added to the network's logits of class 1 as they were trained, whatever was added before.
-        entries: others to replace or add, by name: `validation`, `familiarity`, `reference`.
-    """
-    checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=True)
-    checkpoint["hyper_parameters"] |= hyper_parameters or {}
-    *_, last_bias = (name for name in checkpoint["state_dict"] if name.endswith(".bias"))
-    trained_bias = checkpoint.setdefault("trained_bias", checkpoint["state_dict"][last_bias])
-    checkpoint["state_dict"][last_bias] = trained_bias + offset
-    checkpoint |= {"finished": True, **entries}
-    partial = ckpt_path.with_suffix(".partial")
-    torch.save(checkpoint, partial)
-    partial.replace(ckpt_path)
-
-
-def load_classifier(ckpt_path: Path) -> CastingClassifier:
-    """Load a checkpoint that castnet's training wrote.
-
-    Raises:
-        UserError: the file is missing, no checkpoint, not castnet's or of another architecture.
-    """
-    if not ckpt_path.is_file():
-        raise UserError(f"ckpt_path={ckpt_path}: no such file; expected a checkpoint such as RUN/checkpoints/best.ckpt")
-    try:
-        # Lightning would have the checkpoint name the function that makes the module.
-        classifier = CastingClassifier.load_from_checkpoint(
-            ckpt_path, map_location="cpu", weights_only=True, _instantiator=None
-        )
-    except Exception as error:  # torch.load and load_state_dict raise many kinds for a file that is not theirs
-        unread = isinstance(error, UnpicklingError)  # PyTorch's own words are of versions and of how to run any code
-        reason = "no PyTorch file of plain values" if unread else " ".join(str(error).split())[:160]
-        raise UserError(f"ckpt_path={ckpt_path}: not a checkpoint of castnet's CNN ({reason})") from error
-    if not all(value.isfinite().all() for value in classifier.network.parameters()):
-        raise UserError(f"ckpt_path={ckpt_path}: has weights that are not finite; train anew with a lower model.lr")
-    return classifier

@@ -10,7 +10,8 @@ import torch
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 
 from castnet.errors import UserError
-from castnet.model.classifier import CastingClassifier, load_classifier
+from castnet.model.checkpoint import load_classifier
+from castnet.model.classifier import CastingClassifier
 
 # What is found in the images where it is None.
 FOUND = {"image_size", "shift", "zoom", "turns", "rotation", "flip", "views"}

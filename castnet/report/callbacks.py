@@ -17,6 +17,7 @@ from castnet.data.datamodule import CastingDataModule
 from castnet.model.classifier import CastingClassifier
 from castnet.processes import in_order
 from castnet.report import figures, html
+from castnet.report.architecture import architecture
 from castnet.report.evaluation import Evaluation
 from castnet.report.explain import overlays
 from castnet.report.learnt import advice
@@ -69,7 +70,7 @@ class TrainingPictures(Callback):
         model, datamodule = cast(CastingClassifier, pl_module), cast(CastingDataModule, trainer.datamodule)  # type: ignore[attr-defined]
         self._show(trainer, "samples", draw_samples(datamodule, augmented=True))
         image_size = model.hparams["image_size"]
-        self._show(trainer, "architecture", figures.architecture(model.network, image_size))
+        self._show(trainer, "architecture", architecture(model.network, image_size))
         if writer := tensorboard(trainer):
             with warnings.catch_warnings():  # add_graph traces, which PyTorch calls deprecated
                 warnings.simplefilter("ignore")

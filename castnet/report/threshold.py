@@ -14,7 +14,8 @@ from torch import Tensor
 
 from castnet.data.datamodule import CastingDataModule
 from castnet.errors import UserError
-from castnet.model.classifier import CastingClassifier, finish_checkpoint, load_classifier
+from castnet.model.checkpoint import finish_checkpoint, load_classifier
+from castnet.model.classifier import CastingClassifier
 from castnet.model.familiarity import Familiarity
 from castnet.model.metrics import CastingMetrics
 from castnet.settings import Positive, check

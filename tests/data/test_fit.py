@@ -8,7 +8,7 @@ from PIL import Image
 
 from castnet.data.datamodule import CastingDataModule
 from castnet.data.fit import PART, SURFACE, fit_to_folder, ways_to_lie, ways_to_move
-from castnet.model.classifier import load_classifier
+from castnet.model.checkpoint import load_classifier
 from tests.conftest import ROOT, Command
 
 

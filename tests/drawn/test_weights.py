@@ -12,7 +12,7 @@ from castnet.drawn import weights
 from castnet.drawn.weights import SHIPPED, card, drawing, shipped
 from castnet.errors import UserError
 from castnet.export.weights import ship
-from castnet.model.classifier import load_classifier
+from castnet.model.checkpoint import load_classifier
 from castnet.model.network import CastingCNN
 from castnet.model.start import read_weights
 from tests.conftest import SMALL, call

@@ -15,7 +15,7 @@ from castnet.export.export import export
 from castnet.imaging.decode import decode
 from castnet.imaging.resample import area_average, nearest
 from castnet.line.inspector import Inspector
-from castnet.model.classifier import load_classifier
+from castnet.model.checkpoint import load_classifier
 from castnet.model.heatmap import cell_grid
 from castnet.model.network import CastingCNN
 from tests.conftest import castnet_here

@@ -8,7 +8,7 @@ import torch
 
 from castnet.data.load import load_datamodule
 from castnet.errors import UserError
-from castnet.model.classifier import load_classifier
+from castnet.model.checkpoint import load_classifier
 
 
 @pytest.fixture

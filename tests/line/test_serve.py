@@ -22,7 +22,8 @@ from castnet.line.access import listen
 from castnet.line.inspector import Inspector, Verdict
 from castnet.line.record import verdicts
 from castnet.line.serve import MAX_BODY, MAX_WAITING
-from castnet.model.classifier import VERDICTS, load_classifier
+from castnet.model.checkpoint import load_classifier
+from castnet.model.classifier import VERDICTS
 from tests.conftest import PATIENCE, castnet, start
 from tests.line.conftest import connect
 from tests.line.test_inspector import bomb

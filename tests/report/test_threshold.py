@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from castnet.errors import UserError
-from castnet.model.classifier import load_classifier
+from castnet.model.checkpoint import load_classifier
 from castnet.report import figures
 from castnet.report.threshold import ThresholdRule, fit_calibration
 from tests.conftest import Command
