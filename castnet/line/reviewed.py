@@ -50,11 +50,14 @@ def write_reviewed(url: str, folder: Path, finish: Callable[[Path], object]) -> 
         finish: adds what belongs in the folder, which has another name until then.
 
     Raises:
-        UserError: there is no such record, no image of a decision is kept, or the folder is there or cannot be written.
+        UserError: there is no such record, no image of a decision is kept, or the folder is there, cannot be written or
+            is where this process runs.
     """
     engine = open_record(url)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: exists and is not empty; nothing is overwritten, so name a new folder or remove it")
+    if folder.resolve() == Path.cwd():  # what takes its place would not be seen from here
+        raise UserError(f"{folder}: is the folder in which this command runs; name a new one")
     try:
         folder.absolute().parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.absolute().parent, prefix=f"{folder.name}.") as work:

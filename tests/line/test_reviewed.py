@@ -190,3 +190,12 @@ def test_a_record_where_nothing_can_be_written_is_read(tmp_path: Path, monkeypat
 def test_a_record_in_memory_is_refused_for_its_verdicts_would_be_lost(url: str) -> None:
     with pytest.raises(UserError, match=r"record: sqlite:.* is not a file alone"):
         engine_for(url)
+
+
+def test_the_folder_that_one_stands_in_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url, here = f"sqlite:///{tmp_path / 'line.db'}", tmp_path / "here"
+    put(url, "a.jpeg", casting(0), False, 1)
+    here.mkdir()
+    monkeypatch.chdir(here)
+    with pytest.raises(UserError, match="is the folder in which this command runs"):
+        write_reviewed(url, Path("."), lambda made: None)
