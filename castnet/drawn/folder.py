@@ -30,7 +30,7 @@ from castnet.errors import UserError
 from castnet.files import hold
 
 # A change to the drawing must change this: a resumed run would otherwise mix two kinds of castings.
-FORMAT = "castnet-generated-6"
+FORMAT = "castnet-generated-7"
 # Images of the public set's (split, class) folders, whose proportions the generated set has.
 PROPORTIONS = {
     ("train", "def_front"): 3758,

@@ -100,12 +100,14 @@ class Ranges:
     height: Range = (0.7, 1.6)  # of rims and hub, against those drawn by eye
 
     # The camera.
-    gamma: Range = (-0.5, 0.5)  # its logarithm
-    gain: Range = (-0.18, 0.18)  # its logarithm: what comes out above white is white
+    gamma: Range = (-0.7, 0.7)  # its logarithm
+    gain: Range = (-0.25, 0.25)  # its logarithm: what comes out above white is white
     vignette: Range = (0, 0.25)
     veil: Range = (0, 30)  # grey levels of stray light; little is likelier (squared)
-    blur: Range = (0.35, 1.3)  # standard deviation of the lens in pixels, along each axis by itself up to a fifth
-    noise: Range = (0.3, 7)  # grey levels; faint ones are likelier (squared)
+    # The lens's standard deviation in pixels, along each axis up to a fifth more; sharp ones are likelier (squared).
+    blur: Range = (0.35, 2.2)
+    noise: Range = (0.3, 12)  # grey levels; faint ones are likelier (squared)
+    smoothed: float = 0.5  # how often the camera smoothes its noise as much as its picture
     sharpening: Range = (0, 1.2)
     sharpened: float = 0.4
 
