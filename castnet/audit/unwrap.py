@@ -67,7 +67,7 @@ def locate(image: Grey) -> Frame:
     Args:
         image: uint8 (height, width), long side at most WORKING_SIZE.
     """
-    blurred = cv2.GaussianBlur(image, (0, 0), 1.5).astype(np.uint8)
+    blurred = _stretched(cv2.GaussianBlur(image, (0, 0), 1.5).astype(np.uint8))
     height, width = image.shape
     centre = (width - 1) / 2, (height - 1) / 2
     ellipse = _dark_ellipse(blurred) or _dark_ellipse(blurred, (centre, (MIDDLE * width, MIDDLE * height), 0))
@@ -85,6 +85,12 @@ def locate(image: Grey) -> Frame:
         edge = (frame.centre[:, None] + frame.matrix @ (steepest * directions)).T.astype(np.float32)
         ellipse = _refitted(cv2.fitEllipse(edge), edge)
     return _frame(ellipse)
+
+
+def _stretched(image: Grey) -> Grey:
+    """The image from black to white, since what is dark is told by a share of the grey level."""
+    black, white = np.percentile(image, (1, 99))
+    return np.clip((image - black) * (255 / max(white - black, 1)), 0, 255).astype(np.uint8)
 
 
 def _frame(ellipse: Ellipse) -> Frame:

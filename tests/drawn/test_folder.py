@@ -159,7 +159,7 @@ def test_a_pair_is_one_part_drawn_both_ways_and_goes_on_after_an_interruption(tm
     flawed, whole = (np.asarray(Image.open(tmp_path / "whole" / row["file"])) for row in rows[:2])
     expected = draw((1, 0), defective=True)[0], draw((1, 0), defective=False)[0]
     for picture, drawn in zip((flawed, whole), expected, strict=True):
-        assert np.abs(picture.astype(int) - drawn).mean() < 2  # JPEG's loss
+        assert np.abs(picture.astype(int) - drawn).mean() < 4  # JPEG's loss, mostly of noise
 
     generate(tmp_path / "torn", n=N, seed=1, processes=1, progress=False, pairs=True)
     partial = (tmp_path / "torn").rename(tmp_path / "torn.partial")
