@@ -35,7 +35,8 @@ app: $(READY)
 
 # One process more than there are processors: a quarter of the tests' time is spent waiting for others.
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses=$$(($$(getconf _NPROCESSORS_ONLN) + 1)) --maxprocesses=4 --dist=loadfile
+	$(BIN)/python -m pytest --numprocesses=$$(($$(getconf _NPROCESSORS_ONLN) + 1)) --maxprocesses=4 --dist=loadfile \
+		--no-loadscope-reorder
 
 lint: $(READY)
 	$(BIN)/ruff check
