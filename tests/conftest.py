@@ -41,7 +41,7 @@ SMALL = [
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files that take longest begin first, so that none of them is left for one worker when the others have ended."""
+    """The files that take longest begin first, so that none is left for one worker when the others have ended."""
     items.sort(key=lambda item: item.path.stem not in LONGEST)
 
 
