@@ -33,10 +33,8 @@ weights: $(READY)
 app: $(READY)
 	$(BIN)/castnet app
 
-# One process more than there are processors: a quarter of the tests' time is spent waiting for others.
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses=$$(($$(getconf _NPROCESSORS_ONLN) + 1)) --maxprocesses=4 --dist=loadfile \
-		--no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check

@@ -26,7 +26,6 @@ from castnet.line.inspector import Inspector
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 600  # seconds for all that is waited for: a machine may be slow, and time is what benchmarks measure
-LONGEST = ("test_clusters", "test_processes", "test_search", "test_train", "test_notebooks", "test_station")
 torch.set_num_threads(1)  # the tests' batches are too small to share among cores
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that they start, too
 
@@ -38,11 +37,6 @@ SMALL = [
     "+trainer.enable_progress_bar=false",
     "trainer.enable_model_summary=false",
 ]
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files that take longest begin first, so that none is left for one worker when the others have ended."""
-    items.sort(key=lambda item: item.path.stem not in LONGEST)
 
 
 @dataclass
