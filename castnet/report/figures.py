@@ -1,4 +1,4 @@
-"""Every picture, as a function that returns a matplotlib Figure."""
+"""Every chart and every grid of images, as a function that returns a matplotlib Figure."""
 
 from collections.abc import Mapping, Sequence
 

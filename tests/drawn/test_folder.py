@@ -156,10 +156,12 @@ def test_a_pair_is_one_part_drawn_both_ways_and_goes_on_after_an_interruption(tm
         assert defective["file"].replace("def_front", "ok_front") == good["file"]
         assert defective["defects"]
         assert not good["defects"]
-    flawed, whole = (np.asarray(Image.open(tmp_path / "whole" / row["file"])) for row in rows[:2])
-    expected = draw((1, 0), defective=True)[0], draw((1, 0), defective=False)[0]
-    for picture, drawn in zip((flawed, whole), expected, strict=True):
-        assert np.abs(picture.astype(int) - drawn).mean() < 4  # JPEG's loss, mostly of noise
+    losses = []
+    for index in range(5):
+        for row, defective in zip(rows[2 * index :][:2], (True, False), strict=True):
+            picture = np.asarray(Image.open(tmp_path / "whole" / row["file"])).astype(int)
+            losses.append(np.abs(picture - draw((1, index), defective)[0]).mean())
+    assert np.median(losses) < 2  # JPEG's, and more where there is noise
 
     generate(tmp_path / "torn", n=N, seed=1, processes=1, progress=False, pairs=True)
     partial = (tmp_path / "torn").rename(tmp_path / "torn.partial")

@@ -1,9 +1,11 @@
 import csv
 import json
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import pytest
+import torch
 
 from castnet.imaging.decode import decode
 from castnet.report.robustness import CORRUPTIONS
@@ -23,10 +25,16 @@ def test_a_stronger_dose_changes_an_image_more(name: str, castings: Path) -> Non
 
 
 def test_evaluate_draws_the_table_on_request_clean_row_first(
-    run_evaluate: Command, model: Path, castings: Path
+    run_evaluate: Command, trained: Path, model: Path, castings: Path, tmp_path: Path
 ) -> None:
+    # Drawn castings differ so much that none is unfamiliar, so half of those as they are shall be.
+    with (trained / "predictions.csv").open(newline="") as table:
+        usual = median(float(row["unfamiliarity"]) for row in csv.DictReader(table))
+    checkpoint = torch.load(model.with_suffix(".ckpt"), weights_only=True)
+    checkpoint["familiarity"]["cuts"] *= usual
+    torch.save(checkpoint, tmp_path / "choosy.ckpt")
     data = ["data=folder", f"data.root={castings}", "data.defect_class=def_front"]
-    ran = run_evaluate(f"ckpt_path={model.with_suffix('.ckpt')}", *data, "report.robustness=true")
+    ran = run_evaluate(f"ckpt_path={tmp_path / 'choosy.ckpt'}", *data, "report.robustness=true")
     assert ran.code == 0, ran.err
     rows = list(csv.DictReader((ran.folder / "robustness.csv").open(encoding="utf-8")))
     assert len(rows) == 1 + 3 * len(CORRUPTIONS)
@@ -37,4 +45,6 @@ def test_evaluate_draws_the_table_on_request_clean_row_first(
     for rate in ("unsure_rate", "passed_rate"):
         assert float(rows[0][rate]) == pytest.approx(metrics["verdicts"][rate])
     assert len({row["accuracy"] for row in rows}) > 3
+    farthest = next(row for row in rows if row["corruption"] == "shift" and row["dose"] == "0.08")
+    assert float(farthest["unsure_rate"]) > float(rows[0]["unsure_rate"])
     assert "Robustness" in ran.out
