@@ -8,25 +8,28 @@ import torch
 from castnet.errors import UserError
 from castnet.model.checkpoint import load_classifier
 from castnet.report import figures
-from castnet.report.threshold import ThresholdRule, fit_calibration
+from castnet.report.threshold import WRONG_LABELS, ThresholdRule, fit_calibration
 from tests.conftest import Command
 
 
-def overconfident(n: int = 20_000, factor: float = 3.0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Logits `factor` times too large, labels, and the true logits."""
+def overconfident(
+    n: int = 20_000, factor: float = 3.0, wrong: float = 0.0
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits `factor` times too large, labels, of which a share is wrong, and the true logits."""
     generator = torch.Generator().manual_seed(0)
     true = 2 * torch.randn(n, generator=generator)
     labels = (torch.rand(n, generator=generator) < torch.sigmoid(true)).long()
-    return factor * true, labels, true
+    flipped = torch.rand(n, generator=generator) < wrong
+    return factor * true, torch.where(flipped, 1 - labels, labels), true
 
 
 def test_the_temperature_undoes_overconfidence() -> None:
-    logits, labels, _ = overconfident()
+    logits, labels, _ = overconfident(wrong=WRONG_LABELS)
     assert fit_calibration(logits, labels) == (pytest.approx(3, rel=0.05), pytest.approx(0, abs=0.2))
 
 
 def test_the_temperature_undoes_underconfidence_where_many_images_show_it() -> None:
-    logits, labels, _ = overconfident(factor=0.4)
+    logits, labels, _ = overconfident(factor=0.4, wrong=WRONG_LABELS)
     assert fit_calibration(logits, labels)[0] == pytest.approx(0.4, rel=0.05)
 
 
@@ -40,9 +43,19 @@ def test_no_error_among_the_validation_images_is_no_reason_to_trust_the_network_
 
 
 def test_a_network_that_leans_to_one_class_is_righted() -> None:
-    logits, labels, true = overconfident()
+    logits, labels, true = overconfident(wrong=WRONG_LABELS)
     temperature, offset = fit_calibration(logits + 4, labels)
     torch.testing.assert_close((logits + 4 + offset) / temperature, true, rtol=0.1, atol=0.15)
+
+
+def test_defective_castings_that_show_nothing_do_not_have_good_ones_rejected() -> None:
+    labels = torch.arange(400) % 2
+    logits = (6 * labels - 3).float() + torch.randn(400, generator=torch.Generator().manual_seed(0))
+    temperature, offset = fit_calibration(logits, labels)
+    labels[(labels == 0).nonzero()[:4]] = 1  # of class 1 by their label, of class 0 to any eye
+    again, moved = fit_calibration(logits, labels)
+    assert again == pytest.approx(temperature, rel=0.2)
+    assert moved == pytest.approx(offset, abs=0.2)
 
 
 @pytest.mark.parametrize(("escape_cost", "overkill_cost"), [(20, 1), (1, 1), (1, 4)])
