@@ -108,6 +108,12 @@ def _is_no_advertisement(record: logging.LogRecord) -> bool:
     return "Tip: " not in record.getMessage()
 
 
+def _require_hydras_folder(config: DictConfig) -> None:
+    """Refuse an output folder other than Hydra's, which alone is kept from being overwritten."""
+    if any(override.lstrip("+").startswith("paths.output_dir=") for override in config.hydra.overrides.task):
+        fail("paths.output_dir: follows from hydra.run.dir, or hydra.sweep.dir for a sweep; name that folder instead")
+
+
 class KeepRuns(Callback):
     """Refuse an output folder that is in use, before Hydra writes into it; a resumed run goes on in its own folder.
 
@@ -115,6 +121,7 @@ class KeepRuns(Callback):
     """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        _require_hydras_folder(config)
         if not is_first():  # the first process of the run holds it
             return
         folder = Path(config.hydra.run.dir)
@@ -127,6 +134,7 @@ class KeepRuns(Callback):
         self._hold("hydra.run.dir", folder, may_be_used=own)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        _require_hydras_folder(config)
         named = {override.partition("=")[0] for override in config.hydra.overrides.hydra}
         if "hydra.run.dir" in named and "hydra.sweep.dir" not in named:
             fail("hydra.run.dir: does not count for a sweep, such as experiment=new_parts; name hydra.sweep.dir")
