@@ -25,8 +25,8 @@ CHUNK = 1024
 def pixel_block(files: Sequence[Path], size: int, resample: str, cache_dir: Path) -> Grey:
     """Return the files' pixels as one read-only memory map, decoding them if this was not done before.
 
-    The block's name is a hash of the files' names, sizes and modification times, so a changed folder gets a new one;
-    a block that was damaged since is made anew.
+    The block's name is a hash of the files' names, sizes and times, so a changed folder gets a new one, as does
+    another that took its place under the same times of modification; a block that was damaged since is made anew.
 
     Args:
         files: images, in the order of the block's rows.
@@ -73,7 +73,7 @@ def _identity(files: Sequence[Path], size: int, resample: str) -> str:
             found = file.stat()
         except OSError as error:
             raise UserError(f"{file}: cannot be read ({error.strerror})") from error
-        identity.update(os.fsencode(f"\n{file} {found.st_size} {found.st_mtime_ns}"))
+        identity.update(os.fsencode(f"\n{file} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"))
     return identity.hexdigest()[:32]
 
 

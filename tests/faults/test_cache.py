@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from castnet.audit.duplicates import Spectra
 from castnet.data import pixels
@@ -129,3 +130,19 @@ def test_of_processes_that_want_the_same_block_one_decodes_it(
         process.join()
     assert (tmp_path / "decoded").read_text() == "once\n"
     assert (tmp_path / "a.sum").read_text() == (tmp_path / "b.sum").read_text()
+
+
+def test_another_folder_that_took_the_place_of_one_is_decoded_though_names_sizes_and_times_are_the_same(
+    tmp_path: Path,
+) -> None:
+    for name, level in (("monday", 50), ("tuesday", 200)):
+        (tmp_path / name).mkdir()
+        Image.new("L", (SIZE, SIZE), level).save(tmp_path / name / "1.bmp")
+        os.utime(tmp_path / name / "1.bmp", ns=(10**18, 10**18))
+    today = tmp_path / "today"
+    seen = []
+    for name in ("monday", "tuesday"):
+        today.unlink(missing_ok=True)
+        today.symlink_to(name)
+        seen.append(pixel_block([today / "1.bmp"], SIZE, "area", tmp_path / "cache").max())
+    assert seen == [50, 200]
