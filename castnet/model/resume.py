@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
+from omegaconf import OmegaConf
+from yaml import YAMLError
 
 from castnet.errors import UserError
 from castnet.model.checkpoint import load_classifier
@@ -62,7 +64,7 @@ def require_resumable(ckpt_path: Path, run: Path, max_epochs: int, settings: Map
 
     Args:
         ckpt_path: the checkpoint.
-        run: folder of the run that is to go on.
+        run: folder of the run that is to go on, where Hydra wrote how it was begun.
         max_epochs: how many epochs it is to have in the end.
         settings: of `data` and `model` it is to go on with; what is None there is found in the images.
 
@@ -89,19 +91,22 @@ def require_resumable(ckpt_path: Path, run: Path, max_epochs: int, settings: Map
             "overrides, which stand in its .hydra/overrides.yaml"
         )
     try:
-        done, steps = checkpoint["epoch"] + 1, checkpoint["global_step"]
-        planned = [round(schedule["total_steps"] * done / steps) for schedule in checkpoint["lr_schedulers"]]
+        done, schedules = checkpoint["epoch"] + 1, checkpoint["lr_schedulers"]
         files = [file for state in checkpoint["callbacks"].values() for file in _files(state)]
         stopping = [state for state in checkpoint["callbacks"].values() if "patience" in state]
         stopped = any(state["wait_count"] >= state["patience"] for state in stopping)
-    except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"ckpt_path={ckpt_path}: cannot be resumed ({error!r})") from error
     if any(".." in Path(file).parts for file in files):
         raise UserError(f"ckpt_path={ckpt_path}: cannot be resumed (it names files outside its run)")
-    if planned and planned[0] != max_epochs:
+    try:
+        planned = OmegaConf.load(run / ".hydra" / "config.yaml").trainer.max_epochs
+    except (OSError, YAMLError, AttributeError) as error:
+        raise UserError(f"ckpt_path={ckpt_path}: how its run was begun cannot be read ({error})") from error
+    if schedules and planned != max_epochs:
         raise UserError(
-            f"ckpt_path={ckpt_path}: its one-cycle schedule was made for {planned[0]} epochs; resume with "
-            f"trainer.max_epochs={planned[0]}, or train anew"
+            f"ckpt_path={ckpt_path}: its one-cycle schedule was made for {planned} epochs; resume with "
+            f"trainer.max_epochs={planned}, or train anew"
         )
     return done if stopped else max_epochs
 
@@ -145,7 +150,8 @@ def fit(
     except UserError:
         raise
     except Exception as error:
-        begun = classifier.train_metrics.decisions["accuracy"].update_called
+        # An epoch's metrics are forgotten when it ends, and then there are those of the Trainer.
+        begun = classifier.train_metrics.decisions["accuracy"].update_called or trainer.callback_metrics
         # Before the first batch Lightning looks at the Trainer's settings, and restores whatever the checkpoint holds.
         if begun or (ckpt_path is None and not isinstance(error, ValueError | TypeError)):
             raise

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.callbacks import Timer
 
 import train
 from castnet.errors import UserError
@@ -36,6 +37,20 @@ def test_the_random_state_comes_back_from_a_file_that_names_no_code(tmp_path: Pa
     assert draw() == expected
     after.on_train_epoch_start(Alone(), None)  # type: ignore[arg-type]
     assert draw() != expected  # once
+
+
+def test_a_run_that_its_time_ended_goes_on_with_the_epochs_it_was_begun_with(
+    run_train: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0] * 4)
+    with monkeypatch.context() as patch:
+        patch.setattr(Timer, "time_elapsed", lambda *_: next(clock, 99.0))
+        ran = run_train("trainer.max_epochs=3", "+trainer.max_time=00:00:00:10")  # up in the second epoch's midst
+    assert ran.code == 0, ran.err
+    last = f"ckpt_path={ran.folder}/checkpoints/last.ckpt"
+    assert "was made for 3 epochs; resume with trainer.max_epochs=3" in run_train(last, "trainer.max_epochs=4").err
+    ran = run_train(last, "trainer.max_epochs=3")
+    assert ran.code == 0, ran.err
 
 
 def test_a_run_killed_at_any_time_ends_digit_for_digit_like_one_that_was_not(
