@@ -9,7 +9,7 @@ python evaluate.py ckpt_path=… report.robustness=true                         
 from pathlib import Path
 from typing import Any
 
-from castnet.errors import extra
+from castnet.errors import UserError, extra
 
 with extra("train"):
     import hydra
@@ -35,6 +35,8 @@ def evaluate(cfg: DictConfig) -> None:
     datamodule = load_datamodule(ckpt_path, classifier.hparams["class_names"], cache_dir=cfg.paths.cache_dir, **source)
     print(datamodule.describe(), flush=True)
     trainer = build_trainer(cfg.trainer, logger=False, callbacks=[TestReport(cfg.paths.output_dir)])
+    if trainer.limit_test_batches == 0:
+        raise UserError("trainer.limit_test_batches=0: leaves nothing to judge; expected at least one batch")
     trainer.test(classifier, datamodule, verbose=False)
     if cfg.report.robustness:
         Console().print(write_robustness(robustness(classifier, datamodule), Path(cfg.paths.output_dir)))

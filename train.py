@@ -55,7 +55,8 @@ def train(cfg: DictConfig) -> dict[str, float]:
     seed_everything(cfg.seed, workers=True)
     del os.environ["PL_GLOBAL_SEED"]  # from which Lightning would seed anew where it starts processes
     require("callbacks.checkpoint.monitor", OmegaConf.select(cfg, "callbacks.checkpoint.monitor"), Text)
-    require_best(cfg.callbacks.checkpoint.monitor, cfg.callbacks.checkpoint.mode)
+    kept = cfg.callbacks.checkpoint
+    require_best(kept.monitor, kept.mode, kept.get("save_top_k", 1))
     trainer = build_trainer(cfg.trainer, logger=build_loggers(cfg), callbacks=build_callbacks(cfg))
     if cfg.ckpt_path:
         settings = {"data": datamodule.hparams, "model": OmegaConf.to_container(cfg.model, resolve=True)}

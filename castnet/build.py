@@ -29,6 +29,8 @@ BEST = dict.fromkeys(("loss", "escape_rate", "overkill_rate"), "min") | dict.fro
     ("accuracy", "auroc", "precision", "recall", "f1"), "max"
 )
 
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")  # in which images of float32 meet the network
+
 
 def read_start(start: str | None, image_size: int) -> Weights | None:
     """The weights that a network of an image size starts from: `drawn` are those that ship, None is at random.
@@ -115,12 +117,18 @@ def settled(config: DictConfig, image_size: int, views: int = 1) -> DictConfig:
     return DictConfig({**config, "image_size": image_size, "views": views if config.views is None else config.views})
 
 
-def require_best(monitor: str, mode: str) -> None:
-    """Refuse a `callbacks.checkpoint.mode` that would keep the worst weights.
+def require_best(monitor: str, mode: str, save_top_k: int) -> None:
+    """Refuse settings of `callbacks.checkpoint` that would keep other weights than the best.
 
     Raises:
-        UserError: it is the other one than the monitored metric needs.
+        UserError: the mode is the other one than the monitored metric needs, or `best.ckpt` would be the last of
+            several.
     """
+    if save_top_k != 1:
+        raise UserError(
+            f"callbacks.checkpoint.save_top_k={save_top_k}: expected 1, since best.ckpt holds the best epoch alone; "
+            "for none set trainer.enable_checkpointing=false"
+        )
     best = BEST.get(monitor.removeprefix("val/").split("/")[0], mode)
     if mode != best:
         raise UserError(f"callbacks.checkpoint.mode={mode}: would keep the worst {monitor}; set it to {best}")
@@ -168,12 +176,15 @@ def build_trainer(config: DictConfig, **given: Any) -> Trainer:
         given: further arguments.
 
     Raises:
-        UserError: as `build`; or training would have no end, or more devices are asked for than there are.
+        UserError: as `build`; or training would have no end, or more devices are asked for than there are, or numbers
+            that the images do not come in.
     """
     for name in ("max_epochs", "accumulate_grad_batches", "check_val_every_n_epoch"):  # Lightning divides by them
         require(f"trainer.{name}", config.get(name, 1), Count)
     # The loaders share images among processes; Lightning's samplers would count some twice.
     trainer = build("trainer", config, Trainer, use_distributed_sampler=False, **given)
+    if trainer.precision not in PRECISIONS:
+        raise UserError(f"trainer.precision={trainer.precision}: expected one of {', '.join(PRECISIONS)}")
     environment = getattr(trainer.strategy, "cluster_environment", None)
     if environment and not environment.creates_processes_externally and _is_sweep():
         raise UserError(

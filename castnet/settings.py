@@ -34,9 +34,7 @@ def require(key: str, value: Any, hint: Any) -> None:
     except ValidationError as error:
         places = [_place(value, problem["loc"]) for problem in error.errors()]
         # A union has one problem for each of its members.
-        reasons = [
-            _reason(problem["msg"]) for problem, at in zip(error.errors(), places, strict=True) if at == places[0]
-        ]
+        reasons = [_reason(problem) for problem, at in zip(error.errors(), places, strict=True) if at == places[0]]
         for step in places[0]:
             key, value = f"{key}.{step}", value[step]
         raise UserError(f"{key}={value}: {' or '.join(dict.fromkeys(reasons))}") from error
@@ -93,8 +91,11 @@ def _place(value: Any, location: tuple[int | str, ...]) -> list[int | str]:
     return place
 
 
-def _reason(message: str) -> str:
+def _reason(problem: Mapping[str, Any]) -> str:
     """Pydantic's message in the house's words: "expected …"."""
+    message: str = problem["msg"]
+    if problem["type"] == "string_type" and isinstance(problem["input"], bool | int | float):
+        return "expected text, which needs quotes within quotes where it reads like a number: 'KEY=\"1\"'"
     for opening, ours in (("Input should be ", "expected "), ("Value error, ", "")):
         if message.startswith(opening):
             return ours + message.removeprefix(opening)

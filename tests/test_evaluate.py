@@ -172,6 +172,26 @@ def test_other_classes_than_the_checkpoints_are_refused(
     assert "data.defect_class=ok_front: the checkpoint was trained to find def_front" in ran.err
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("+data.image_size=64", "data.image_size=64: the checkpoint was trained with 32; leave it out"),
+        ("+data.oversample=4", "data.oversample=4: the checkpoint was trained with 2; leave it out"),
+        ("+trainer.limit_test_batches=0", "trainer.limit_test_batches=0: leaves nothing to judge"),
+        ("+trainer.precision=64-true", "trainer.precision=64-true: expected one of 32-true"),
+        ("paths.output_dir=elsewhere", "paths.output_dir: follows from hydra.run.dir"),
+    ],
+)
+def test_what_would_judge_otherwise_than_in_training_or_nothing_is_refused(
+    run_evaluate: Command, best: Path, castings: Path, override: str, message: str
+) -> None:
+    ran = run_evaluate(f"ckpt_path={best}", *folder_of(castings), override)
+    assert ran.code == 2
+    assert message in ran.err
+    assert "Traceback" not in ran.err
+    assert not (ran.folder / "metrics.json").exists()
+
+
 def test_no_checkpoint_named_is_one_clear_line(run_evaluate: Command) -> None:
     ran = run_evaluate()
     assert ran.code == 2

@@ -245,6 +245,10 @@ def test_the_last_epoch_is_kept_where_it_was_not_the_best_and_is_the_last_that_e
         ("trainer.devices=99", "trainer.devices=99: expected at most"),
         ("+trainer.val_check_interval=100", "training cannot begin with these settings"),
         ("+trainer.precision=foo", "trainer.precision=foo: expected"),
+        ("+trainer.precision=bf16-true", "trainer.precision=bf16-true: expected one of 32-true, bf16-mixed, 16-mixed"),
+        ("+callbacks.checkpoint.save_top_k=2", "callbacks.checkpoint.save_top_k=2: expected 1"),
+        ("data.defect_class=1", "data.defect_class=1: expected text, which needs quotes within quotes"),
+        ("paths.output_dir=elsewhere", "paths.output_dir: follows from hydra.run.dir"),
         ("paths.cache_dir=/dev/null", "paths.cache_dir=/dev/null: cannot be written"),
     ],
 )

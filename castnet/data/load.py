@@ -33,6 +33,9 @@ def load_datamodule(ckpt_path: Path, class_names: Sequence[str], **source: Any) 
     if source["defect_class"] != trained["defect_class"]:
         known = trained["defect_class"]
         raise UserError(f"data.defect_class={source['defect_class']}: the checkpoint was trained to find {known}")
+    for key in ("image_size", "oversample", "resample"):
+        if source.get(key, trained[key]) != trained[key]:
+            raise UserError(f"data.{key}={source[key]}: the checkpoint was trained with {trained[key]}; leave it out")
     root = Path(source["root"])
     same_folder = root.resolve() == Path(trained["root"]).resolve() or _has_learnt(loaded, source)
     if same_folder and source["assignment"] != trained["assignment"]:
