@@ -15,8 +15,9 @@ PRUNED = "pruned"  # the trial's attribute that tells its other runs
 class Pruning(Callback):
     """Report the objective after every epoch, and end the run if the study's pruner finds the trial hopeless.
 
-    Runs of one trial, its repetitions, take turns in reporting: epoch e of repetition r is step e · repeats + r, so
-    that a run is compared with runs of the same seed and fold. One that is pruned ends the others.
+    Epochs that were not validated are passed over. Runs of one trial, its repetitions, take turns in reporting: epoch e
+    of repetition r is step e · repeats + r, so that a run is compared with runs of the same seed and fold. One that is
+    pruned ends the others.
 
     Args:
         storage: as for `castnet.study.storage.open_storage`.
@@ -35,6 +36,7 @@ class Pruning(Callback):
         self.storage, self.study_name, self.pruner = storage, study_name, pruner
         self.objective, self.run = objective, run
         self.trial: Trial | None = None
+        self.validated = False  # in this epoch
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.pruner and trainer.is_global_zero:
@@ -44,12 +46,16 @@ class Pruning(Callback):
             self.trial = Trial(study, self.run["trial_id"])
         self._end_if(trainer, self._ended_elsewhere())
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.validated = True
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         hopeless = False
-        if self.trial is not None:
+        if self.trial is not None and self.validated:
             value = trainer.callback_metrics[f"val/{self.objective}"].item()
             self.trial.report(value, trainer.current_epoch * self.run["repeats"] + self.run["repeat"])
             hopeless = self.trial.should_prune() or self._ended_elsewhere()
+        self.validated = False
         self._end_if(trainer, hopeless)
 
     def _ended_elsewhere(self) -> bool:

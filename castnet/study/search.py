@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.plugins.launcher import Launcher
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -55,6 +56,8 @@ class Search:
         self.average, self.params = average, params
         self.objectives = [objective] if isinstance(objective, str) else objective
         self.directions = [direction] if isinstance(direction, str) else direction
+        if len(set(self.objectives)) != len(self.objectives):
+            raise UserError(f"hydra.sweeper.objective={objective}: names one of them twice; drop it")
         if len(self.directions) != len(self.objectives):
             raise UserError(f"hydra.sweeper.direction={direction}: expected one for each of {self.objectives}")
         if len(self.objectives) > 1 and pruner:
@@ -104,12 +107,13 @@ class Search:
 
     def _try(self, study: Study, launcher: Launcher, trials: list[Trial]) -> None:
         """Run trials, all repetitions of each, and judge them by their means."""
+        name = QuotedString(study.study_name, Quote.single).with_quotes()
         jobs = []
         for trial in trials:
             chosen = [*self.space.fixed, *(f"{key}={value}" for key, value in trial.params.items())]
             for index, repeat in enumerate(self.space.repeats):
                 run = f"{{trial_id:{trial._trial_id},repeat:{index},repeats:{len(self.space.repeats)}}}"
-                told = [f"hydra.sweeper.study_name='{study.study_name}'", f"hydra.sweeper.run={run}"]
+                told = [f"hydra.sweeper.study_name={name}", f"hydra.sweeper.run={run}"]
                 jobs.append([*chosen, *repeat, *told])
         waiting = list(trials)
         try:
@@ -131,6 +135,8 @@ class Search:
 
     def _tell(self, study: Study, trial: Trial, outcomes: list[Any]) -> None:
         errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        if missing := [name for name in self.objectives if not errors and any(name not in of for of in outcomes)]:
+            errors = [UserError(f"trial {trial.number}: was not validated, so that it has no {', '.join(missing)}")]
         values = [] if errors else [fmean(outcome[name] for outcome in outcomes) for name in self.objectives]
         if not all(map(math.isfinite, values)):
             errors = [UserError(f"trial {trial.number}: {', '.join(self.objectives)} came out as {values}")]

@@ -60,6 +60,15 @@ def test_a_trial_trains_all_its_seeds_and_reports_every_epoch(run_train: Command
     assert "-m seed=0,1" in (ran.folder / "study.html").read_text()
 
 
+def test_epochs_that_are_not_validated_are_not_reported(run_train: Command) -> None:
+    every_second = "+trainer.check_val_every_n_epoch=2"
+    name = "hydra.sweeper.study_name='it\\'s'"
+    ran = run_train(*STUDY[:2], name, LR, "hydra.sweeper.n_trials=1", every_second)
+    assert ran.code == 0, ran.err
+    (trial,) = optuna.load_study(study_name="it's", storage="sqlite:///runs/studies.db").get_trials()
+    assert trial.intermediate_values.keys() == {1}
+
+
 def test_a_hopeless_trial_ends_while_it_trains_and_with_it_its_other_seeds(run_train: Command) -> None:
     pruner = ["_target_=optuna.pruners.ThresholdPruner", "n_warmup_steps=0"]
     hopeless = ["~hydra.sweeper.pruner.n_startup_trials", "+hydra.sweeper.pruner.upper=0.0"]
@@ -199,6 +208,7 @@ def test_the_dashboard_opens_the_same_storage(search: Command) -> None:
         ([LR, "hydra.sweeper.objective=escapes"], "hydra.sweeper.objective=escapes: expected 'loss', 'accuracy'"),
         ([LR, "hydra.sweeper.direction=down"], "hydra.sweeper.direction=down: expected 'minimize' or 'maximize'"),
         (["study=escapes", "hydra.sweeper.pruner={_target_:x}"], "several need hydra.sweeper.pruner=null"),
+        (["study=escapes", LR, "hydra.sweeper.objective=[loss,loss]"], "names one of them twice"),
         ([LR, "hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials=0: expected greater than"),
         ([LR, "hydra.sweeper.storage=nonsense"], "hydra.sweeper.storage=nonsense: no URL of a database"),
         ([LR, "hydra.sweeper.storage=postgresql+psycopg://u:secret@127.0.0.1:1/x"], "=127.0.0.1:1/x: cannot be opened"),
