@@ -63,6 +63,10 @@ def resplit(groups_csv: Path, out_csv: Path, seed: int = 0) -> None:
 
 
 def _class_of(groups_csv: Path, file: str) -> str:
+    if file.startswith("/"):
+        raise UserError(
+            f"{groups_csv}: {file} is not relative to the audited folder; expected the groups.csv of an audit"
+        )
     folders = file.split("/")[:-1]
     if not (names := folders[folders[:1] in (["train"], ["test"]) :]):
         raise UserError(f"{groups_csv}: {file} lies in no class folder; expected the groups.csv of an audit")

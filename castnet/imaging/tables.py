@@ -39,7 +39,11 @@ def read_column(setting: str, table: Path, column: str) -> dict[str, str]:
         with open_table(table) as lines:
             reader = csv.DictReader(lines)
             if missing := {"file", column} - set(reader.fieldnames or []):
-                raise UserError(f"{setting}: has no column {' and '.join(sorted(missing))}")
+                found = ", ".join(reader.fieldnames or [])[:80]
+                raise UserError(
+                    f"{setting}: has no column {' and '.join(sorted(missing))}, but {found or 'nothing'}; expected a "
+                    "CSV table in UTF-8, with commas between its columns"
+                )
             for row in reader:
                 file, value = row["file"], row[column]
                 if file is None or value is None:

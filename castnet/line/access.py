@@ -27,7 +27,7 @@ def listen(host: str, port: int, backlog: int | None = None) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=backlog)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, TypeError, ValueError) as error:  # the last two for what is no name of a host
         raise UserError(f"{host}:{port}: cannot be listened on ({error}); name another --host or --port") from error
 
 
@@ -49,6 +49,8 @@ def read_token(host: str, token_file: Path | None, insist: bool) -> str | None:
             raise UserError(f"{token_file}: cannot be read ({error})") from error
         if len(token) < SHORTEST_TOKEN:
             raise UserError(f"{token_file}: expected a token of {SHORTEST_TOKEN} characters or more")
+        if not token.isascii() or not token.isprintable() or " " in token:  # which no header would bring
+            raise UserError(f"{token_file}: expected one token of letters, digits and signs of ASCII, on one line")
         return token
     if not (is_this_machine(host) or insist):
         raise UserError(

@@ -13,7 +13,7 @@ from castnet.data.groups import read_groups
 from castnet.data.sources import obtain
 from castnet.errors import UserError
 from castnet.export.export import export
-from castnet.line.access import read_token
+from castnet.line.access import listen, read_token
 
 FILES = ["a/1.jpeg", "a/2.jpeg"]
 READERS: dict[str, Callable[[Path], object]] = {
@@ -67,6 +67,16 @@ def test_a_file_that_stands_in_two_groups_is_refused(tmp_path: Path) -> None:
         read_groups(table, FILES)
 
 
+def test_a_table_of_another_making_is_told_by_what_it_has(tmp_path: Path) -> None:
+    table = tmp_path / "groups.csv"
+    table.write_text("file;group\na/1.jpeg;1\n")
+    with pytest.raises(UserError, match=r"has no column file and group, but file;group; expected a CSV table in UTF-8"):
+        read_groups(table, FILES)
+    table.write_text("file,group\n/data/a/1.jpeg,1\n/data/b/2.jpeg,2\n")
+    with pytest.raises(UserError, match=r"/data/a/1\.jpeg is not relative to the audited folder"):
+        resplit(table, tmp_path / "split.csv")
+
+
 def test_a_table_as_spreadsheets_save_it_is_read(tmp_path: Path) -> None:
     table = tmp_path / "groups.csv"
     table.write_text("\ufefffile,group\r\na/1.jpeg,1\r\na/2.jpeg,2\r\n", newline="")
@@ -78,6 +88,23 @@ def test_settings_of_drawn_castings_that_broke_are_one_line(tmp_path: Path, cont
     (tmp_path / "generator.json").write_bytes(content)
     with pytest.raises(UserError, match=r"holds a broken generator\.json, asked for"):
         obtain("generated", tmp_path, {"n": 120, "seed": 0})
+
+
+@pytest.mark.parametrize(
+    "token", ["gehe1mes-tök€n-für-alle", "first-token-of-two\nsecond-token-of-two", "a token with spaces"]
+)
+def test_a_token_that_no_request_can_bear_is_refused(tmp_path: Path, token: str) -> None:
+    (tmp_path / "token").write_text(token, encoding="utf-8")
+    with pytest.raises(
+        UserError, match=r"token: expected one token of letters, digits and signs of ASCII, on one line"
+    ):
+        read_token("127.0.0.1", tmp_path / "token", insist=False)
+
+
+@pytest.mark.parametrize("host", ["ä..b", "x" * 300, "no.such.host.invalid"])
+def test_an_address_that_is_none_is_one_line(host: str) -> None:
+    with pytest.raises(UserError, match=r"cannot be listened on .*; name another --host or --port"):
+        listen(host, 0)
 
 
 def test_only_files_are_replaced(castings: Path, trained: Path, tmp_path: Path) -> None:
