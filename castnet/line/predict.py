@@ -129,8 +129,10 @@ def _matching(pattern: Path) -> Listing:
             except OSError as error:
                 unreadable[Path(name)] = UserError(f"{name}: cannot be read ({error.strerror})")
     found = [Path(name) for name in sorted(glob.glob(str(above)))]
-    if depth == len(parts):
-        return Listing([file for file in found if not file.is_dir()], unreadable)
+    if depth == len(parts):  # of what matches, folders are searched in depth, as named ones are
+        listings = [list_images(name) if name.is_dir() else Listing([name]) for name in found]
+        everything = {path: error for listing in listings for path, error in listing.unreadable.items()}
+        return Listing([file for listing in listings for file in listing.images], unreadable | everything)
     images = []
     for folder in found:
         if folder.is_dir() or not folder.exists():  # searched in depth, as folders are

@@ -44,7 +44,7 @@ def watch(model: Path, folder: Path, form: str, record: Record | None = None) ->
         record: what keeps the verdicts, if anything does.
 
     Returns:
-        Exit code, as of `castnet.line.predict.predict`.
+        Exit code, as of `castnet.line.predict.predict`; an image that is not judged yet counts as one not read.
 
     Raises:
         UserError: no such model or folder, another process watches the folder, its list is not castnet's, or it is
@@ -102,7 +102,15 @@ def watch(model: Path, folder: Path, form: str, record: Record | None = None) ->
                 state.flush()
                 if stop.is_set():
                     break
+        left = sum(
+            done.get(file, ((),))[0] != version for file, version in _versions(list_images(folder).images).items()
+        )
     os.close(lock)
+    if left:
+        print(
+            f"{folder}: stopped with {left:,} images that are not judged; the next start judges them", file=sys.stderr
+        )
+        exit_code = TROUBLE
     return exit_code
 
 
@@ -134,7 +142,7 @@ def _read_state(folder: Path) -> dict[Path, Inspected]:
                 done[image] = (size, modified, changed), digest
     except FileNotFoundError:
         pass
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{state}: is not castnet's list ({error}); without it all images are judged anew") from error
     partial = folder / f"{STATE}.partial"
     partial.unlink(missing_ok=True)

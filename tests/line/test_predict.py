@@ -98,6 +98,17 @@ def test_a_pattern_finds_what_glob_finds(tmp_path: Path, monkeypatch: pytest.Mon
     assert expected
 
 
+def test_a_folder_that_a_pattern_finds_is_searched_in_depth_as_by_a_shell(
+    model: Path, sorted_out: dict[bool, list[Path]], tmp_path: Path
+) -> None:
+    (tmp_path / "lot" / "deep").mkdir(parents=True)
+    shutil.copy(sorted_out[False][0], tmp_path / "good.jpeg")
+    shutil.copy(sorted_out[True][0], tmp_path / "lot" / "deep" / "bad.jpeg")
+    ran = castnet("predict", model, f"{tmp_path}/*")
+    assert ran.returncode == 1
+    assert "2 images: 1 good, 1 defective" in ran.stdout
+
+
 class Watch:
     """`castnet predict --watch` at work, with the lines it prints."""
 
@@ -160,6 +171,19 @@ def test_a_watched_folder_gives_each_image_once_also_after_a_restart(
     assert watch.next()["file"] == str(folder / good.name)
     assert watch.is_silent()
     assert watch.end() == 0
+
+
+def test_a_watch_that_ends_before_all_are_judged_says_so_and_not_that_all_were_good(
+    model: Path, folder: Path, sorted_out: dict[bool, list[Path]]
+) -> None:
+    shutil.copy(sorted_out[False][0], folder)
+    watch = Watch(model, folder)
+    watch.next()
+    (folder / "torn.jpeg").write_bytes(sorted_out[True][0].read_bytes()[:3000])  # which is given ten seconds
+    time.sleep(1.5)
+    assert watch.end() == 2
+    assert watch.process.stderr
+    assert "stopped with 1 images that are not judged; the next start judges them" in watch.process.stderr.read()
 
 
 def test_a_file_still_being_written_is_waited_for(
