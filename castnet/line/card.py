@@ -5,6 +5,8 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
+# In the order of the numbers that the model gives; the last two are reasons to be unsure.
+VERDICTS = ["good", "defective", "doubtful", "unfamiliar"]
 MAX_CARD = 1_000_000  # characters; what is exported has a few thousand
 
 
@@ -69,7 +71,7 @@ EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "defect_class": ("a name", lambda value: _are_text([value])),
     "threshold": ("a number from 0 to 1", lambda value: _is_number(value, 0, 1)),
     "defective_from": ("a number from 0 to 1", lambda value: value is None or _is_number(value, 0, 1)),
-    "verdicts": ("names", lambda value: value is None or (isinstance(value, list) and _are_text(value))),
+    "verdicts": (f"{', '.join(VERDICTS)}", lambda value: value in (None, VERDICTS)),  # missing in models of castnet 0.1
     "reference": (f"{' and '.join(REFERENCE)} as numbers", _is_reference),
     "temperature": ("a number above 0", lambda value: _is_number(value, 0) and value > 0),
     "image_size": ("a whole number above 0", lambda value: type(value) is int and value > 0),

@@ -37,6 +37,7 @@ SIGNATURE = {
 }
 M_MMAP_THRESHOLD, OWN_MAPPING = -3, 2**22  # the number of the setting in malloc.h, and bytes
 UNSURE, TWO_VERDICTS = "unsure", ["good", "defective"]
+ROUNDING = 1e-6  # of a probability in float32
 AHEAD = 64  # images that are under way at once
 
 
@@ -130,6 +131,11 @@ class Inspector:
             raise UserError(f"the model gives verdict {code}; expected one of {', '.join(self._verdicts)}")
         milliseconds = 1000 * (time.perf_counter() - start)
         verdict = self._verdicts[code]
+        if verdict == "good" and p_defect > self.threshold + ROUNDING:
+            raise UserError(
+                f"the model calls good what it gives P(defect) = {p_defect:g}, beyond its card's threshold "
+                f"{self.threshold:g}; export it anew"
+            )
         name = {"good": self._good, "defective": self._defect}.get(verdict, UNSURE)
         sure = name != UNSURE
         return Verdict(

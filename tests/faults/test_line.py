@@ -207,6 +207,7 @@ def with_card(model: Path, out: Path, **changed: object) -> Path:
         ({"defect_class": "crack"}, "defect_class is none of"),
         ({"data": "/etc/passwd"}, "card's data"),
         ({"evidence_grid": None}, "expected two numbers"),
+        ({"verdicts": ["good"] * 4}, "expected good, defective, doubtful, unfamiliar"),
         ({"note": "x" * 2_000_000}, "characters"),
     ],
 )
@@ -215,6 +216,15 @@ def test_a_card_is_believed_only_as_far_as_export_writes_it(
 ) -> None:
     with pytest.raises(UserError, match=message):
         Inspector(with_card(model, tmp_path / "model.onnx", **changed))
+
+
+def test_no_casting_is_good_beyond_its_cards_threshold(model: Path, tmp_path: Path, test_images: list[Path]) -> None:
+    stricter = Inspector(with_card(model, tmp_path / "model.onnx", threshold=1e-6))
+    good = [image for image in test_images if not Inspector(model).inspect(image).is_defect]
+    assert good
+    for image in good:
+        with pytest.raises(UserError, match=r"beyond its card's threshold 1e-06; export it anew"):
+            stricter.inspect(image)
 
 
 def test_weights_beside_the_model_are_refused(model: Path, tmp_path: Path) -> None:
