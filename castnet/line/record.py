@@ -115,14 +115,14 @@ def _engine(url: str) -> sa.Engine:
     try:
         asked = sa.make_url(url)
         kind = asked.get_backend_name()
+        if kind not in ("sqlite", "postgresql"):
+            raise UserError(f"record: is of {kind}; expected sqlite or postgresql")
         # A database in memory ends with the process, and each thread would have one of its own.
         if kind == "sqlite" and (asked.database in (None, "", ":memory:") or asked.query):
             raise UserError(f"record: {url} is not a file alone; expected sqlite:///FILE, such as sqlite:///record.db")
         engine = sa.create_engine(asked, pool_pre_ping=True)
-    except (sa.exc.SQLAlchemyError, ImportError) as error:
+    except (sa.exc.SQLAlchemyError, ImportError, ValueError) as error:  # a port that is no number
         raise UserError(f"record: no URL such as sqlite:///record.db ({type(error).__name__})") from error
-    if kind not in ("sqlite", "postgresql"):
-        raise UserError(f"record: is of {kind}; expected sqlite or postgresql")
     return engine
 
 

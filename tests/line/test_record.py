@@ -111,6 +111,10 @@ def test_what_is_no_record_is_one_line(model: Path, test_images: list[Path]) -> 
     ran = castnet("predict", model, test_images[0], "--record", "mysql://user:secret@host/line")
     assert (ran.returncode, ran.stderr.count("\n")) == (2, 1)
     assert "secret" not in ran.stderr
+    assert "record: is of mysql; expected sqlite or postgresql" in ran.stderr
+    ran = castnet("predict", model, test_images[0], "--record", "postgresql+psycopg://u:secret@host:port/line")
+    assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (2, "", 1)
+    assert "record: no URL such as sqlite:///record.db" in ran.stderr
 
 
 def test_verdicts_go_on_while_the_server_is_dead_and_stand_there_once(

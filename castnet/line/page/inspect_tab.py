@@ -15,7 +15,7 @@ from castnet.errors import UserError
 from castnet.imaging.decode import decode
 from castnet.line.inspector import Inspector
 from castnet.line.page.card import show_card
-from castnet.line.page.looks import COLOURS, REASONS, png, reason
+from castnet.line.page.looks import COLOURS, REASONS, plain, png, reason
 from castnet.line.page.station import Station
 from castnet.line.predict import Result, cell
 
@@ -58,7 +58,7 @@ def judge(station: Station, castings: Sequence[Casting]) -> list[Result]:
 def show_one(inspector: Inspector, casting: Casting, verdict: Result) -> None:
     """One casting: verdict, P(defect) against the threshold, and where the evidence lies."""
     if isinstance(verdict, UserError):
-        st.error(f"{casting.name}: {reason(verdict)}")
+        st.error(plain(f"{casting.name}: {reason(verdict)}"))
         return
     colour, word = COLOURS[verdict.verdict], verdict.verdict.capitalize()
     p, cut = 100 * verdict.p_defect, 100 * verdict.threshold
@@ -98,7 +98,7 @@ def show_many(station: Station, castings: Sequence[Casting]) -> None:
         column.metric(word, f"{counts.get(word, 0):,}")
     for casting, result in zip(castings, results, strict=True):
         if isinstance(result, UserError):
-            st.error(f"{casting.name}: {reason(result)}")
+            st.error(plain(f"{casting.name}: {reason(result)}"))
     st.download_button(
         "Download verdicts (CSV)",
         table.drop(columns="image").map(cell).to_csv(index=False),

@@ -1,5 +1,6 @@
 """How verdicts look on the page."""
 
+import re
 from datetime import datetime
 from io import BytesIO
 
@@ -51,6 +52,11 @@ def heatmap(_inspector: Inspector, model: str, image: str, _content: bytes) -> b
 
 def reason(error: UserError) -> str:
     return str(error).removeprefix("image: ")
+
+
+def plain(text: str) -> str:
+    """Text that the page shows as it is: what it would take for Markdown is escaped."""
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)
 
 
 def percent(share: float | None, digits: int = 1) -> str:

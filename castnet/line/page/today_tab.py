@@ -10,7 +10,7 @@ import sqlalchemy as sa
 import streamlit as st
 from numpy.typing import NDArray
 
-from castnet.line.page.looks import COLOURS, clock, heatmap, percent
+from castnet.line.page.looks import COLOURS, clock, heatmap, percent, plain
 from castnet.line.page.station import Station
 from castnet.line.record import verdicts
 from castnet.line.today import (
@@ -173,7 +173,7 @@ def show_rejected(station: Station, rejected: Sequence[Row]) -> None:
 
 def show_casting(station: Station, row: Row, place: Any) -> None:
     """A recorded casting with its heat map, if this page's model judged it."""
-    caption = f"{clock(row.time)} · P(defect) {row.p_defect:.4f} · {row.name or row.image[:8]}"
+    caption = f"{clock(row.time)} · P(defect) {row.p_defect:.4f} · {plain(row.name or row.image[:8])}"
     if row.model != station.model:
         place.image(row.content, caption=f"{caption} · by another model", width="stretch")
         return
