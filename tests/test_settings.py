@@ -21,7 +21,7 @@ NAN, INFINITY = float("nan"), float("inf")
         (True, float, "key=True: expected a valid number"),
         (2.5, int, "key=2.5: expected a valid integer"),
         ("1", int, "key=1: expected a valid integer"),
-        (1, str, "key=1: expected a valid string"),
+        (1, str, "key=1: expected text, which needs quotes within quotes where it reads like a number: 'KEY=\"1\"'"),
         (None, int, "key=None: expected a valid integer"),
         (0, Count, "key=0: expected greater than or equal to 1"),
         (2**32, Seed, "key=4294967296: expected less than 4294967296"),
