@@ -31,12 +31,12 @@ def evaluate(cfg: DictConfig) -> None:
     require("report.robustness", cfg.report.robustness, bool)
     ckpt_path = Path(cfg.ckpt_path)
     classifier = load_classifier(ckpt_path)
-    source: dict[str, Any] = OmegaConf.to_container(cfg.data, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
-    datamodule = load_datamodule(ckpt_path, classifier.hparams["class_names"], cache_dir=cfg.paths.cache_dir, **source)
-    print(datamodule.describe(), flush=True)
     trainer = build_trainer(cfg.trainer, logger=False, callbacks=[TestReport(cfg.paths.output_dir)])
     if trainer.limit_test_batches == 0:
         raise UserError("trainer.limit_test_batches=0: leaves nothing to judge; expected at least one batch")
+    source: dict[str, Any] = OmegaConf.to_container(cfg.data, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    datamodule = load_datamodule(ckpt_path, classifier.hparams["class_names"], cache_dir=cfg.paths.cache_dir, **source)
+    print(datamodule.describe(), flush=True)
     trainer.test(classifier, datamodule, verbose=False)
     if cfg.report.robustness:
         Console().print(write_robustness(robustness(classifier, datamodule), Path(cfg.paths.output_dir)))

@@ -77,10 +77,8 @@ def _record(args: argparse.Namespace) -> "Record | None":
     if not _is_recorded(args):
         return None
     with extra("record"):
-        from castnet.line.record import engine_for
         from castnet.line.recorder import Recorder
 
-    engine_for(args.record)  # refuses what is no URL before anything is printed
     return partial(Recorder, args.record, keep=args.keep, keep_bytes=args.keep_bytes)
 
 

@@ -71,7 +71,7 @@ EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "defect_class": ("a name", lambda value: _are_text([value])),
     "threshold": ("a number from 0 to 1", lambda value: _is_number(value, 0, 1)),
     "defective_from": ("a number from 0 to 1", lambda value: value is None or _is_number(value, 0, 1)),
-    "verdicts": (f"{', '.join(VERDICTS)}", lambda value: value in (None, VERDICTS)),  # missing in models of castnet 0.1
+    "verdicts": (", ".join(VERDICTS), lambda value: value in (None, VERDICTS)),  # missing in models of castnet 0.1
     "reference": (f"{' and '.join(REFERENCE)} as numbers", _is_reference),
     "temperature": ("a number above 0", lambda value: _is_number(value, 0) and value > 0),
     "image_size": ("a whole number above 0", lambda value: type(value) is int and value > 0),

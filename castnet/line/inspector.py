@@ -19,7 +19,7 @@ from PIL import Image
 from castnet.errors import UserError
 from castnet.imaging.decode import Grey, Photograph, decode, open_file
 from castnet.imaging.overlay import overlay
-from castnet.line.card import read_card
+from castnet.line.card import VERDICTS, read_card
 from castnet.signals import interruptible_threads
 
 Source = Path | str | bytes | Photograph | NDArray[np.uint8]
@@ -36,7 +36,7 @@ SIGNATURE = {
     "evidence": "tensor(float)",
 }
 M_MMAP_THRESHOLD, OWN_MAPPING = -3, 2**22  # the number of the setting in malloc.h, and bytes
-UNSURE, TWO_VERDICTS = "unsure", ["good", "defective"]
+UNSURE = "unsure"
 ROUNDING = 1e-6  # of a probability in float32
 AHEAD = 64  # images that are under way at once
 
@@ -109,7 +109,7 @@ class Inspector:
         self._defect: str = self.card["defect_class"]
         self._good = next(name for name in self.card["class_names"] if name != self._defect)
         # Models written before 0.2 know two verdicts.
-        self._verdicts = self.card.get("verdicts") or TWO_VERDICTS
+        self._verdicts = self.card.get("verdicts") or VERDICTS[:2]
         self._outputs = ["logits", "p_defect", *(["verdicts", "unfamiliarity"] if "verdicts" in signature else [])]
 
     def inspect(self, source: Source) -> Verdict:

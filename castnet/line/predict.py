@@ -60,15 +60,16 @@ def predict(
         with extra("ray"):
             from castnet.line.cluster import inspect_on_ray
         results = inspect_on_ray(model, files)
-    show, codes, start = printer(form), [], time.perf_counter()
-    for listing in found:
-        for path, error in listing.unreadable.items():
-            show(path, error)
-            codes.append(TROUBLE)
+    codes, start = [], time.perf_counter()
     # On a terminal the verdicts themselves show how far it is, and a bar would disturb them.
     if len(files) > 1 and not sys.stdout.isatty():
         results = _with_progress(results, len(files))
     with record("predict", inspector, model) if record else nullcontext() as recorder:
+        show = printer(form)  # which prints a header, if nothing was refused
+        for listing in found:
+            for path, error in listing.unreadable.items():
+                show(path, error)
+                codes.append(TROUBLE)
         for photograph, result in zip(photographs, results, strict=True):
             show(photograph.path, result)
             codes.append(code(result))

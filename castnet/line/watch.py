@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import tee
 from pathlib import Path
 
@@ -62,12 +62,13 @@ def watch(model: Path, folder: Path, form: str, record: Record | None = None) ->
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) != signal.SIG_IGN:  # as `nohup` and a shell's `&` have it
             signal.signal(number, lambda *_: stop.set())
-    show, exit_code = printer(form), GOOD
+    exit_code = GOOD
     done = _read_state(folder)
     waiting: dict[Path, tuple[Version, float]] = {}  # what is not inspected yet, and since when it is as it is
     unreadable: dict[Path, UserError] = {}
     recording = record("watch", inspector, model) if record else contextlib.nullcontext()
     with (folder / STATE).open("a") as state, recording as recorder:
+        show = printer(form)  # which prints a header, if nothing was refused
         while not stop.wait(POLL):
             now, before = time.monotonic(), waiting
             listing = list_images(folder)
@@ -80,8 +81,7 @@ def watch(model: Path, folder: Path, form: str, record: Record | None = None) ->
             unreadable = listing.unreadable
             waiting = {
                 file: before[file] if file in before and before[file][0] == version else (version, now)
-                for file, version in _versions(listing.images).items()
-                if file not in done or done[file][0] != version
+                for file, version in _unjudged(listing.images, done).items()
             }
             unchanged = [file for file, (_, since) in waiting.items() if since < now]
             photographs, sources = tee(map(Photograph, unchanged))
@@ -102,9 +102,7 @@ def watch(model: Path, folder: Path, form: str, record: Record | None = None) ->
                 state.flush()
                 if stop.is_set():
                     break
-        left = sum(
-            done.get(file, ((),))[0] != version for file, version in _versions(list_images(folder).images).items()
-        )
+        left = len(_unjudged(list_images(folder).images, done))
     os.close(lock)
     if left:
         print(
@@ -121,6 +119,11 @@ def _versions(files: Iterable[Path]) -> dict[Path, Version]:
             stat = file.stat()
             versions[file] = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
     return versions
+
+
+def _unjudged(files: Iterable[Path], done: Mapping[Path, Inspected]) -> dict[Path, Version]:
+    """Those of the files that were not inspected as they are now."""
+    return {file: now for file, now in _versions(files).items() if file not in done or done[file][0] != now}
 
 
 def _entry(folder: Path, file: Path, inspected: Inspected) -> str:
