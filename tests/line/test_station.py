@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -41,7 +42,7 @@ def fill(url: str, model: Path, inspector: Inspector, files: list[Path]) -> None
                 "id": UUID(int=rng.getrandbits(128)).hex,
                 "time": now - rng.random() * 3600 - (0 if today else 86400),
                 "source": "watch",
-                "name": f"camera/{index}.jpeg",
+                "name": f"camera/*{index}* :red[$x$].jpeg",  # of which a page might make something
                 "image": hashlib.sha256(contents[index % len(contents)]).hexdigest(),
                 "model": digest,
                 "p_defect": rng.random(),
@@ -137,6 +138,7 @@ def test_today_counts_and_names_the_hours_that_are_not_usual(page: Page, url: st
     expect(page.get_by_text("Shewhart")).to_be_visible()
     expect(page.get_by_test_id("stVegaLiteChart")).to_have_count(2)
     expect(page.get_by_alt_text("heat map of camera/")).to_have_count(6)
+    expect(page.get_by_text(re.compile(r"camera/\*\d+\* :red\[\$x\$\]\.jpeg"))).to_have_count(6)
 
 
 def judged(page: Page) -> Locator:
