@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from castnet.database import with_tables
 from castnet.errors import UserError
+
+BEGINS = b"SQLite format 3\0"  # https://sqlite.org/fileformat.html#magic_header_string; an empty file is one too
 
 metadata = sa.MetaData()
 verdicts = sa.Table(
@@ -120,10 +122,21 @@ def _engine(url: str) -> sa.Engine:
         # A database in memory ends with the process, and each thread would have one of its own.
         if kind == "sqlite" and (asked.database in (None, "", ":memory:") or asked.query):
             raise UserError(f"record: {url} is not a file alone; expected sqlite:///FILE, such as sqlite:///record.db")
+        if kind == "sqlite" and _is_something_else(Path(asked.database)):
+            raise UserError(f"record: {asked.database} is there and no database of SQLite; name another file")
         engine = sa.create_engine(asked, pool_pre_ping=True)
     except (sa.exc.SQLAlchemyError, ImportError, ValueError) as error:  # a port that is no number
         raise UserError(f"record: no URL such as sqlite:///record.db ({type(error).__name__})") from error
     return engine
+
+
+def _is_something_else(file: Path) -> bool:
+    """Whether what is there is no file that SQLite would take; one that cannot be read yet may be."""
+    if file.is_file():
+        with suppress(OSError), file.open("rb") as content:
+            return content.read(len(BEGINS)) not in (b"", BEGINS)
+        return False
+    return file.exists()
 
 
 def _as_it_is(_: object, __: object, arguments: list[Any], options: dict[str, Any]) -> None:

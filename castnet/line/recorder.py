@@ -62,8 +62,7 @@ class Recorder:
     ) -> None:
         self._engine, self._source, self._keep, self._keep_bytes = engine_for(url), source, KEEP[keep], keep_bytes
         self._card = {"model": digest_of(model), "card": json.dumps(inspector.card), "since": time.time()}
-        # The URL may hold a password, so a digest of it names the folder.
-        folder = spool / hashlib.sha256(url.encode()).hexdigest()[:16]
+        folder = spool / _name_of(self._engine.url)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             left = [Spool(path) for path in sorted(folder.glob("*.jsonl"))]
@@ -205,6 +204,14 @@ class Recorder:
                 if self._keep:  # what others kept, and left in a spool, is not this process's to bound
                     _forget_oldest(connection, self._keep_bytes)
         self._has_tables = True
+
+
+def _name_of(url: sa.URL) -> str:
+    """The same for a database however its URL is written, and after its password was changed."""
+    is_file = url.get_backend_name() == "sqlite"
+    database = str(Path(url.database or "").resolve()) if is_file else url.database
+    plain = url.set(password="", database=database).render_as_string()
+    return hashlib.sha256(plain.encode()).hexdigest()[:16]
 
 
 def _say(line: str) -> None:

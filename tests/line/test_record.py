@@ -102,7 +102,11 @@ def test_what_another_process_left_comes_with_its_card_and_is_not_bounded_by_one
         assert connection.execute(sa.select(images.c.content)).scalars().all() == [b"image"]
 
 
-def test_what_is_no_record_is_one_line(model: Path, test_images: list[Path]) -> None:
+def test_what_is_no_record_is_one_line(model: Path, test_images: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "notes.db").write_text("no database")
+    for taken in (tmp_path, tmp_path / "notes.db"):
+        with pytest.raises(UserError, match=f"{taken} is there and no database of SQLite; name another file"):
+            Recorder(f"sqlite:///{taken}", "serve", Inspector(model), model, spool=tmp_path / "spool")
     ran = castnet("predict", model, test_images[0], "--keep", "all")
     assert (ran.returncode, "--keep all: images are kept beside verdicts; say where with --record" in ran.stderr) == (
         2,
@@ -139,7 +143,8 @@ def test_verdicts_go_on_while_the_server_is_dead_and_stand_there_once(
     recorder.close()
     assert list(tmp_path.glob("*/*.jsonl")), "what could not be written is in the spool"
     postgresql.start()
-    with Recorder(url, "serve", inspector, model, spool=tmp_path) as after:
+    changed = sa.make_url(url).set(password="changed").render_as_string(hide_password=False)
+    with Recorder(changed, "serve", inspector, model, spool=tmp_path) as after:
         after.put("after", content, verdict)
     assert count(url) == 1101
     assert not list(tmp_path.glob("*/*.jsonl"))
@@ -154,8 +159,10 @@ def test_a_spool_replayed_again_adds_nothing(inspector: Inspector, model: Path, 
     written = spool.read_bytes()
     recorder.close()
     spool.write_bytes(written + written[:50])  # as if the process had died before it emptied it, while it wrote
-    Recorder(url, "serve", inspector, model, spool=tmp_path / "spool").close()
+    again = f"sqlite:///{tmp_path / 'spool' / '..' / 'record.db'}"  # the same file
+    Recorder(again, "serve", inspector, model, spool=tmp_path / "spool").close()
     assert count(url) == 1
+    assert not list(tmp_path.glob("spool/*/*.jsonl"))
     with pytest.raises(UserError, match="record: "):
         Recorder("mssql+pyodbc://host", "serve", inspector, model)
 
