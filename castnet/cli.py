@@ -251,6 +251,20 @@ def parser() -> argparse.ArgumentParser:
     return main
 
 
+def _parse() -> argparse.Namespace:
+    """The command line, on which `predict` takes options before, between and after its paths.
+
+    argparse is done with paths at the first option behind the model (https://github.com/python/cpython/issues/58399).
+    """
+    command = parser()
+    args, left = command.parse_known_args()
+    if left and (args.run is not _predict or any(word.startswith("-") for word in left)):
+        command.error(f"unrecognized arguments: {' '.join(left)}")
+    if left:
+        args.paths += left
+    return args
+
+
 def _end_by_interrupt() -> NoReturn:
     """End as if Ctrl-C had not been caught, so that a shell's loop ends too."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -270,7 +284,7 @@ def main() -> None:
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:  # and not ignored, as `nohup` would have it
         signal.signal(signal.SIGINT, interrupt)
     try:
-        args = parser().parse_args()
+        args = _parse()
         code: int = args.run(args)
         sys.stdout.flush()
     except UserError as error:

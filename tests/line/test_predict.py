@@ -54,7 +54,7 @@ def test_the_exit_code_tells_good_from_defective_from_trouble(
 def test_json_csv_and_the_inspector_agree(model: Path, castings: Path, inspector: Inspector) -> None:
     test = castings / "test"
     lines = [json.loads(line) for line in castnet("predict", model, test, "--json").stdout.splitlines()]
-    rows = list(csv.DictReader(castnet("predict", model, f"{test}/*/*.jpeg", "--csv").stdout.splitlines()))
+    rows = list(csv.DictReader(castnet("predict", model, "--csv", f"{test}/*/*.jpeg").stdout.splitlines()))
     assert sorted(line["file"] for line in lines) == sorted(row["file"] for row in rows)
     assert len(lines) == 12
     for line, row in zip(lines, rows, strict=True):
