@@ -69,6 +69,13 @@ def test_epochs_that_are_not_validated_are_not_reported(run_train: Command) -> N
     assert trial.intermediate_values.keys() == {1}
 
 
+def test_a_trial_that_is_not_validated_fails_and_says_so(run_train: Command) -> None:
+    ran = run_train(*STUDY, LR, "hydra.sweeper.n_trials=1", "+trainer.limit_val_batches=0")
+    assert ran.code == 2
+    assert "error: trial 0: was not validated, so that it has no loss" in ran.err
+    assert states(study()) == ["FAIL"]
+
+
 def test_a_hopeless_trial_ends_while_it_trains_and_with_it_its_other_seeds(run_train: Command) -> None:
     pruner = ["_target_=optuna.pruners.ThresholdPruner", "n_warmup_steps=0"]
     hopeless = ["~hydra.sweeper.pruner.n_startup_trials", "+hydra.sweeper.pruner.upper=0.0"]
