@@ -31,6 +31,7 @@ with extra("train"):
         require_best,
         settled,
     )
+    from castnet.data.augment import Augmentation
     from castnet.data.datamodule import CastingDataModule
     from castnet.model.checkpoint import finish_checkpoint, load_classifier
     from castnet.model.classifier import CastingClassifier
@@ -50,7 +51,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
     datamodule = build("data", cfg.data, CastingDataModule)
     # The model is built when its classes are known, and what else may have to be found in the folder.
     image_size = cfg.data.image_size or SMALLEST_IMAGE
-    check("model", settled(cfg.model, image_size), CastingClassifier)
+    check("model", settled(cfg.model, image_size, Augmentation()), CastingClassifier)
     read_start(cfg.model.start, image_size)  # refuses what are no weights before time is spent
     seed_everything(cfg.seed, workers=True)
     del os.environ["PL_GLOBAL_SEED"]  # from which Lightning would seed anew where it starts processes

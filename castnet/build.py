@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, Mo
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
+from castnet.data.augment import Augmentation
 from castnet.data.datamodule import CastingDataModule
 from castnet.drawn.weights import shipped
 from castnet.errors import UserError
@@ -101,20 +102,20 @@ def build_classifier(config: DictConfig, datamodule: CastingDataModule) -> Casti
     """Build the model for the data it is to learn, which decide what its settings leave open.
 
     Args:
-        config: the model's settings. Where `views` is None they are as many as training images lie in.
+        config: the model's settings. Where `views` and `anywhere` are None they are as training images lie.
         datamodule: after its `setup`.
 
     Raises:
         UserError: as `build`.
     """
-    views = 1 if datamodule.augmentation is None else datamodule.augmentation.views
-    settings = settled(config, datamodule.hparams["image_size"], views)
+    settings = settled(config, datamodule.hparams["image_size"], datamodule.augmentation or Augmentation())
     return build("model", settings, CastingClassifier, class_names=datamodule.folder.classes)
 
 
-def settled(config: DictConfig, image_size: int, views: int = 1) -> DictConfig:
-    """A model's settings with this size of its input, and so many views where they do not say how many."""
-    return DictConfig({**config, "image_size": image_size, "views": views if config.views is None else config.views})
+def settled(config: DictConfig, image_size: int, augmentation: Augmentation) -> DictConfig:
+    """A model's settings with this size of its input and, where they are None, what follows from how images lie."""
+    found = {name: getattr(augmentation, name) for name in ("views", "anywhere") if config.get(name, 0) is None}
+    return DictConfig({**config, "image_size": image_size, **found})
 
 
 def require_best(monitor: str, mode: str, save_top_k: int) -> None:

@@ -105,6 +105,11 @@ class Augmentation:
             return 8
         return 4 if self.turns % 2 == 0 else 2
 
+    @property
+    def anywhere(self) -> bool:
+        """Whether what an image shows may lie anywhere in it: it is moved by a tenth of its side or more."""
+        return self.shift >= 0.1
+
 
 def affine_grid(maps: Tensor, side: int) -> Tensor:
     """`torch.nn.functional.affine_grid` of square images, from sums: its product of matrices takes four times as long.

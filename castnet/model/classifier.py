@@ -49,6 +49,7 @@ class CastingClassifier(LightningModule):
         lr_decay: with a start, a layer's learning rate is that of the next one, nearer to the output, times this
             (discriminative fine-tuning, Howard & Ruder, arXiv:1801.06146): what the first layers know holds for any
             casting. 1 trains all layers alike.
+        anywhere: whether a defect looks alike wherever it lies, see `castnet.model.network`.
     """
 
     def __init__(
@@ -70,11 +71,12 @@ class CastingClassifier(LightningModule):
         views: Literal[1, 2, 4, 8] = 1,
         lr_decay: Annotated[float, Field(gt=0, le=1)] = 1,
         defective_from: Rate | None = None,
+        anywhere: bool = False,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         check("model", CastingClassifier.__init__, self.hparams)
-        self.network = CastingCNN(image_size, dropout).to(memory_format=torch.channels_last)
+        self.network = CastingCNN(image_size, dropout, anywhere).to(memory_format=torch.channels_last)
         self.train_metrics = CastingMetrics(class_names, defect_class, threshold, together=True)
         self.val_metrics = CastingMetrics(class_names, defect_class, threshold, together=True)
         self.test_metrics = CastingMetrics(class_names, defect_class, threshold, together=True)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from castnet.model.network import CastingCNN
+from castnet.model.network import CastingCNN, GlobalMaxPool
 
 
 def logits_and_evidence(network: CastingCNN, images: Tensor, explained: Tensor) -> tuple[Tensor, Tensor]:
@@ -23,13 +23,18 @@ def logits_and_evidence(network: CastingCNN, images: Tensor, explained: Tensor) 
         Logits of class 1, float32 (n,), and evidence for class 1, float32 (k, cells, cells), in logits; evidence for
         class 0 is negative.
     """
-    flatten = next(index for index, layer in enumerate(network.layers) if isinstance(layer, nn.Flatten))
-    dense, out = (layer for layer in network.layers[flatten:] if isinstance(layer, nn.Linear))
-    features = network.layers[:flatten](images)
-    hidden = dense(features.flatten(1))
-    gradient = ((hidden[explained] > 0) * out.weight) @ dense.weight
-    evidence = gradient.unflatten(1, features.shape[1:]) * features[explained]
-    return out(torch.relu(hidden)).flatten(), evidence.sum(1)
+    last = next(index for index, layer in enumerate(network.layers) if isinstance(layer, nn.Flatten | GlobalMaxPool))
+    dense, out = (layer for layer in network.layers[last:] if isinstance(layer, nn.Linear))
+    features = network.layers[:last](images)
+    hidden = dense(network.layers[last](features))
+    gradient, features = ((hidden[explained] > 0) * out.weight) @ dense.weight, features[explained]
+    if isinstance(network.layers[last], GlobalMaxPool):  # only what is largest counts; of several, each its share
+        largest = (features == features.amax((2, 3), keepdim=True)).float()
+        features = features * largest / largest.sum((2, 3), keepdim=True)
+        gradient = gradient[:, :, None, None]
+    else:
+        gradient = gradient.unflatten(1, features.shape[1:])
+    return out(torch.relu(hidden)).flatten(), (gradient * features).sum(1)
 
 
 def cell_grid(image_size: int) -> tuple[float, float]:

@@ -7,6 +7,14 @@ from castnet.errors import UserError
 SMALLEST_IMAGE = 22  # below it the third pooling has nothing left to pool
 
 
+class GlobalMaxPool(nn.Module):
+    """The largest of each channel's values."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """float32 (n, channels) from (n, channels, height, width)."""
+        return features.amax((2, 3))
+
+
 class CastingCNN(nn.Module):
     """Three convolutions of 3 × 3 without padding, each pooled by 2, and two dense layers.
 
@@ -15,12 +23,15 @@ class CastingCNN(nn.Module):
     Args:
         image_size: side of the input in pixels, at least 22.
         dropout: share of the dense units dropped in training.
+        anywhere: whether the dense layers are told only how strongly each feature answers where it does so most (global
+            max pooling; Oquab et al., Is object localization for free?, CVPR 2015), and not where: it has 126,529
+            parameters at any size then.
 
     Raises:
         UserError: the image is too small for three convolutions.
     """
 
-    def __init__(self, image_size: int, dropout: float) -> None:
+    def __init__(self, image_size: int, dropout: float, anywhere: bool = False) -> None:
         super().__init__()
         if image_size < SMALLEST_IMAGE:
             raise UserError(f"data.image_size={image_size}: three convolutions need at least {SMALLEST_IMAGE} pixels")
@@ -38,8 +49,8 @@ class CastingCNN(nn.Module):
             nn.Conv2d(64, 128, 3),
             nn.MaxPool2d(2),
             nn.ReLU(),
-            nn.Flatten(),
-            nn.Linear(128 * side * side, 256),
+            GlobalMaxPool() if anywhere else nn.Flatten(),
+            nn.Linear(128 if anywhere else 128 * side * side, 256),
             nn.ReLU(),
             nn.Dropout(dropout),
             nn.Linear(256, 1),

@@ -16,7 +16,7 @@ from castnet.model.checkpoint import load_classifier
 from castnet.model.classifier import CastingClassifier
 
 # What is found in the images where it is None.
-FOUND = {"image_size", "shift", "zoom", "turns", "rotation", "flip", "views"}
+FOUND = {"image_size", "shift", "zoom", "turns", "rotation", "flip", "views", "anywhere"}
 # Where things lie, how fast they come, what has had its effect, and what calibration changes.
 MAY_CHANGE = {"root", "cache_dir", "num_workers", "protocol", "start", "temperature", "threshold", "defective_from"}
 

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 from torch import nn
 
+from castnet.model.network import GlobalMaxPool
 from castnet.report.figures import GOOD, INK, QUIET, TRAIN, VAL
 
 
@@ -23,7 +24,7 @@ def architecture(network: nn.Module, image_size: int) -> Figure:
     hooks = [
         module.register_forward_hook(lambda m, _, out: layers.append((type(m).__name__, tuple(out.shape[1:]))))
         for module in network.modules()
-        if isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.Flatten | nn.Linear | nn.Dropout)
+        if isinstance(module, nn.Conv2d | nn.MaxPool2d | GlobalMaxPool | nn.Flatten | nn.Linear | nn.Dropout)
     ]
     training = network.training
     try:
@@ -49,7 +50,7 @@ def architecture(network: nn.Module, image_size: int) -> Figure:
 
 def _draw_layer(axis: Axes, x: float, name: str, shape: tuple[int, ...], image_size: int) -> float:
     """Draw one block with its left edge at x and return where the next one starts."""
-    colours = {"input": QUIET, "Conv2d": TRAIN, "MaxPool2d": VAL, "Flatten": QUIET, "Linear": GOOD, "Dropout": QUIET}
+    colours = {"Conv2d": TRAIN, "MaxPool2d": VAL, "GlobalMaxPool": VAL, "Linear": GOOD}
     if len(shape) == 3:
         channels, rows, _ = shape
         height, width = 3.0 * rows / image_size, 0.12 * math.sqrt(channels)
@@ -62,7 +63,7 @@ def _draw_layer(axis: Axes, x: float, name: str, shape: tuple[int, ...], image_s
     top = np.array([front[3], front[2], front[2] + slant, front[3] + slant])
     side = np.array([front[1], front[2], front[2] + slant, front[1] + slant])
     for face, alpha in ((front, 0.9), (top, 0.6), (side, 0.45)):
-        axis.add_patch(Polygon(face, facecolor=colours[name], edgecolor="white", linewidth=0.8, alpha=alpha))
+        axis.add_patch(Polygon(face, facecolor=colours.get(name, QUIET), edgecolor="white", linewidth=0.8, alpha=alpha))
     label = "×".join(str(n) for n in (*shape[1:], shape[0]))
     axis.text(x + width / 2, -1.68, f"{name}\n{label}", ha="center", va="top", fontsize=8, color=INK)
     return x + width + max(depth, 0.35) + 0.42

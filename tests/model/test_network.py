@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from castnet.errors import UserError
+from castnet.model.heatmap import logits_and_evidence
 from castnet.model.network import CastingCNN
 
 
@@ -25,6 +26,27 @@ def test_it_computes_what_the_notebook_computes() -> None:
         x = F.max_pool2d(F.relu(F.conv2d(x, weight, bias)), 2)  # the notebook's order: ReLU, then pooling
     x = F.relu(F.linear(x.flatten(1), weights[6], weights[7]))
     torch.testing.assert_close(network(images), F.linear(x, weights[8], weights[9])[:, 0])
+
+
+def test_what_lies_anywhere_is_told_wherever_it_lies() -> None:
+    network = CastingCNN(128, dropout=0, anywhere=True).eval()
+    assert sum(p.numel() for p in network.parameters()) == 126_529
+    image = torch.zeros(1, 3, 128, 128)
+    image[:, :, 40:44, 40:44] = 1
+    logits = torch.cat([network(image.roll(step, (2, 3))) for step in ((0, 0), (8, 0), (0, -16), (40, 40))])
+    torch.testing.assert_close(logits, logits[:1].expand(4))
+    assert (logits - network(torch.zeros_like(image))).abs().min() > 1e-3
+
+
+@pytest.mark.parametrize("anywhere", [False, True])
+def test_the_evidence_of_all_places_is_the_logit_but_for_the_biases(anywhere: bool) -> None:
+    network = CastingCNN(64, dropout=0, anywhere=anywhere).eval()
+    images = torch.rand(3, 3, 64, 64)
+    logits, evidence = logits_and_evidence(network, images, torch.tensor([0, 2]))
+    torch.testing.assert_close(logits, network(images))
+    torch.testing.assert_close(evidence.sum((1, 2)), logits[[0, 2]])  # biases start at zero
+    flat, evidence = logits_and_evidence(network, torch.full((1, 3, 64, 64), 0.5), torch.tensor([0]))
+    torch.testing.assert_close(evidence.sum((1, 2)), flat)
 
 
 def test_weights_start_glorot_uniform_and_biases_at_zero() -> None:
