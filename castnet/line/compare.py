@@ -19,7 +19,7 @@ from castnet.errors import UserError, printable
 from castnet.files import replacing
 from castnet.imaging.decode import decode
 from castnet.line.inspector import Inspector, Verdict
-from castnet.line.known import Known, images_of, with_parts
+from castnet.line.known import Known, images_of, with_parts, without_password
 from castnet.line.paired import Comparison, Pair
 
 HELD, FAILED, TROUBLE = 0, 1, 2  # exit codes
@@ -63,7 +63,8 @@ def compare(
     with replacing(out) as page:
         comparison = Comparison(_judged(models, images, unreadable))
         if not comparison.pairs:
-            raise UserError(f"{where}: none of its images can be judged; the first: {next(iter(unreadable.values()))}")
+            first = next(iter(unreadable.values()))
+            raise UserError(f"{without_password(where)}: none of its images can be judged; the first: {first}")
         gate = None
         if max_new_escapes is not None:
             found = comparison.new_escapes
@@ -75,6 +76,7 @@ def compare(
             "parts": len({pair.image.part for pair in comparison.pairs}) if groups else None,
             **{name: contrast and asdict(contrast) for name, contrast in _contrasts(comparison).items()},
             "changes": [_change(kind, pair) for kind, pairs in comparison.changes.items() for pair in pairs],
+            "truth_unknown": sum(pair.image.is_defect is None for pair in comparison.pairs),
             "unreadable": unreadable,
             "gate": gate,
             "page": str(out),
@@ -107,8 +109,15 @@ def _prepared(
         images = with_parts(images, where, groups)
     if max_new_escapes is not None and not any(image.is_defect for image in images):
         raise UserError(
-            f"--max-new-escapes: no image of {where} is known to be defective, so none could escape; expected images "
-            f"in a folder {classes[0][1]}/, or a record with reviews"
+            f"--max-new-escapes: no image of {without_password(where)} is known to be defective, so none could "
+            f"escape; expected images in a folder {classes[0][1]}/, or a record with reviews"
+        )
+    unknown = [image.name for image in images if image.is_defect is None]
+    if max_new_escapes is not None and unknown and Path(where).is_dir():  # of a record, people see some images only
+        raise UserError(
+            f"--max-new-escapes: {len(unknown):,} of {len(images):,} images of {where} lie in no folder "
+            f"{'/ or '.join(classes[0][0])}/, such as {unknown[0]}, so that an escape among them would not count; move "
+            "them into one, or away"
         )
     return images, unreadable
 
@@ -157,7 +166,9 @@ def _change(kind: str, pair: Pair) -> dict[str, Any]:
 def _print(where: str, comparison: Comparison, told: dict[str, Any]) -> None:
     of_parts = f" of {told['parts']:,} parts" if told["parts"] else ""
     contrasts = {name: contrast for name, contrast in _contrasts(comparison).items() if contrast}
-    table = Table("", title=f"{told['images']:,} images{of_parts} in {printable(where)}", title_justify="left")
+    table = Table(
+        "", title=f"{told['images']:,} images{of_parts} in {printable(without_password(where))}", title_justify="left"
+    )
     for name in contrasts:
         table.add_column(name, justify="right")
     for key, label in _rows(told):
@@ -166,6 +177,8 @@ def _print(where: str, comparison: Comparison, told: dict[str, Any]) -> None:
     Console().print(table)
     if not (comparison.escapes or comparison.overkill):
         print("Nothing is known of the truth of these images, so no escapes or overkill are counted.")
+    elif unknown := told["truth_unknown"]:
+        print(f"Of {unknown:,} of these images the truth is not known, so no escapes or overkill of them are counted.")
     changed = {kind: len(pairs) for kind, pairs in comparison.changes.items() if pairs}
     print(f"{sum(changed.values()):,} verdicts change" + "".join(f", {n:,} {kind}" for kind, n in changed.items()))
     print(f"page: {printable(told['page'])}")
@@ -183,7 +196,7 @@ def _page(where: str, comparison: Comparison, told: dict[str, Any]) -> str:
         shown[kind] = [(pair, _picture(pair.image.read())) for pair in pairs[:left]]
         left -= len(shown[kind])
     return TEMPLATES.get_template("compare.html.j2").render(
-        where=where,
+        where=without_password(where),
         told=told,
         rows=_rows(told),
         contrasts=_contrasts(comparison),

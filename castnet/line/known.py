@@ -32,7 +32,7 @@ def images_of(where: str, class_names: Collection[str], defect_class: str) -> tu
 
     Args:
         where: a folder, or the URL of a record. The truth of a folder's images is in their class folders, wherever
-            below it these lie; that of a record's is the last that people said of them.
+            below it these lie, or in the folder's own name; that of a record's is the last that people said of them.
         class_names: the two classes.
         defect_class: the one of them that is the defect.
 
@@ -54,10 +54,20 @@ def images_of(where: str, class_names: Collection[str], defect_class: str) -> tu
     found = []
     for path in listing.images:
         name = path.relative_to(root).as_posix()
-        folder = next((part for part in name.split("/")[:-1] if part in class_names), None)
+        folders = (*name.split("/")[:-1], root.resolve().name)
+        folder = next((part for part in folders if part in class_names), None)
         is_defect = None if folder is None else folder == defect_class
         found.append(Known(name, partial(Path, path), is_defect, name))
     return found, {str(path): str(error) for path, error in listing.unreadable.items()}
+
+
+def without_password(where: str) -> str:
+    """A folder or a record as people are told of it, without a password."""
+    if "://" not in where:
+        return where
+    import sqlalchemy as sa
+
+    return sa.make_url(where).render_as_string()
 
 
 def _of_record(url: str) -> list[Known]:
@@ -102,7 +112,7 @@ def with_parts(images: Sequence[Known], where: str, table: Path) -> list[Known]:
         UserError: as `castnet.imaging.tables.read_column`; or the table lacks an image.
     """
     groups = read_column(f"--groups {table}", table, "group")
-    within = f"{Path(where).name}/"
+    within = f"{Path(where).resolve().name}/"
     if not any(image.name in groups for image in images):
         groups = {file.removeprefix(within): group for file, group in groups.items() if file.startswith(within)}
     if unlisted := [image.name for image in images if image.name not in groups]:

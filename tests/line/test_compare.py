@@ -168,6 +168,9 @@ def test_what_cannot_be_compared_is_one_line_and_leaves_the_page_alone(
     (tmp_path / "empty").mkdir()
     (tmp_path / "groups.csv").write_text("file,group\nelsewhere.jpeg,1\n")
     (tmp_path / "unlabelled").mkdir()
+    shutil.copytree(test, tmp_path / "misnamed")
+    (tmp_path / "misnamed" / "Def_front").mkdir()
+    shutil.copy(next((test / "def_front").iterdir()), tmp_path / "misnamed" / "Def_front")
     shutil.copy(next(test.rglob("*.jpeg")), tmp_path / "unlabelled")
     for arguments, message in (
         ((model, other, test), "expected models of the same classes"),
@@ -177,6 +180,7 @@ def test_what_cannot_be_compared_is_one_line_and_leaves_the_page_alone(
         ((model, model, "mysql://user:secret@host/line"), "record: "),
         ((model, model, test, "--groups", tmp_path / "groups.csv"), "groups.csv: lacks def_front/"),
         ((model, model, tmp_path / "unlabelled", "--max-new-escapes", 0), "is known to be defective"),
+        ((model, model, tmp_path / "misnamed", "--max-new-escapes", 9), "1 of 13 images of"),
         ((model, model, test, "--max-new-escapes", -1), "expected 0 or more"),
     ):
         with pytest.raises(UserError, match=re.escape(message)) as told:
@@ -210,6 +214,8 @@ def test_the_truth_stands_in_class_folders_wherever_they_lie(castings: Path, tmp
     for name in ("test", "val"):
         shutil.copytree(castings / "test", tmp_path / "day" / name)
     shutil.copy(next((castings / "test" / "def_front").iterdir()), tmp_path / "day" / "val" / "unknown.jpeg")
+    alone, _ = images_of(str(castings / "test" / "def_front"), ("def_front", "ok_front"), "def_front")
+    assert {image.is_defect for image in alone} == {True}
     known, _ = images_of(str(tmp_path / "day"), ("def_front", "ok_front"), "def_front")
     truth = {True: "def_front", False: "ok_front", None: "val"}
     assert all(Path(image.name).parent.name == truth[image.is_defect] for image in known)
