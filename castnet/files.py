@@ -1,6 +1,7 @@
-"""Folders that one process at a time works in, and what processes leave behind that were killed."""
+"""Folders that one process at a time works in, files that are whole, and what killed processes leave behind."""
 
 import fcntl
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -145,3 +146,9 @@ def _is_alive(process: int) -> bool:
     except PermissionError:
         pass
     return True
+
+
+def digest_of(file: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -4,7 +4,7 @@ import logging
 import os
 import pickle
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +14,35 @@ import ray.data
 from numpy.typing import NDArray
 
 from castnet.errors import UserError
+from castnet.files import digest_of
 from castnet.line.inspector import Inspector, Verdict
 
 BATCH = 64  # images that a worker is handed at once
 PATIENCE = 5  # seconds for an address to answer
 
 
+class _OtherModel(UserError):
+    """A node has not the model that was asked for."""
+
+
 class _Judge:
     """What every worker keeps: its inspector."""
 
-    def __init__(self, model: str) -> None:
-        self.inspector = Inspector(model)
+    def __init__(self, model: str, digest: str) -> None:
+        self.refused: _OtherModel | None = None  # Ray would tell of an exception here only that a worker has died
+        try:
+            self.inspector = Inspector(model)
+            if digest_of(Path(model)) != digest:
+                raise UserError(f"{model}: is another model there")
+        except (UserError, OSError) as error:
+            self.refused = _OtherModel(
+                f"--on ray: {error} (on {socket.gethostname()}); every node reads the model by this path"
+            )
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        results = self.inspector.inspect_many(Path(os.fsdecode(file)) for file in batch["file"])
+        results: Iterable[Verdict | UserError] = [self.refused] * len(batch["file"]) if self.refused else []
+        if not self.refused:
+            results = self.inspector.inspect_many(Path(os.fsdecode(file)) for file in batch["file"])
         # Pickled, so that a table of any kind of column carries them as they are.
         return {"result": np.array([pickle.dumps(result) for result in results], dtype=object)}
 
@@ -43,7 +58,7 @@ def inspect_on_ray(model: Path, files: Sequence[Path]) -> Iterator[Verdict | Use
         For every file, in their order, its verdict or why it cannot be read.
 
     Raises:
-        UserError: no cluster answers.
+        UserError: no cluster answers, or a node has not the model.
     """
     _connect(os.environ.get("RAY_ADDRESS"))
     return _judge(model, files)
@@ -59,12 +74,14 @@ def _judge(model: Path, files: Sequence[Path]) -> Iterator[Verdict | UserError]:
     cores = int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
     judged = rows.map_batches(
         _Judge,
-        fn_constructor_args=[str(model.absolute())],
+        fn_constructor_args=[str(model.absolute()), digest_of(model)],
         batch_size=BATCH,
         compute=ray.data.ActorPoolStrategy(size=max(1, min(cores - 1, len(files) // BATCH))),
     )
     for file, row in zip(files, judged.iter_rows(), strict=True):
         result: Verdict | UserError = pickle.loads(row["result"])
+        if isinstance(result, _OtherModel):
+            raise result
         if isinstance(result, UserError):  # it names the file as the caller does
             result = UserError(str(result).replace(str(file.absolute()), str(file)))
         yield result

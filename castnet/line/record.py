@@ -1,6 +1,5 @@
 """The tables of a record, and the way to them."""
 
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -122,7 +121,7 @@ def _engine(url: str) -> sa.Engine:
         # A database in memory ends with the process, and each thread would have one of its own.
         if kind == "sqlite" and (asked.database in (None, "", ":memory:") or asked.query):
             raise UserError(f"record: {url} is not a file alone; expected sqlite:///FILE, such as sqlite:///record.db")
-        if kind == "sqlite" and _is_something_else(Path(asked.database)):
+        if kind == "sqlite" and asked.database and _is_something_else(Path(asked.database)):
             raise UserError(f"record: {asked.database} is there and no database of SQLite; name another file")
         engine = sa.create_engine(asked, pool_pre_ping=True)
     except (sa.exc.SQLAlchemyError, ImportError, ValueError) as error:  # a port that is no number
@@ -160,9 +159,3 @@ def insert_new(connection: sa.Connection, table: sa.Table, rows: list[dict[str, 
     """Insert rows; one that is there already stays as it is."""
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     connection.execute(insert(table).on_conflict_do_nothing(), rows)
-
-
-def digest_of(file: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -16,9 +16,10 @@ import numpy as np
 import sqlalchemy as sa
 
 from castnet.errors import UserError, printable
+from castnet.files import digest_of
 from castnet.imaging.decode import Photograph, read_file
 from castnet.line.inspector import Inspector, Verdict
-from castnet.line.record import digest_of, engine_for, images, insert_new, make_tables, models, verdicts
+from castnet.line.record import engine_for, images, insert_new, make_tables, models, verdicts
 from castnet.line.spool import Spool
 
 KEEP = {"none": (), "unsure": ("unsure",), "rejected": ("unsure", "defective"), "all": ("unsure", "defective", "good")}
@@ -139,7 +140,10 @@ class Recorder:
             _say(f"verdicts wait in {self._own.path}, to be written when something records there again")
         else:
             self._own.remove()
-        for spool in [] if self._thread.is_alive() else [self._own, *self._left]:
+        if self._thread.is_alive():
+            return
+        self._engine.dispose()  # SQLite then has all of it in the one file that people copy
+        for spool in [self._own, *self._left]:
             spool.close()  # which unlocks it for who replays it
 
     def __enter__(self) -> "Recorder":

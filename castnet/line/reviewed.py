@@ -54,7 +54,7 @@ def write_reviewed(url: str, folder: Path, finish: Callable[[Path], object]) -> 
             is where this process runs.
     """
     engine = open_record(url)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
         raise UserError(f"{folder}: exists and is not empty; nothing is overwritten, so name a new folder or remove it")
     if folder.resolve() == Path.cwd():  # what takes its place would not be seen from here
         raise UserError(f"{folder}: is the folder in which this command runs; name a new one")

@@ -1,10 +1,15 @@
 """Verdicts on a Ray cluster, of this machine alone."""
 
 import json
+import os
+import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from castnet.files import digest_of
+from castnet.line.cluster import _Judge, _OtherModel
 from tests.conftest import ROOT, start
 
 MODEL = ROOT / "tests" / "written_before" / "0.1.0.onnx"
@@ -20,6 +25,15 @@ def test_an_archive_is_judged_on_ray_as_it_is_here(castings: Path, tmp_path: Pat
         printed.append([json.loads(line) | {"latency_ms": 0} for line in out.splitlines()])
     assert printed[0] == printed[1]
     assert len(printed[0]) == 13
+
+
+def test_a_node_that_has_another_model_judges_nothing(model: Path, castings: Path, tmp_path: Path) -> None:
+    for there, message in ((model, "is another model there"), (tmp_path / "none.onnx", "no such file")):
+        judge = _Judge(str(there), digest_of(MODEL))
+        files = [os.fsencode(file) for file in (castings / "test").rglob("*.jpeg")]
+        for result in map(pickle.loads, judge({"file": np.array(files)})["result"]):
+            assert isinstance(result, _OtherModel)
+            assert message in str(result)
 
 
 def test_a_ray_address_where_nobody_answers_is_one_line(castings: Path, monkeypatch: pytest.MonkeyPatch) -> None:

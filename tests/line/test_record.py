@@ -10,10 +10,11 @@ import pytest
 import sqlalchemy as sa
 
 from castnet.errors import UserError
+from castnet.files import digest_of
 from castnet.line import watch
 from castnet.line.inspector import Inspector, Source, Verdict
 from castnet.line.predict import predict
-from castnet.line.record import digest_of, images, models, verdicts
+from castnet.line.record import images, models, verdicts
 from castnet.line.recorder import Recorder
 from castnet.line.spool import Spool
 from tests.conftest import PATIENCE, PostgreSQL, castnet

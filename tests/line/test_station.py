@@ -16,9 +16,10 @@ import sqlalchemy as sa
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from castnet.errors import UserError
+from castnet.files import digest_of
 from castnet.line.inspector import Inspector
 from castnet.line.launch import launch
-from castnet.line.record import digest_of, images, models, reviews, verdicts
+from castnet.line.record import images, models, reviews, verdicts
 from tests.conftest import PATIENCE
 from tests.line.conftest import connect
 from tests.line.test_page import open_page, served, upload

@@ -35,7 +35,8 @@ def open_station(model: str, modified: int, url: str | None, keep: str, keep_byt
     inspector = Inspector(model)
     if url is None:
         return Station(inspector, f"{modified}", None, None)
-    from castnet.line.record import digest_of, engine_for
+    from castnet.files import digest_of
+    from castnet.line.record import engine_for
     from castnet.line.recorder import Recorder
 
     recorder = Recorder(url, "page", inspector, Path(model), keep=keep, keep_bytes=keep_bytes)
