@@ -97,6 +97,9 @@ def export(source: Path, out: Path, unfinished: bool = False) -> str:
     classifier.network.to(memory_format=torch.contiguous_format)
     finished = is_finished(ckpt_path)
     if not finished and not unfinished:
+        best = ckpt_path.with_name("best.ckpt")
+        if best.is_file() and is_finished(best):
+            raise UserError(f"{ckpt_path}: no threshold was chosen for it; take {best}, or this with --unfinished")
         raise UserError(
             f"{ckpt_path}: belongs to a run that did not end, so that no threshold was chosen for it; let it go on, or "
             "take it as it is with --unfinished"
@@ -115,9 +118,15 @@ def export(source: Path, out: Path, unfinished: bool = False) -> str:
         onnx.save(model, partial)
         images, origin = _check_images(data)
         difference = _compare(partial, classifier, images, resample, stored_size)
-    return (
-        f"{out}: {out.stat().st_size / 1e6:.1f} MB; judges {len(images)} images of {origin} as PyTorch does "
-        f"(logits differ by at most {difference:.0e})" + ("" if finished else "; of an unfinished run")
+    said = [] if finished else ["of an unfinished run"]
+    if classifier.familiarity is None:
+        said.append("finds nothing unfamiliar, so that anything may pass as good")
+    return "; ".join(
+        [
+            f"{out}: {out.stat().st_size / 1e6:.1f} MB",
+            f"judges {len(images)} images of {origin} as PyTorch does (logits differ by at most {difference:.0e})",
+            *said,
+        ]
     )
 
 

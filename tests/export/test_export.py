@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,17 @@ def test_temperature_and_cuts_go_into_the_file_and_between_the_cuts_a_casting_is
         given.add(word)
     assert given == {"good", "defective", "unsure"}
     assert "test" not in inspector.card, "the run's test metrics are those of other settings"
+
+
+def test_a_checkpoint_that_is_not_a_runs_outcome_is_refused_or_told_of(trained: Path, tmp_path: Path) -> None:
+    last = trained / "checkpoints" / "last.ckpt"
+    with pytest.raises(UserError, match=r"last\.ckpt: no threshold was chosen for it; take .*best\.ckpt, or this"):
+        export(last, tmp_path / "last.onnx")
+    shutil.copy(last, tmp_path / "last.ckpt")
+    with pytest.raises(UserError, match=r"last\.ckpt: belongs to a run that did not end"):
+        export(tmp_path / "last.ckpt", tmp_path / "last.onnx")
+    said = export(last, tmp_path / "last.onnx", unfinished=True)
+    assert said.endswith("; of an unfinished run; finds nothing unfamiliar, so that anything may pass as good")
 
 
 def test_the_evidence_is_the_gradient_times_the_features(
