@@ -75,15 +75,18 @@ def _class_of(groups_csv: Path, file: str) -> str:
 
 def _draw(images: NDArray[np.int64], quota: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
     """Indices of groups to hold out, given the images of each group and class and how many images of each class."""
+    # Of a few large groups one is held out, whatever its share.
+    smallest = np.where(images > 0, images, images.sum()).min(axis=0, initial=images.sum())
+    room = np.maximum(1.1 * quota, smallest)
 
     def draw() -> tuple[tuple[float, ...], list[int]]:
         held, chosen = np.zeros_like(quota), []
         for group in rng.permutation(len(images)):
-            if (held + images[group] <= 1.1 * quota).all():
+            if (held + images[group] <= room).all():
                 held += images[group]
                 chosen.append(int(group))
         least = np.count_nonzero(images[chosen], axis=0).min() if (held >= 0.9 * quota).all() else 0
         return (least, -np.abs(held / quota - 1).sum()), chosen
 
-    draws = [draw() for _ in range(max(1, min(1000, TRIALS // len(images))))]
+    draws = [draw() for _ in range(max(1, min(1000, TRIALS // max(1, len(images)))))]
     return np.array(max(draws, key=lambda scored: scored[0])[1], dtype=np.int64)

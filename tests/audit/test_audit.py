@@ -248,6 +248,18 @@ def test_two_splits_do_not_write_one_table(tmp_path: Path, monkeypatch: pytest.M
     assert (tmp_path / "split.csv").read_text() == "another's"
 
 
+def test_of_a_few_large_groups_one_is_held_out(tmp_path: Path) -> None:
+    rows = [
+        f"{name}/{group}_{copy}.png,{name}{group}" for name in ("ok", "def") for group in range(6) for copy in (0, 1)
+    ]
+    (tmp_path / "groups.csv").write_text("\n".join(["file,group", *rows]))
+    resplit(tmp_path / "groups.csv", tmp_path / "split.csv")
+    with (tmp_path / "split.csv").open(newline="") as file:
+        splits = dict(sorted((row["group"], row["split"]) for row in csv.DictReader(file)))
+    for name in ("ok", "def"):
+        assert sorted(splits[f"{name}{group}"] for group in range(6)) == ["test", *["train"] * 4, "val"]
+
+
 def test_two_groups_whose_numbers_are_spelt_differently_stay_two(tmp_path: Path) -> None:
     numbers = [f"{zeros}{number}" for number in range(30) for zeros in ("", "0")]
     rows = [f"{name}/{number}.png,{number}" for number in numbers for name in (["ok", "def"][int(number) % 2],)]
@@ -255,6 +267,16 @@ def test_two_groups_whose_numbers_are_spelt_differently_stay_two(tmp_path: Path)
     resplit(tmp_path / "groups.csv", tmp_path / "split.csv")
     with (tmp_path / "split.csv").open(newline="") as file:
         assert [row["group"] for row in csv.DictReader(file)] == numbers
+
+
+def test_an_audit_does_not_become_a_class_of_the_folder(
+    castings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = shutil.copytree(castings / "test", tmp_path / "set")
+    monkeypatch.chdir(root)
+    assert castnet_here("audit", ".") == 2
+    assert "error: --out audit: lies in the audited folder" in capsys.readouterr().err
+    assert not (root / "audit").exists()
 
 
 def test_nothing_is_overwritten(castings: Path, tmp_path: Path) -> None:
