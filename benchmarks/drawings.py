@@ -13,6 +13,7 @@ train.py; data.image_size=64 or 128 leaves out the other.
 import argparse
 import csv
 import json
+import sys
 import tempfile
 from contextlib import redirect_stdout
 from io import StringIO
@@ -28,6 +29,8 @@ from castnet.data.datamodule import CastingDataModule
 from castnet.drawn.weights import SHIPPED, card
 from castnet.model.start import read_weights, take_over
 from castnet.report.new_parts import Pooled
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where train.py is
 from train import train
 
 CONF = str(Path(__file__).parents[1] / "conf")

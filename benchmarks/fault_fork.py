@@ -11,10 +11,12 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where train.py is
 import evaluate
-import train  # imports Lightning and all of castnet that training needs
+import train
 from castnet import cli, entry
 from castnet.export import export  # noqa: F401 (imports it)
 

@@ -11,6 +11,7 @@ rate that changes nothing.
 import argparse
 import io
 import json
+import sys
 import tempfile
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -24,6 +25,8 @@ from rich.table import Table
 
 from castnet import entry
 from castnet.report.figures import BAD, GOOD
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where train.py is
 from train import train
 
 CONF = Path(__file__).parents[1] / "conf"

@@ -1,6 +1,8 @@
 """The project's own files agree with one another."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -32,3 +34,21 @@ def test_conda_takes_python_and_pip_and_everything_else_from_the_lock() -> None:
     assert dependencies[-1] == {"pip": ["--requirement requirements.txt", "--editable ."]}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert f"{by_conda[0].split('=')[1]}.0" in Requirement(f"python{project['requires-python']}").specifier
+
+
+LOAD = """
+import runpy, sys
+path = sys.path[1:]
+for script in sys.argv[1:]:
+    for name in [name for name in sys.modules if name in ("train", "evaluate") or name.startswith("fault")]:
+        del sys.modules[name]
+    sys.path[:] = [script.rpartition("/")[0], *path]
+    runpy.run_path(script)
+"""
+
+
+def test_every_benchmark_starts_wherever_it_is_called_from(tmp_path: Path) -> None:
+    others = ("keras_page.py", "peers.py")  # stand on packages that castnet does without
+    scripts = sorted(script for script in (ROOT / "benchmarks").glob("*.py") if script.name not in others)
+    loaded = subprocess.run([sys.executable, "-c", LOAD, *scripts], cwd=tmp_path, capture_output=True, text=True)
+    assert loaded.returncode == 0, loaded.stderr
