@@ -137,7 +137,10 @@ class KeepRuns(Callback):
         _require_hydras_folder(config)
         named = {override.partition("=")[0] for override in config.hydra.overrides.hydra}
         if "hydra.run.dir" in named and "hydra.sweep.dir" not in named:
-            fail("hydra.run.dir: does not count for a sweep, such as experiment=new_parts; name hydra.sweep.dir")
+            fail(
+                "hydra.run.dir: does not count for a sweep, such as experiment=new_parts; name hydra.sweep.dir, or "
+                "hydra.mode=RUN to go on with one of its runs"
+            )
         self._hold("hydra.sweep.dir", Path(config.hydra.sweep.dir), may_be_used=False)
 
     def __getstate__(self) -> dict[str, Any]:

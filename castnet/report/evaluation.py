@@ -182,10 +182,8 @@ class Evaluation:
             table.add_row("doubtful", _shown(verdicts["doubtful_rate"]))
             table.add_row("called good, of defective", _shown(verdicts["passed_rate"]))
             table.add_row("called defective, of good", _shown(verdicts["rejected_rate"]))
-        table.caption = (
-            f"Threshold {self.threshold:.4g}, temperature {self.temperature:.3g}. {metrics['intervals']} "
-            + self.data["protocol"]
-        )
+        operating_point = f"Threshold {self.threshold:.4g}, temperature {self.temperature:.3g}."
+        table.caption = escape(f"{operating_point} {metrics['intervals']} {self.data['protocol']}")
         table.caption_justify = "left"
         return table
 

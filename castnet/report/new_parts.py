@@ -10,22 +10,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
 from castnet.data.groups import read_groups, read_slices
 from castnet.data.split import Indices
+from castnet.errors import UserError, fail
 from castnet.imaging.decode import decode
 from castnet.imaging.resample import RESAMPLE
 from castnet.report import figures, html
 from castnet.report.interval import counted, rate_interval
 
 FOLD = "data.fold="
+# What all settings of one report have in common.
+COMMON = ("data", "data.root", "data.groups", "data.slices", "data.defect_class", "data.test_fraction")
 ALL = "all images"
 ESCAPES = (0.01, 0.02)  # rates of escapes at which overkill is compared
 # Logits in float32 tell probabilities apart up to 1 - 2 ** -24.
@@ -109,7 +114,35 @@ class NewPartsReport(Callback):
     Whatever else was swept, such as seeds, makes a setting of its own; the summary has mean and worst of them.
     """
 
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        words = [f"{name}={values}" for name, values in config.hydra.sweeper.get("params", {}).items()]
+        words += config.hydra.overrides.task  # which come after it, and count
+        asked = {word.key_or_group: word for word in OverridesParser.create().parse_overrides(words)}
+        swept = {
+            name: list(map(str, word.sweep_string_iterator()))
+            for name, word in asked.items()
+            if word.is_sweep_override()
+        }
+        # Hydra turns an exception of a callback into a warning, so this exits.
+        for name in swept:
+            if name in COMMON or name.startswith("data.slices."):
+                fail(
+                    f"{name}: one report is of one folder and its parts; sweep other settings, and run the command anew"
+                )
+        expected = [str(fold) for fold in range(round(1 / config.data.test_fraction))]
+        if (folds := swept.get("data.fold")) and sorted(folds) != expected:  # one fold alone may be looked at
+            fail(
+                f"data.fold={','.join(folds)}: data.test_fraction={config.data.test_fraction} makes {len(expected)} "
+                f"folds, and the report needs each once; set data.fold={','.join(expected)}"
+            )
+
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        try:
+            self._report(config)
+        except (UserError, OSError) as error:
+            fail(error)
+
+    def _report(self, config: DictConfig) -> None:
         folder = Path(config.hydra.sweep.dir)
         runs = sorted(folder.glob("*/metrics.json"), key=lambda path: (len(path.parent.name), path.parent.name))
         settings: dict[str, list[Path]] = defaultdict(list)
@@ -122,6 +155,7 @@ class NewPartsReport(Callback):
         if not whole:
             print(f"new parts: no report, since {folder} has not a run of every fold of any setting")
             return
+        data["protocol"] = json.loads(runs[0].read_text())["data"]["protocol"]  # where a run has more to say
         report = Examination({name: pool(of, data) for name, of in whole.items()}, data)
         report.write(folder)
         Console().print(report.table())
@@ -198,8 +232,8 @@ class Examination:
         chosen |= {name: pooled.only(of) for name, of in slices.items()}
         if pooled.parts_known:
             chosen["by part: mean of its copies"] = pooled.by_part
-        classes = set(pooled.labels)
-        published = [next(name for name in file.split("/") if name in classes) for file in pooled.files]
+        folders = [file.split("/") for file in pooled.files]
+        published = [names[names[0] in ("train", "test")] for names in folders]
         if published != pooled.labels:
             chosen["labels as published"] = pooled.judged_by(published, self.data["defect_class"])
         return {name: of.numbers() for name, of in chosen.items()}
@@ -221,7 +255,8 @@ class Examination:
                 form = "{:,.0f}" if name == "images" else "{:.5f}"
                 shown = (form.format(values[of]) for of in ("mean", "worst"))
                 table.add_row(chosen if row == 0 else "", name.replace("_", " "), *shown)
-        table.caption, table.caption_justify = f"{self.metrics['intervals']} {self.data['protocol']}", "left"
+        table.caption = escape(f"{self.metrics['intervals']} {self.data['protocol']}")
+        table.caption_justify = "left"
         return table
 
     def picture(self) -> Figure:

@@ -94,6 +94,31 @@ def test_a_handful_is_not_dealt_to_folds_and_folds_are_counted_before_time_is_sp
     assert (none.code, "data.fold=3: data.test_fraction=0.34 makes 3 folds, 0 to 2" in none.err) == (2, True), none.err
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("data.test_fraction=0.5", "data.fold=0,1,2,3,4: data.test_fraction=0.5 makes 2 folds"),
+        ("data.fold=0,1,2", "data.fold=0,1,2: data.test_fraction=0.2 makes 5 folds"),
+        ("data.root=a,b", "data.root: one report is of one folder"),
+    ],
+)
+def test_a_sweep_that_no_report_can_come_of_is_refused_before_its_first_run(
+    run_train: Command, words: str, message: str
+) -> None:
+    ran = run_train("experiment=new_parts", words)
+    assert (ran.code, message in ran.err) == (2, True), ran.err
+    assert not list(ran.folder.glob("*/metrics.json"))
+
+
+def test_a_start_that_may_have_seen_the_parts_is_told_of(run_train: Command, trained: Path) -> None:
+    start = trained / "checkpoints" / "best.ckpt"
+    half = ["data.test_fraction=0.5", "data.val_fraction=0.5", "data.fold=0,1", "+data.slices.all='*'"]
+    ran = run_train("experiment=new_parts", *half, "trainer.max_epochs=1", f"model.start={start}")
+    assert ran.code == 0, ran.err
+    protocol = json.loads((ran.folder / "new_parts.json").read_text())["data"]["protocol"]
+    assert protocol.endswith(f"All began from {start}, which may have seen any of them.")
+
+
 def test_a_sweep_does_not_leave_its_runs_elsewhere_than_was_said(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
