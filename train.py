@@ -29,16 +29,18 @@ with extra("train"):
         check,
         read_start,
         require_best,
+        require_own_folder,
         settled,
     )
     from castnet.data.augment import Augmentation
     from castnet.data.datamodule import CastingDataModule
+    from castnet.data.subsets import judged_by_part
     from castnet.model.checkpoint import finish_checkpoint, load_classifier
     from castnet.model.classifier import CastingClassifier
     from castnet.model.network import SMALLEST_IMAGE
     from castnet.model.resume import fit, require_resumable
     from castnet.report.start import start_from
-    from castnet.report.threshold import ThresholdRule, choose_operating_point
+    from castnet.report.threshold import ThresholdRule, choose_operating_point, fit_familiarity
     from castnet.report.tracking import connect
     from castnet.settings import Seed, Text, require
 
@@ -49,6 +51,8 @@ def train(cfg: DictConfig) -> dict[str, float]:
     require("ckpt_path", cfg.ckpt_path, Text | None)
     rule = build("threshold", cfg.threshold, ThresholdRule) if cfg.get("threshold") else None
     datamodule = build("data", cfg.data, CastingDataModule)
+    if cfg.model.start not in (None, "drawn") and judged_by_part(datamodule.hparams):
+        datamodule.hparams["protocol"] += f" All began from {cfg.model.start}, which may have seen any of them."
     # The model is built when its classes are known, and what else may have to be found in the folder.
     image_size = cfg.data.image_size or SMALLEST_IMAGE
     check("model", settled(cfg.model, image_size, Augmentation()), CastingClassifier)
@@ -58,6 +62,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
     require("callbacks.checkpoint.monitor", OmegaConf.select(cfg, "callbacks.checkpoint.monitor"), Text)
     kept = cfg.callbacks.checkpoint
     require_best(kept.monitor, kept.mode, kept.get("save_top_k", 1))
+    require_own_folder(cfg)
     trainer = build_trainer(cfg.trainer, logger=build_loggers(cfg), callbacks=build_callbacks(cfg))
     if cfg.ckpt_path:
         settings = {"data": datamodule.hparams, "model": OmegaConf.to_container(cfg.model, resolve=True)}
@@ -66,6 +71,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
             trainer.fit_loop.max_epochs = epochs
     datamodule.prepare_data()
     datamodule.setup()
+    datamodule.require_enough(trainer.world_size)
     print(datamodule.describe(), flush=True)
 
     weights = read_start(cfg.model.start, datamodule.hparams["image_size"])
@@ -84,7 +90,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
     if rule and trainer.is_global_zero:
         choose_operating_point(Path(best.best_model_path), datamodule, rule)
     elif trainer.is_global_zero:
-        finish_checkpoint(Path(best.best_model_path))
+        finish_checkpoint(Path(best.best_model_path), familiarity=vars(fit_familiarity(datamodule)))
     trainer.strategy.barrier()
     classifier = load_classifier(Path(best.best_model_path))
     # Some loggers refuse settings that calibration has changed; the report tells them of its outcome.

@@ -12,6 +12,7 @@ from lightning import Callback, Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ModelSummary, ProgressBar
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from omegaconf import DictConfig, OmegaConf
 
 from castnet.data.augment import Augmentation
@@ -20,6 +21,7 @@ from castnet.drawn.weights import shipped
 from castnet.errors import UserError
 from castnet.model.classifier import CastingClassifier
 from castnet.model.start import Weights, read_weights
+from castnet.processes import RANKS, is_first
 from castnet.settings import Count, require
 from castnet.settings import check as check_arguments
 
@@ -115,7 +117,7 @@ def build_classifier(config: DictConfig, datamodule: CastingDataModule) -> Casti
 def settled(config: DictConfig, image_size: int, augmentation: Augmentation) -> DictConfig:
     """A model's settings with this size of its input and, where they are None, what follows from how images lie."""
     found = {name: getattr(augmentation, name) for name in ("views", "anywhere") if config.get(name, 0) is None}
-    return DictConfig({**config, "image_size": image_size, **found})
+    return DictConfig({**config, "image_size": image_size} | found)
 
 
 def require_best(monitor: str, mode: str, save_top_k: int) -> None:
@@ -133,6 +135,24 @@ def require_best(monitor: str, mode: str, save_top_k: int) -> None:
     best = BEST.get(monitor.removeprefix("val/").split("/")[0], mode)
     if mode != best:
         raise UserError(f"callbacks.checkpoint.mode={mode}: would keep the worst {monitor}; set it to {best}")
+
+
+def require_own_folder(config: DictConfig) -> None:
+    """Refuse callbacks that would write where other runs have theirs, or best weights under another name.
+
+    Raises:
+        UserError: a callback's folder lies outside the run's, or `callbacks.checkpoint.filename` is not `best`.
+    """
+    own = Path(config.paths.output_dir).resolve()
+    for name, callback in config.callbacks.items():
+        for key in ("dirpath", "folder"):
+            if (folder := callback.get(key)) and not Path(folder).resolve().is_relative_to(own):
+                raise UserError(
+                    f"callbacks.{name}.{key}={folder}: lies outside the run's folder, and only in that is nothing "
+                    "overwritten; leave it, and name the run's folder by hydra.run.dir"
+                )
+    if (filename := config.callbacks.checkpoint.get("filename")) != "best":
+        raise UserError(f"callbacks.checkpoint.filename={filename}: expected best, by which other commands find it")
 
 
 def build_callbacks(config: DictConfig) -> list[Callback]:
@@ -178,7 +198,8 @@ def build_trainer(config: DictConfig, **given: Any) -> Trainer:
 
     Raises:
         UserError: as `build`; or training would have no end, or more devices are asked for than there are, or numbers
-            that the images do not come in.
+            that the images do not come in, or processes that are no scripts of their own; or the environment tells
+            this process that it is one of several, which the settings do not.
     """
     for name in ("max_epochs", "accumulate_grad_batches", "check_val_every_n_epoch"):  # Lightning divides by them
         require(f"trainer.{name}", config.get(name, 1), Count)
@@ -186,6 +207,14 @@ def build_trainer(config: DictConfig, **given: Any) -> Trainer:
     trainer = build("trainer", config, Trainer, use_distributed_sampler=False, **given)
     if trainer.precision not in PRECISIONS:
         raise UserError(f"trainer.precision={trainer.precision}: expected one of {', '.join(PRECISIONS)}")
+    if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+        raise UserError(f"trainer.strategy={config.strategy}: copies what cannot be sent to processes; use trainer=ddp")
+    if not is_first() and trainer.world_size == 1:
+        told = " ".join(f"{name}={os.environ[name]}" for name in RANKS if os.environ.get(name, "0") != "0")
+        raise UserError(
+            f"{told}: the environment makes this one of several processes, and trainer.devices={trainer.num_devices} "
+            "one alone; unset it, or use trainer=ddp"
+        )
     environment = getattr(trainer.strategy, "cluster_environment", None)
     if environment and not environment.creates_processes_externally and _is_sweep():
         raise UserError(

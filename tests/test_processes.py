@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,8 +15,11 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from castnet import entry
 from castnet.data.batches import SharedBatches
+from castnet.errors import UserError
 from tests.conftest import PATIENCE, ROOT, SMALL, Command
+from tests.data.test_datamodule import configured
 from tests.faults.test_training import start_train, wait_for
 
 TWO = ["trainer=ddp", "trainer.devices=2"]
@@ -103,6 +107,27 @@ def test_a_sweep_whose_jobs_would_start_processes_is_refused(run_train: Command)
     ran = run_train("-m", *TWO, "seed=0,1")
     assert ran.code == 2
     assert "error: trainer.devices=2: the jobs of a sweep cannot start processes" in ran.err
+
+
+def test_more_processes_than_a_subset_has_images_are_refused(castings: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(castings, tmp_path / "set")
+    for name in ("def_front", "ok_front"):
+        for image in sorted((root / "test" / name).iterdir())[1:]:
+            image.unlink()
+    datamodule = configured(root, tmp_path / "cache")
+    datamodule.require_enough(2)
+    with pytest.raises(UserError, match=r"trainer\.devices: 3 processes share 2 test images"):
+        datamodule.require_enough(3)
+
+
+def test_one_process_that_the_environment_takes_for_one_of_several_is_refused(
+    run_train: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(entry, "follow", lambda: None)  # what it redirects would stay so for all tests
+    ran = run_train()
+    assert ran.code == 2
+    assert "error: RANK=1: the environment makes this one of several processes" in ran.err
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 8, 9, 12, 13])

@@ -88,9 +88,12 @@ def test_a_run_says_which_data_it_uses(run_train: Command, castings: Path) -> No
     assert "escape rate" in ran.out
 
 
-def test_a_run_in_mixed_precision_is_judged_like_any_other(run_train: Command) -> None:
-    ran = run_train("+trainer.precision=bf16-mixed", "trainer.max_epochs=1")
+def test_a_run_in_mixed_precision_or_without_a_rule_is_judged_like_any_other(run_train: Command) -> None:
+    ran = run_train("+trainer.precision=bf16-mixed", "threshold=null", "trainer.max_epochs=1")
     assert ran.code == 0, ran.err
+    learnt = load_classifier(ran.folder / "checkpoints" / "best.ckpt").eval()
+    assert (learnt.hparams["temperature"], learnt.hparams["threshold"]) == (1, 0.5)
+    assert learnt.unfamiliarity(torch.ones(1, 1, 32, 32)) > 1
     assert 0 <= json.loads((ran.folder / "metrics.json").read_text())["auroc"] <= 1
 
 
@@ -248,6 +251,10 @@ def test_the_last_epoch_is_kept_where_it_was_not_the_best_and_is_the_last_that_e
         ("+trainer.precision=bf16-true", "trainer.precision=bf16-true: expected one of 32-true, bf16-mixed, 16-mixed"),
         ("+callbacks.checkpoint.save_top_k=2", "callbacks.checkpoint.save_top_k=2: expected 1"),
         ("data.defect_class=1", "data.defect_class=1: expected text, which needs quotes within quotes"),
+        ("callbacks.checkpoint.dirpath=/tmp/x", "callbacks.checkpoint.dirpath=/tmp/x: lies outside the run's folder"),
+        ("callbacks.report.folder=..", "callbacks.report.folder=..: lies outside the run's folder"),
+        ("callbacks.checkpoint.filename=last", "callbacks.checkpoint.filename=last: expected best"),
+        ("+trainer.strategy=ddp_spawn", "trainer.strategy=ddp_spawn: copies what cannot be sent"),
         ("paths.output_dir=elsewhere", "paths.output_dir: follows from hydra.run.dir"),
         ("paths.cache_dir=/dev/null", "paths.cache_dir=/dev/null: cannot be written"),
     ],

@@ -154,6 +154,16 @@ class CastingDataModule(LightningDataModule):
                 )
         self.n_corrected = int((self._folder.labels != folder.labels).sum())
 
+    def require_enough(self, processes: int) -> None:
+        """Refuse more processes than a subset has images, since each needs one to take part.
+
+        Raises:
+            UserError: this is set up, and a subset has fewer.
+        """
+        for subset, rows in self.rows.items():
+            if len(rows) < processes:
+                raise UserError(f"trainer.devices: {processes} processes share {len(rows)} {subset} images; use fewer")
+
     @cached_property
     def learnt(self) -> str:
         """Which images train and validate, see `castnet.data.subsets.digest`."""
@@ -178,6 +188,7 @@ class CastingDataModule(LightningDataModule):
     def _fit(self) -> None:
         """Find the settings that are None in the training images, and leave all others as they are."""
         augmentation = self.hparams["augmentation"]
+        given = {"image_size": self.hparams["image_size"], **(augmentation or {})}
         if self.hparams["image_size"] is not None and None not in (augmentation or {}).values():
             return
         rows = self.rows["train"]
@@ -191,7 +202,9 @@ class CastingDataModule(LightningDataModule):
             }
             self.augmentation = make_augmentation(self.hparams["augmentation"])
         self.save_hyperparameters(dict(self.hparams))  # what was found is what loggers and checkpoints are to keep
-        self.fitted = found.describe()
+        other = [f"{name}={value}" for name, value in given.items() if value not in (None, getattr(found, name, value))]
+        other += ["augmentation=null"] if augmentation is None else []
+        self.fitted = found.describe() + (f" Set otherwise: {', '.join(other)}." if other else "")
 
     @property
     def folder(self) -> Folder:
@@ -217,7 +230,7 @@ class CastingDataModule(LightningDataModule):
         sizes = ", ".join(f"{sum(counts.values()):,} {subset}" for subset, counts in summary["counts"].items())
         corrected = f", {self.n_corrected} of them under a corrected label" if self.n_corrected else ""
         line = f"data={summary['source']} in {summary['root']}: {sizes}{corrected}. {summary['protocol']}"
-        return "\n".join(part for part in (line, self._beside(), self.fitted) if part)
+        return "\n".join(part for part in (line, self._beside(), self._on_both_sides(), self.fitted) if part)
 
     def _beside(self) -> str:
         """A line for people about folders of images that are not used."""
@@ -225,6 +238,16 @@ class CastingDataModule(LightningDataModule):
         names = [] if self.folder.is_test is None else [entry.name for entry in class_folders(root)]
         unused = ", ".join(f"{name}/" for name in names if name not in ("train", "test"))
         return unused and f"Not used: {unused} beside train/, of which validation takes its share, and test/."
+
+    def _on_both_sides(self) -> str:
+        """A line for people about parts that are learnt and judged as well."""
+        if self.groups is None or self.test_subset == "all" or judged_by_part(self.hparams):
+            return ""
+        train, val, test = (self.groups[self.rows[subset]] for subset in ("train", "val", "test"))
+        known = [(int(np.isin(test, np.concatenate([train, val])).sum()), len(test), "test")]
+        known.append((int(np.isin(val, train).sum()), len(val), "validation"))
+        told = " and ".join(f"{n:,} of {of:,} {subset} images" for n, of, subset in known if n)
+        return told and f"{told} show parts that are learnt from; data.split=new_parts keeps them apart."
 
     def test_slices(self) -> dict[str, NDArray[np.bool_]]:
         """Test images to judge by themselves, bool (n,) by name.

@@ -42,7 +42,8 @@ class Fit:
     Attributes:
         image_size: side of the network's input in pixels.
         turns, rotation, flip, shift, zoom: for `castnet.data.augment.Augmentation`.
-        aurocs: how well random features tell the classes apart at each of `SIZES`.
+        aurocs: how well random features tell the classes apart at each of `SIZES`; none where a class has too few
+            parts for that.
     """
 
     image_size: int
@@ -55,7 +56,7 @@ class Fit:
 
     def describe(self) -> str:
         """One line for people."""
-        told = ", ".join(f"{auroc:.3f} at {size}" for size, auroc in self.aurocs.items())
+        told = ", ".join(f"{auroc:.3f} at {size}" for size, auroc in self.aurocs.items()) or "too few parts to tell"
         free = "any" if self.rotation == 180 else {1: "no", 2: "half", 4: "quarter"}[self.turns]
         mirrored = "mirrored too" if self.flip else "not mirrored"
         moved = "a part" if (self.shift, self.zoom) == PART else "a surface"
@@ -77,7 +78,9 @@ def fit_to_folder(paths: Sequence[Path], defective: NDArray[np.bool_], parts: In
     Raises:
         UserError: an image cannot be read.
     """
-    chosen = np.random.default_rng(0).permutation(len(paths))[:LOOKED_AT]
+    drawn = np.random.default_rng(0).permutation(len(paths))
+    # As many of each class: where few parts are defective, most of a random draw would tell nothing.
+    chosen = np.concatenate([drawn[defective[drawn] == label][: LOOKED_AT // 2] for label in (False, True)])
     images = np.stack([RESAMPLE["area"](decode(paths[row]), max(SIZES)) for row in chosen])
     defective, parts = defective[chosen], parts[chosen]
     aurocs = {size: _auroc(random_features(images, size), defective, parts) for size in SIZES}

@@ -67,6 +67,8 @@ def read_folder(root: Path, defect_class: str) -> Folder:
     parts = [root / name for name in ("train", "test") if (root / name).is_dir()]
     if len(parts) == 1:
         raise UserError(f"data.root={root}: has {parts[0].name}/ alone; expected both train/ and test/, or neither")
+    if parts and parts[0].samefile(parts[1]):
+        raise UserError(f"data.root={root}: train/ and test/ are one folder, so that nothing would be left to judge")
     listings = [_list_classes(part) for part in parts or [root]]
     classes = listings[0][0]
     if any(names != classes for names, _ in listings):
@@ -94,9 +96,11 @@ def correct_labels(folder: Folder, corrections: Mapping[str, Sequence[str]], kep
         kept: rows of images that stay in the class of their folder all the same.
 
     Raises:
-        UserError: there is no such class.
+        UserError: there is no such class, or an image is to be of both.
     """
     labels = folder.labels.copy()
+    if twice := set.intersection(*map(set, corrections.values())) if len(corrections) > 1 else set():
+        raise UserError(f"data.corrections: names {min(twice)} for two classes; expected one")
     for name, files in corrections.items():
         if name not in folder.classes:
             raise UserError(

@@ -38,8 +38,20 @@ def check_subsets(settings: Mapping[str, Any]) -> None:
         )
     if shots is not None and split == "new_parts":
         raise UserError(f"data.shots={shots}: decides what is tested, and so does data.split=new_parts; drop one")
+    if settings["shots"] is not None and (settings["fold"] or split == "grouped"):
+        raise UserError(f"data.shots={shots}: draws parts by data.seed, and knows no data.split=grouped or data.fold")
+    if split == "grouped" and settings["assignment"] is not None:
+        raise UserError(
+            f"data.assignment={settings['assignment']}: decides every subset, and so does data.split=grouped; drop one"
+        )
     if settings["fold"] and split not in ("grouped", "new_parts"):
         raise UserError(f"data.fold={settings['fold']}: data.split={split} has no folds; expected data.split=grouped")
+    for share in ("val_fraction", "test_fraction") if split in ("grouped", "new_parts") else ():
+        if round(1 / settings[share]) < 2:
+            raise UserError(
+                f"data.{share}={settings[share]}: data.split={split} holds out one of as many folds as the share goes "
+                "into the whole; expected at most 0.6, which makes two"
+            )
     share = "test_fraction" if split == "new_parts" else "val_fraction"
     if settings["fold"] >= (folds := round(1 / settings[share])):
         raise UserError(

@@ -27,7 +27,8 @@ def start_from(classifier: CastingClassifier, weights: Weights, datamodule: Cast
     """
     at_random = {name: tensor.clone() for name, tensor in classifier.network.state_dict().items()}
     if not take_over(classifier, weights, dense=True):
-        return f"start: the convolutions of {weights.path.name}; its dense layers are for another image size or kind of part"
+        others = "its dense layers are for another image size or kind of part"
+        return f"start: the convolutions of {weights.path.name}; {others}"
     auroc = _auroc(classifier, datamodule)
     if auroc >= LEAST_AUROC:
         return f"start: all layers of {weights.path.name}, which rank training images with AUROC {auroc:.3f}"

@@ -242,6 +242,9 @@ def test_test_images_of_parts_seen_in_training_are_told_apart(castings: Path, tm
     table = write_table(tmp_path / "groups.csv", files, group=[twins.get(file, file) for file in files])
     unseen = configured(castings, tmp_path, f"data.groups={table}").test_slices()["parts never seen in training"]
     assert np.flatnonzero(~unseen).tolist() == [2, 7]
+    told = configured(castings, tmp_path, f"data.groups={table}").describe()
+    assert "2 of 12 test images show parts that are learnt from" in told
+    assert "are learnt from" not in configured(castings, tmp_path).describe()
 
 
 def test_corrected_labels_are_learnt_and_validated_by_but_not_tested_by(castings: Path, tmp_path: Path) -> None:
@@ -258,6 +261,9 @@ def test_corrected_labels_are_learnt_and_validated_by_but_not_tested_by(castings
     assert "2 of them under a corrected label" in corrected.describe()
     with pytest.raises(UserError, match=r"data\.corrections\.good: no such class .* def_front/, ok_front/"):
         configured(castings, tmp_path, "+data.corrections.good=[train/def_front/0.jpeg]")
+    both = [f"+data.corrections.{name}=[train/def_front/0.jpeg]" for name in plain.folder.classes]
+    with pytest.raises(UserError, match=r"data\.corrections: names train/def_front/0\.jpeg for two classes"):
+        configured(castings, tmp_path, *both)
 
 
 def test_slices_are_file_patterns_or_the_values_of_a_tables_column(castings: Path, tmp_path: Path) -> None:
@@ -313,6 +319,9 @@ def break_folder(root: Path, how: str) -> None:
             image.unlink()
     elif how == "no test":
         shutil.rmtree(root / "test")
+    elif how == "test is train":
+        shutil.rmtree(root / "test")
+        (root / "test").symlink_to(root / "train")
     elif how == "other classes in test":
         (root / "test" / "ok_front").rename(root / "test" / "good")
     elif how == "truncated image":
@@ -329,6 +338,7 @@ def break_folder(root: Path, how: str) -> None:
         ("three classes", r"train: expected two class folders.*found def_front/, ok_front/, unsure/"),
         ("class without images", r"test: a class folder has no images.*ok_front"),
         ("no test", r"has train/ alone; expected both"),
+        ("test is train", r"train/ and test/ are one folder"),
         ("other classes in test", r"train/ has the classes .* but test/ has"),
         ("truncated image", r"train/def_front/\S+: cannot be read as an image.*castnet audit"),
     ],
@@ -354,6 +364,12 @@ def test_a_folder_that_is_not_as_expected_is_refused_by_name(
         ),
         ("data.split=random", r"data\.split=random: expected 'stratified', 'first_of_class', 'grouped' or 'new_parts'"),
         ("data.split=grouped", r"data\.split=grouped: needs data\.groups"),
+        (
+            "data.split=grouped data.groups=t data.assignment=t",
+            r"data\.assignment=t: .* and so does data\.split",
+        ),
+        ("data.split=grouped data.groups=t data.shots=[2,2]", r"data\.shots=\[2, 2\]: .* no data\.split=grouped"),
+        ("data.split=new_parts data.test_fraction=0.7", r"data\.test_fraction=0\.7: .* expected at most 0\.6"),
         ("data.resample=cubic", r"data\.resample=cubic: expected 'area' or 'nearest'"),
         ("data.source=web", r"data\.source=web: expected 'generated', 'casting' or 'folder'"),
         ("data.batch_size=0", r"data\.batch_size=0: expected greater than or equal to 1"),
@@ -363,7 +379,7 @@ def test_a_folder_that_is_not_as_expected_is_refused_by_name(
 )
 def test_a_wrong_setting_is_refused_by_name(castings: Path, tmp_path: Path, override: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        configured(castings, tmp_path, override)
+        configured(castings, tmp_path, *override.split())
 
 
 def test_a_missing_set_is_never_replaced_by_another(tmp_path: Path) -> None:

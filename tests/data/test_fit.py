@@ -76,6 +76,7 @@ def test_a_run_fits_itself_to_the_folder_and_says_so(run_train: Command, trained
     ran = run_train("experiment=folder", "data.image_size=null", "data.augmentation.flip=false", *short)
     assert ran.code == 0, ran.err
     assert "Fitted to the folder's training images: " in ran.out
+    assert ("Set otherwise: flip=False." in ran.out) is ("not mirrored" not in ran.out)
     kept = CastingDataModule.load_from_checkpoint(ran.folder / "checkpoints" / "best.ckpt", weights_only=True).hparams
     assert kept["image_size"] in (64, 128)
     assert None not in kept["augmentation"].values()
