@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 from playwright.sync_api import Browser, sync_playwright
 
-from castnet.cli import parser
+from castnet.commands import parser
 from castnet.errors import UserError
 from castnet.line.inspector import Inspector, Verdict
 from castnet.line.known import images_of
