@@ -34,7 +34,7 @@ with extra("train"):
     )
     from castnet.data.augment import Augmentation
     from castnet.data.datamodule import CastingDataModule
-    from castnet.data.subsets import judged_by_part
+    from castnet.data.subsets import judged_by_part, require_enough
     from castnet.model.checkpoint import finish_checkpoint, load_classifier
     from castnet.model.classifier import CastingClassifier
     from castnet.model.network import SMALLEST_IMAGE
@@ -71,7 +71,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
             trainer.fit_loop.max_epochs = epochs
     datamodule.prepare_data()
     datamodule.setup()
-    datamodule.require_enough(trainer.world_size)
+    require_enough(datamodule.rows, trainer.world_size)
     print(datamodule.describe(), flush=True)
 
     weights = read_start(cfg.model.start, datamodule.hparams["image_size"])

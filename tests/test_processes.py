@@ -17,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from castnet import entry
 from castnet.data.batches import SharedBatches
+from castnet.data.subsets import require_enough
 from castnet.errors import UserError
 from tests.conftest import PATIENCE, ROOT, SMALL, Command
 from tests.data.test_datamodule import configured
@@ -114,10 +115,10 @@ def test_more_processes_than_a_subset_has_images_are_refused(castings: Path, tmp
     for name in ("def_front", "ok_front"):
         for image in sorted((root / "test" / name).iterdir())[1:]:
             image.unlink()
-    datamodule = configured(root, tmp_path / "cache")
-    datamodule.require_enough(2)
+    rows = configured(root, tmp_path / "cache").rows
+    require_enough(rows, 2)
     with pytest.raises(UserError, match=r"trainer\.devices: 3 processes share 2 test images"):
-        datamodule.require_enough(3)
+        require_enough(rows, 3)
 
 
 def test_one_process_that_the_environment_takes_for_one_of_several_is_refused(

@@ -19,7 +19,7 @@ from castnet.data.groups import read_groups, read_slices
 from castnet.data.pixels import pixel_block
 from castnet.data.sources import Generated, obtain
 from castnet.data.split import Indices
-from castnet.data.subsets import SPLITS, check_subsets, digest, judged_by_part, subsets
+from castnet.data.subsets import SPLITS, check_subsets, digest, judged_by_part, on_both_sides, subsets
 from castnet.errors import UserError
 from castnet.imaging.listing import class_folders
 from castnet.processes import count_everywhere
@@ -154,16 +154,6 @@ class CastingDataModule(LightningDataModule):
                 )
         self.n_corrected = int((self._folder.labels != folder.labels).sum())
 
-    def require_enough(self, processes: int) -> None:
-        """Refuse more processes than a subset has images, since each needs one to take part.
-
-        Raises:
-            UserError: this is set up, and a subset has fewer.
-        """
-        for subset, rows in self.rows.items():
-            if len(rows) < processes:
-                raise UserError(f"trainer.devices: {processes} processes share {len(rows)} {subset} images; use fewer")
-
     @cached_property
     def learnt(self) -> str:
         """Which images train and validate, see `castnet.data.subsets.digest`."""
@@ -230,7 +220,9 @@ class CastingDataModule(LightningDataModule):
         sizes = ", ".join(f"{sum(counts.values()):,} {subset}" for subset, counts in summary["counts"].items())
         corrected = f", {self.n_corrected} of them under a corrected label" if self.n_corrected else ""
         line = f"data={summary['source']} in {summary['root']}: {sizes}{corrected}. {summary['protocol']}"
-        return "\n".join(part for part in (line, self._beside(), self._on_both_sides(), self.fitted) if part)
+        apart = self.test_subset == "all" or judged_by_part(self.hparams)
+        shared = "" if apart else on_both_sides(self.groups, self.rows)
+        return "\n".join(part for part in (line, self._beside(), shared, self.fitted) if part)
 
     def _beside(self) -> str:
         """A line for people about folders of images that are not used."""
@@ -238,16 +230,6 @@ class CastingDataModule(LightningDataModule):
         names = [] if self.folder.is_test is None else [entry.name for entry in class_folders(root)]
         unused = ", ".join(f"{name}/" for name in names if name not in ("train", "test"))
         return unused and f"Not used: {unused} beside train/, of which validation takes its share, and test/."
-
-    def _on_both_sides(self) -> str:
-        """A line for people about parts that are learnt and judged as well."""
-        if self.groups is None or self.test_subset == "all" or judged_by_part(self.hparams):
-            return ""
-        train, val, test = (self.groups[self.rows[subset]] for subset in ("train", "val", "test"))
-        known = [(int(np.isin(test, np.concatenate([train, val])).sum()), len(test), "test")]
-        known.append((int(np.isin(val, train).sum()), len(val), "validation"))
-        told = " and ".join(f"{n:,} of {of:,} {subset} images" for n, of, subset in known if n)
-        return told and f"{told} show parts that are learnt from; data.split=new_parts keeps them apart."
 
     def test_slices(self) -> dict[str, NDArray[np.bool_]]:
         """Test images to judge by themselves, bool (n,) by name.

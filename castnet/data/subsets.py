@@ -94,6 +94,33 @@ def subsets(folder: Folder, groups: Indices | None, settings: Mapping[str, Any])
     return {"train": train, "val": val, "test": test}
 
 
+def on_both_sides(groups: Indices | None, rows: Mapping[str, Indices]) -> str:
+    """A line for people about parts that are learnt and judged as well; empty where there are none.
+
+    Args:
+        groups: part of each image, int64 (n,), if that is known.
+        rows: those of each subset.
+    """
+    if groups is None:
+        return ""
+    train, val, test = (groups[rows[subset]] for subset in ("train", "val", "test"))
+    known = [(int(np.isin(test, np.concatenate([train, val])).sum()), len(test), "test")]
+    known.append((int(np.isin(val, train).sum()), len(val), "validation"))
+    told = " and ".join(f"{n:,} of {of:,} {subset} images" for n, of, subset in known if n)
+    return told and f"{told} show parts that are learnt from; data.split=new_parts keeps them apart."
+
+
+def require_enough(rows: Mapping[str, Indices], processes: int) -> None:
+    """Refuse more processes than a subset has images, since each needs one to take part.
+
+    Raises:
+        UserError: naming the subset.
+    """
+    for subset, of_subset in rows.items():
+        if len(of_subset) < processes:
+            raise UserError(f"trainer.devices: {processes} processes share {len(of_subset)} {subset} images; use fewer")
+
+
 def digest(folder: Folder, rows: Mapping[str, Indices]) -> str:
     """What is learnt: which images train and validate, and as what. It is the same wherever the root lies."""
     learnt = hashlib.sha256()
