@@ -144,14 +144,16 @@ def require_own_folder(config: DictConfig) -> None:
         UserError: a callback's folder lies outside the run's, or `callbacks.checkpoint.filename` is not `best`.
     """
     own = Path(config.paths.output_dir).resolve()
-    for name, callback in config.callbacks.items():
+    for name in config.callbacks:
         for key in ("dirpath", "folder"):
-            if (folder := callback.get(key)) and not Path(folder).resolve().is_relative_to(own):
+            if (folder := OmegaConf.select(config.callbacks, f"{name}.{key}")) and not Path(
+                folder
+            ).resolve().is_relative_to(own):
                 raise UserError(
                     f"callbacks.{name}.{key}={folder}: lies outside the run's folder, and only in that is nothing "
                     "overwritten; leave it, and name the run's folder by hydra.run.dir"
                 )
-    if (filename := config.callbacks.checkpoint.get("filename")) != "best":
+    if (filename := OmegaConf.select(config.callbacks, "checkpoint.filename")) != "best":
         raise UserError(f"callbacks.checkpoint.filename={filename}: expected best, by which other commands find it")
 
 

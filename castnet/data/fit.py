@@ -83,10 +83,11 @@ def fit_to_folder(paths: Sequence[Path], defective: NDArray[np.bool_], parts: In
     chosen = np.concatenate([drawn[defective[drawn] == label][: LOOKED_AT // 2] for label in (False, True)])
     images = np.stack([RESAMPLE["area"](decode(paths[row]), max(SIZES)) for row in chosen])
     defective, parts = defective[chosen], parts[chosen]
-    aurocs = {size: _auroc(random_features(images, size), defective, parts) for size in SIZES}
+    told = min(len(np.unique(parts[defective])), len(np.unique(parts[~defective]))) >= FOLDS
+    aurocs = {size: _auroc(random_features(images, size), defective, parts) for size in SIZES if told}
     small, large = SIZES
     good, of_part = images[~defective], parts[~defective]
-    size = large if aurocs[large] >= aurocs[small] + WORTH else small
+    size = large if told and aurocs[large] >= aurocs[small] + WORTH else small
     return Fit(size, *ways_to_lie(good, of_part), *ways_to_move(good, of_part), aurocs)
 
 
@@ -117,9 +118,7 @@ def random_features(images: Grey, size: int) -> NDArray[np.float32]:
 
 
 def _auroc(features: NDArray[np.float32], defective: NDArray[np.bool_], parts: Indices) -> float:
-    """Cross-validated by part; 0.5 where a class has too few parts for that."""
-    if min(len(np.unique(parts[defective])), len(np.unique(parts[~defective]))) < FOLDS:
-        return 0.5
+    """Cross-validated by part."""
     classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=500))
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
     scores = cross_val_predict(classifier, features, defective, groups=parts, cv=folds, method="decision_function")

@@ -68,7 +68,11 @@ def test_small_defects_ask_for_more_pixels(tmp_path: Path, radius: int, size: in
                 image[at[1] - 1 : at[1] + 3, at[0] - 1 : at[0] + 3] = np.indices((4, 4)).sum(0) % 2 * 255 * -step
         paths.append(tmp_path / f"{row}.png")
         Image.fromarray(image).save(paths[-1])
-    assert fit_to_folder(paths, defective, np.arange(120)).image_size == size
+    found = fit_to_folder(paths, defective, np.arange(120))
+    assert found.image_size == size
+    assert set(found.aurocs) == {64, 128}
+    few = fit_to_folder(paths[:8], defective[:8], np.arange(8))  # of which four are defective
+    assert (few.image_size, "too few parts to tell" in few.describe()) == (64, True)
 
 
 def test_a_run_fits_itself_to_the_folder_and_says_so(run_train: Command, trained: Path) -> None:
