@@ -66,6 +66,12 @@ class Search:
 
     def run(self, config: DictConfig, loader: ConfigLoader, launcher: Launcher, arguments: list[str]) -> None:
         """Try settings until the study has its trials; then write study.html into the sweep's folder."""
+        monitor = OmegaConf.select(config, "callbacks.checkpoint.monitor", default="val/loss")
+        if "loss" in self.objectives and monitor != "val/loss":  # of others the best epoch's metrics are calibrated
+            raise UserError(
+                f"hydra.sweeper.objective=loss: no run tells its loss where callbacks.checkpoint.monitor={monitor}; "
+                "search for another objective, or monitor val/loss"
+            )
         written = [f"{key}={value}" for key, value in self.params.items()] + arguments
         self.space = space(OverridesParser.create(config_loader=loader).parse_overrides(written), self.average)
         for example in self.space.examples():  # Hydra refuses settings that do not exist before the first trial

@@ -216,6 +216,7 @@ def test_the_dashboard_opens_the_same_storage(search: Command) -> None:
         ([LR, "hydra.sweeper.direction=down"], "hydra.sweeper.direction=down: expected 'minimize' or 'maximize'"),
         (["study=escapes", "hydra.sweeper.pruner={_target_:x}"], "several need hydra.sweeper.pruner=null"),
         (["study=escapes", LR, "hydra.sweeper.objective=[loss,loss]"], "names one of them twice"),
+        ([LR, "callbacks.checkpoint.monitor=val/auroc"], "no run tells its loss where callbacks.checkpoint"),
         ([LR, "hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials=0: expected greater than"),
         ([LR, "hydra.sweeper.storage=nonsense"], "hydra.sweeper.storage=nonsense: no URL of a database"),
         ([LR, "hydra.sweeper.storage=postgresql+psycopg://u:secret@127.0.0.1:1/x"], "=127.0.0.1:1/x: cannot be opened"),
