@@ -33,7 +33,13 @@ def read_column(setting: str, table: Path, column: str) -> dict[str, str]:
         UserError: the table is missing or broken, lacks a column or a group, or says two things of one file.
     """
     if not table.is_file():
-        raise UserError(f"{setting}: no such file; `castnet audit FOLDER` writes a groups.csv")
+        of_split = column == "split"
+        writes = (
+            "`castnet resplit GROUPS.csv OUT.csv` writes one"
+            if of_split
+            else "`castnet audit FOLDER` writes groups.csv"
+        )
+        raise UserError(f"{setting}: no such file; {writes}")
     values: dict[str, str] = {}
     try:
         with open_table(table) as lines:

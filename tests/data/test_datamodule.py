@@ -370,6 +370,7 @@ def test_a_folder_that_is_not_as_expected_is_refused_by_name(
         ),
         ("data.split=grouped data.groups=t data.shots=[2,2]", r"data\.shots=\[2, 2\]: .* no data\.split=grouped"),
         ("data.split=new_parts data.test_fraction=0.7", r"data\.test_fraction=0\.7: .* expected at most 0\.6"),
+        ("data.assignment=none.csv", r"data\.assignment=none\.csv: no such file; `castnet resplit"),
         ("data.resample=cubic", r"data\.resample=cubic: expected 'area' or 'nearest'"),
         ("data.source=web", r"data\.source=web: expected 'generated', 'casting' or 'folder'"),
         ("data.batch_size=0", r"data\.batch_size=0: expected greater than or equal to 1"),
