@@ -81,6 +81,7 @@ def test_the_oldest_images_go_beyond_the_bound(
     with Recorder(url, "page", inspector, model, keep="all", keep_bytes=bound, spool=tmp_path) as recorder:
         for file in test_images:
             recorder.put(str(file), file.read_bytes(), inspector.inspect(file))
+    assert not list(tmp_path.glob("record.db-*")), "who copies the file has all of it"
     with connect(url).connect() as connection:
         sizes = connection.execute(sa.select(images.c.bytes)).scalars().all()
     assert 0 < sum(sizes) <= bound
