@@ -61,7 +61,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
     del os.environ["PL_GLOBAL_SEED"]  # from which Lightning would seed anew where it starts processes
     require("callbacks.checkpoint.monitor", OmegaConf.select(cfg, "callbacks.checkpoint.monitor"), Text)
     kept = cfg.callbacks.checkpoint
-    require_best(kept.monitor, kept.mode, kept.get("save_top_k", 1))
+    require_best(kept.monitor, kept.mode, kept.get("save_top_k", 1), kept.get("filename"))
     require_own_folder(cfg)
     trainer = build_trainer(cfg.trainer, logger=build_loggers(cfg), callbacks=build_callbacks(cfg))
     if cfg.ckpt_path:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where train.py is
-import evaluate
+import evaluate  # with train.py, imports Lightning and all of castnet that training needs
 import train
 from castnet import cli, entry
 from castnet.export import export  # noqa: F401 (imports it)

@@ -21,7 +21,7 @@ from castnet.drawn.weights import shipped
 from castnet.errors import UserError
 from castnet.model.classifier import CastingClassifier
 from castnet.model.start import Weights, read_weights
-from castnet.processes import RANKS, is_first
+from castnet.processes import ranks
 from castnet.settings import Count, require
 from castnet.settings import check as check_arguments
 
@@ -120,13 +120,15 @@ def settled(config: DictConfig, image_size: int, augmentation: Augmentation) -> 
     return DictConfig({**config, "image_size": image_size} | found)
 
 
-def require_best(monitor: str, mode: str, save_top_k: int) -> None:
+def require_best(monitor: str, mode: str, save_top_k: int, filename: str | None) -> None:
     """Refuse settings of `callbacks.checkpoint` that would keep other weights than the best.
 
     Raises:
         UserError: the mode is the other one than the monitored metric needs, or `best.ckpt` would be the last of
-            several.
+            several, or have another name.
     """
+    if filename != "best":
+        raise UserError(f"callbacks.checkpoint.filename={filename}: expected best, by which other commands find it")
     if save_top_k != 1:
         raise UserError(
             f"callbacks.checkpoint.save_top_k={save_top_k}: expected 1, since best.ckpt holds the best epoch alone; "
@@ -138,23 +140,19 @@ def require_best(monitor: str, mode: str, save_top_k: int) -> None:
 
 
 def require_own_folder(config: DictConfig) -> None:
-    """Refuse callbacks that would write where other runs have theirs, or best weights under another name.
+    """Refuse callbacks that would write where other runs have theirs.
 
     Raises:
-        UserError: a callback's folder lies outside the run's, or `callbacks.checkpoint.filename` is not `best`.
+        UserError: a callback's folder lies outside the run's.
     """
     own = Path(config.paths.output_dir).resolve()
-    for name in config.callbacks:
-        for key in ("dirpath", "folder"):
-            if (folder := OmegaConf.select(config.callbacks, f"{name}.{key}")) and not Path(
-                folder
-            ).resolve().is_relative_to(own):
-                raise UserError(
-                    f"callbacks.{name}.{key}={folder}: lies outside the run's folder, and only in that is nothing "
-                    "overwritten; leave it, and name the run's folder by hydra.run.dir"
-                )
-    if (filename := OmegaConf.select(config.callbacks, "checkpoint.filename")) != "best":
-        raise UserError(f"callbacks.checkpoint.filename={filename}: expected best, by which other commands find it")
+    for key in (f"{name}.{key}" for name in config.callbacks for key in ("dirpath", "folder")):
+        folder = OmegaConf.select(config.callbacks, key)
+        if folder and not Path(folder).resolve().is_relative_to(own):
+            raise UserError(
+                f"callbacks.{key}={folder}: lies outside the run's folder, and only in that is nothing "
+                "overwritten; leave it, and name the run's folder by hydra.run.dir"
+            )
 
 
 def build_callbacks(config: DictConfig) -> list[Callback]:
@@ -211,11 +209,10 @@ def build_trainer(config: DictConfig, **given: Any) -> Trainer:
         raise UserError(f"trainer.precision={trainer.precision}: expected one of {', '.join(PRECISIONS)}")
     if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
         raise UserError(f"trainer.strategy={config.strategy}: copies what cannot be sent to processes; use trainer=ddp")
-    if not is_first() and trainer.world_size == 1:
-        told = " ".join(f"{name}={os.environ[name]}" for name in RANKS if os.environ.get(name, "0") != "0")
+    if (told := ranks()) and trainer.world_size == 1:
         raise UserError(
-            f"{told}: the environment makes this one of several processes, and trainer.devices={trainer.num_devices} "
-            "one alone; unset it, or use trainer=ddp"
+            f"{' '.join(told)}: the environment makes this one of several processes, and "
+            f"trainer.devices={trainer.num_devices} one alone; unset it, or use trainer=ddp"
         )
     environment = getattr(trainer.strategy, "cluster_environment", None)
     if environment and not environment.creates_processes_externally and _is_sweep():

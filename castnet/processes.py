@@ -18,9 +18,14 @@ LOOK = 0.2  # seconds between two looks at whether the parent lives, or what is 
 PATIENCE = 1800  # seconds after which PyTorch too gives up on other processes
 
 
+def ranks() -> list[str]:
+    """What the environment says of this process's place among several, as NAME=NUMBER; nothing in the first one."""
+    return [f"{name}={os.environ[name]}" for name in RANKS if os.environ.get(name, "0") != "0"]
+
+
 def is_first() -> bool:
     """Whether this process is the first of its run, which makes, writes and prints what is wanted once."""
-    return not any(os.environ.get(name, "0") != "0" for name in RANKS)
+    return not ranks()
 
 
 @cache

@@ -41,12 +41,16 @@ def audit(
 
     Raises:
         UserError: the root is missing or holds no images, `same` is missing or names other files, or `out` already
-            holds an audit or is about to.
+            holds an audit or is about to, or lies in the root.
     """
     listing = list_folder(root)
     known = [] if same is None else read_pairs(same, listing.files)
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: is no folder; name one for the audit's three files")
+    if root.resolve() in out.resolve().parents:
+        raise UserError(
+            f"--out {out}: lies in the audited folder, where training would take it for a class; name another"
+        )
     with hold(out):
         for name in OUTPUTS:
             if (out / name).exists():

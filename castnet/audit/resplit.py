@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from castnet.errors import UserError
 from castnet.files import turn, write_whole
+from castnet.imaging.listing import class_of
 from castnet.imaging.tables import read_column
 
 TRIALS = 200_000
@@ -67,10 +68,9 @@ def _class_of(groups_csv: Path, file: str) -> str:
         raise UserError(
             f"{groups_csv}: {file} is not relative to the audited folder; expected the groups.csv of an audit"
         )
-    folders = file.split("/")[:-1]
-    if not (names := folders[folders[:1] in (["train"], ["test"]) :]):
+    if not (name := class_of(file)):
         raise UserError(f"{groups_csv}: {file} lies in no class folder; expected the groups.csv of an audit")
-    return names[0]
+    return name
 
 
 def _draw(images: NDArray[np.int64], quota: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:

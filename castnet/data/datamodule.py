@@ -19,7 +19,7 @@ from castnet.data.groups import read_groups, read_slices
 from castnet.data.pixels import pixel_block
 from castnet.data.sources import Generated, obtain
 from castnet.data.split import Indices
-from castnet.data.subsets import SPLITS, check_subsets, digest, judged_by_part, on_both_sides, subsets
+from castnet.data.subsets import SPLITS, check_subsets, digest, judged_by_part, on_both_sides, seen_in_training, subsets
 from castnet.errors import UserError
 from castnet.imaging.listing import class_folders
 from castnet.processes import count_everywhere
@@ -179,7 +179,7 @@ class CastingDataModule(LightningDataModule):
         """Find the settings that are None in the training images, and leave all others as they are."""
         augmentation = self.hparams["augmentation"]
         given = {"image_size": self.hparams["image_size"], **(augmentation or {})}
-        if self.hparams["image_size"] is not None and None not in (augmentation or {}).values():
+        if None not in given.values():
             return
         rows = self.rows["train"]
         defective = self.folder.labels[rows] == self.folder.classes.index(self.hparams["defect_class"])
@@ -239,8 +239,7 @@ class CastingDataModule(LightningDataModule):
         rows = self.rows[self.test_subset]
         slices = {name: chosen[rows] for name, chosen in self.slices.items()}
         if self.groups is not None and self.test_subset == "test" and not judged_by_part(self.hparams):
-            seen = self.groups[np.concatenate([self.rows["train"], self.rows["val"]])]
-            slices["parts never seen in training"] = ~np.isin(self.groups[rows], seen)
+            slices["parts never seen in training"] = ~seen_in_training(self.groups, self.rows, "test")
         return slices
 
     def loader(self, subset: str, shuffle: bool = False, rank: int = 0, world: int = 1) -> DataLoader[Batch]:

@@ -46,6 +46,11 @@ def first_of_class(labels: Indices, fraction: float) -> tuple[Indices, Indices]:
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
+def folds_of(fraction: float) -> int:
+    """How many folds there are where each holds out about this share."""
+    return round(1 / fraction)
+
+
 def grouped(labels: Indices, groups: Indices, fraction: float, seed: int, fold: int) -> tuple[Indices, Indices]:
     """Hold out one fold of whole groups, with about the class proportions of the whole.
 
@@ -62,7 +67,7 @@ def grouped(labels: Indices, groups: Indices, fraction: float, seed: int, fold: 
     Raises:
         ValueError: there are too few images for that many folds, or no such fold.
     """
-    folds = round(1 / fraction)
+    folds = folds_of(fraction)
     if not 0 <= fold < folds:
         raise ValueError(f"there are {folds} folds, 0 to {folds - 1}")
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
@@ -89,7 +94,7 @@ def by_part(labels: Indices, parts: Indices, fraction: float, seed: int, fold: i
     Raises:
         ValueError: a class has fewer parts than there are folds, or there is no such fold.
     """
-    folds = round(1 / fraction)
+    folds = folds_of(fraction)
     names, first = np.unique(parts, return_index=True)
     fewest = min(np.bincount(labels[first], minlength=2))
     if fewest < folds:

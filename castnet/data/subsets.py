@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from castnet.data.folder import Folder
 from castnet.data.groups import read_subsets
-from castnet.data.split import Indices, a_handful, by_part, first_of_class, grouped, stratified
+from castnet.data.split import Indices, a_handful, by_part, first_of_class, folds_of, grouped, stratified
 from castnet.errors import UserError
 
 SPLITS = Literal["stratified", "first_of_class", "grouped", "new_parts"]
@@ -47,13 +48,13 @@ def check_subsets(settings: Mapping[str, Any]) -> None:
     if settings["fold"] and split not in ("grouped", "new_parts"):
         raise UserError(f"data.fold={settings['fold']}: data.split={split} has no folds; expected data.split=grouped")
     for share in ("val_fraction", "test_fraction") if split in ("grouped", "new_parts") else ():
-        if round(1 / settings[share]) < 2:
+        if folds_of(settings[share]) < 2:
             raise UserError(
                 f"data.{share}={settings[share]}: data.split={split} holds out one of as many folds as the share goes "
                 "into the whole; expected at most 0.6, which makes two"
             )
     share = "test_fraction" if split == "new_parts" else "val_fraction"
-    if settings["fold"] >= (folds := round(1 / settings[share])):
+    if settings["fold"] >= (folds := folds_of(settings[share])):
         raise UserError(
             f"data.fold={settings['fold']}: data.{share}={settings[share]} makes {folds} folds, 0 to {folds - 1}"
         )
@@ -94,6 +95,12 @@ def subsets(folder: Folder, groups: Indices | None, settings: Mapping[str, Any])
     return {"train": train, "val": val, "test": test}
 
 
+def seen_in_training(groups: Indices, rows: Mapping[str, Indices], subset: str) -> NDArray[np.bool_]:
+    """Whether each image of `test` shows a part that train or val has too, or each of `val` one of train, bool (n,)."""
+    learnt = [groups[rows[name]] for name in ("train", "val") if name != subset]
+    return np.isin(groups[rows[subset]], np.concatenate(learnt))
+
+
 def on_both_sides(groups: Indices | None, rows: Mapping[str, Indices]) -> str:
     """A line for people about parts that are learnt and judged as well; empty where there are none.
 
@@ -103,10 +110,8 @@ def on_both_sides(groups: Indices | None, rows: Mapping[str, Indices]) -> str:
     """
     if groups is None:
         return ""
-    train, val, test = (groups[rows[subset]] for subset in ("train", "val", "test"))
-    known = [(int(np.isin(test, np.concatenate([train, val])).sum()), len(test), "test")]
-    known.append((int(np.isin(val, train).sum()), len(val), "validation"))
-    told = " and ".join(f"{n:,} of {of:,} {subset} images" for n, of, subset in known if n)
+    known = {name: seen_in_training(groups, rows, subset) for subset, name in (("test", "test"), ("val", "validation"))}
+    told = " and ".join(f"{of.sum():,} of {len(of):,} {name} images" for name, of in known.items() if of.any())
     return told and f"{told} show parts that are learnt from; data.split=new_parts keeps them apart."
 
 
@@ -176,7 +181,7 @@ def _shots(folder: Folder, parts: Indices, settings: Mapping[str, Any]) -> dict[
 
 def _require_parts(folder: Folder, parts: Indices, settings: Mapping[str, Any]) -> None:
     """Refuse in the first fold what a later one would lack: parts of a class, once the largest fold is held out."""
-    folds, inner = (round(1 / settings[share]) for share in ("test_fraction", "val_fraction"))
+    folds, inner = (folds_of(settings[share]) for share in ("test_fraction", "val_fraction"))
     needed = next(n for n in range(folds, folds * inner + folds) if n - -(-n // folds) >= inner)
     for label, name in enumerate(folder.classes):
         if (found := len(np.unique(parts[folder.labels == label]))) < needed:

@@ -66,6 +66,12 @@ def class_folders(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not _is_hidden(entry.name))
 
 
+def class_of(file: str) -> str:
+    """The class folder of an image, by its path relative to a root: below train/ or test/, or the first; or empty."""
+    folders = file.split("/")[:-1]
+    return next(iter(folders[folders[:1] in (["train"], ["test"]) :]), "")
+
+
 def _is_hidden(name: str) -> bool:
     return name.startswith(".")
 

@@ -40,8 +40,10 @@ class _Judge:
             )
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        results: Iterable[Verdict | UserError] = [self.refused] * len(batch["file"]) if self.refused else []
-        if not self.refused:
+        results: Iterable[Verdict | UserError]
+        if self.refused:
+            results = [self.refused] * len(batch["file"])
+        else:
             results = self.inspector.inspect_many(Path(os.fsdecode(file)) for file in batch["file"])
         # Pickled, so that a table of any kind of column carries them as they are.
         return {"result": np.array([pickle.dumps(result) for result in results], dtype=object)}

@@ -60,11 +60,11 @@ def compare(
     """
     models = Inspector(old), Inspector(new)
     images, unreadable = _prepared(models, where, out, groups, max_new_escapes)
+    name = without_password(where)
     with replacing(out) as page:
         comparison = Comparison(_judged(models, images, unreadable))
         if not comparison.pairs:
-            first = next(iter(unreadable.values()))
-            raise UserError(f"{without_password(where)}: none of its images can be judged; the first: {first}")
+            raise UserError(f"{name}: none of its images can be judged; the first: {next(iter(unreadable.values()))}")
         gate = None
         if max_new_escapes is not None:
             found = comparison.new_escapes
@@ -81,11 +81,11 @@ def compare(
             "gate": gate,
             "page": str(out),
         }
-        page.write_text(_page(where, comparison, told), encoding="utf-8", errors="backslashreplace")
+        page.write_text(_page(name, comparison, told), encoding="utf-8", errors="backslashreplace")
     if as_json:
         print(json.dumps(told))
     else:
-        _print(where, comparison, told)
+        _print(name, comparison, told)
     return TROUBLE if unreadable else FAILED if gate and not gate["held"] else HELD
 
 
@@ -166,9 +166,7 @@ def _change(kind: str, pair: Pair) -> dict[str, Any]:
 def _print(where: str, comparison: Comparison, told: dict[str, Any]) -> None:
     of_parts = f" of {told['parts']:,} parts" if told["parts"] else ""
     contrasts = {name: contrast for name, contrast in _contrasts(comparison).items() if contrast}
-    table = Table(
-        "", title=f"{told['images']:,} images{of_parts} in {printable(without_password(where))}", title_justify="left"
-    )
+    table = Table("", title=f"{told['images']:,} images{of_parts} in {printable(where)}", title_justify="left")
     for name in contrasts:
         table.add_column(name, justify="right")
     for key, label in _rows(told):
@@ -196,7 +194,7 @@ def _page(where: str, comparison: Comparison, told: dict[str, Any]) -> str:
         shown[kind] = [(pair, _picture(pair.image.read())) for pair in pairs[:left]]
         left -= len(shown[kind])
     return TEMPLATES.get_template("compare.html.j2").render(
-        where=without_password(where),
+        where=where,
         told=told,
         rows=_rows(told),
         contrasts=_contrasts(comparison),

@@ -21,9 +21,10 @@ from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
 from castnet.data.groups import read_groups, read_slices
-from castnet.data.split import Indices
+from castnet.data.split import Indices, folds_of
 from castnet.errors import UserError, fail
 from castnet.imaging.decode import decode
+from castnet.imaging.listing import class_of
 from castnet.imaging.resample import RESAMPLE
 from castnet.report import figures, html
 from castnet.report.interval import counted, rate_interval
@@ -129,7 +130,7 @@ class NewPartsReport(Callback):
                 fail(
                     f"{name}: one report is of one folder and its parts; sweep other settings, and run the command anew"
                 )
-        expected = [str(fold) for fold in range(round(1 / config.data.test_fraction))]
+        expected = [str(fold) for fold in range(folds_of(config.data.test_fraction))]
         if (folds := swept.get("data.fold")) and sorted(folds) != expected:  # one fold alone may be looked at
             fail(
                 f"data.fold={','.join(folds)}: data.test_fraction={config.data.test_fraction} makes {len(expected)} "
@@ -151,7 +152,7 @@ class NewPartsReport(Callback):
             settings[" ".join(word for word in overrides if not word.startswith(FOLD))].append(run)
         data = OmegaConf.to_container(config.data, resolve=True)
         assert isinstance(data, dict)
-        whole = {name: of for name, of in settings.items() if _is_whole(of, round(1 / data["test_fraction"]))}
+        whole = {name: of for name, of in settings.items() if _is_whole(of, folds_of(data["test_fraction"]))}
         if not whole:
             print(f"new parts: no report, since {folder} has not a run of every fold of any setting")
             return
@@ -219,7 +220,7 @@ class Examination:
         pooled = next(iter(self.pooled.values()))
         return {
             "data": {key: self.data[key] for key in ("source", "root", "groups", "protocol", "defect_class")},
-            "folds": round(1 / self.data["test_fraction"]),
+            "folds": folds_of(self.data["test_fraction"]),
             "parts": {name: len(set(pooled.parts[np.array(pooled.labels) == name])) for name in set(pooled.labels)},
             "intervals": counted(pooled.parts_known),
             "summary": summary,
@@ -232,8 +233,7 @@ class Examination:
         chosen |= {name: pooled.only(of) for name, of in slices.items()}
         if pooled.parts_known:
             chosen["by part: mean of its copies"] = pooled.by_part
-        folders = [file.split("/") for file in pooled.files]
-        published = [names[names[0] in ("train", "test")] for names in folders]
+        published = [class_of(file) for file in pooled.files]
         if published != pooled.labels:
             chosen["labels as published"] = pooled.judged_by(published, self.data["defect_class"])
         return {name: of.numbers() for name, of in chosen.items()}
