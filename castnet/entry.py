@@ -26,7 +26,13 @@ from castnet.signals import Stopped, obeying_signals
 
 Result = TypeVar("Result")
 # What a run can do without: Hydra knows a null among the defaults, but none on the command line.
-NULL_GROUPS = {"logger=null": "logger=[]", "threshold=null": "~threshold", "experiment=null": "~experiment"}
+NULL_GROUPS = {
+    "callbacks=null": "callbacks=[]",
+    "experiment=null": "~experiment",
+    "logger=null": "logger=[]",
+    "study=null": "~study",
+    "threshold=null": "~threshold",
+}
 
 
 def guard(function: Callable[..., Result], *args: Any) -> Result:
@@ -44,7 +50,9 @@ def guard(function: Callable[..., Result], *args: Any) -> Result:
     _quieten()
     if not is_first():
         follow()
-    sys.argv[1:] = [NULL_GROUPS.get(part, part) for part in sys.argv[1:]]
+    # Hydra knows the flag of a sweep before or after all settings, but not between them.
+    arguments = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
+    sys.argv[1:] = [NULL_GROUPS.get(argument, argument) for argument in arguments]
     try:
         with obeying_signals():
             return function(*args)
@@ -114,6 +122,13 @@ def _require_hydras_folder(config: DictConfig) -> None:
         fail("paths.output_dir: follows from hydra.run.dir, or hydra.sweep.dir for a sweep; name that folder instead")
 
 
+def _require_whole_study(config: DictConfig, swept: bool) -> None:
+    """Refuse a search space that nothing would search, and a search without a sweep."""
+    searching, space = "n_trials" in config.hydra.sweeper, config.hydra.runtime.choices.get("study")
+    if (searching or space) and not (searching and swept):
+        fail(f"study={space or 'null'}: expected -m hydra/sweeper=optuna beside it, since a study is a sweep")
+
+
 class KeepRuns(Callback):
     """Refuse an output folder that is in use, before Hydra writes into it; a resumed run goes on in its own folder.
 
@@ -122,6 +137,7 @@ class KeepRuns(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         _require_hydras_folder(config)
+        _require_whole_study(config, swept=False)
         if not is_first():  # the first process of the run holds it
             return
         folder = Path(config.hydra.run.dir)
@@ -135,6 +151,7 @@ class KeepRuns(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         _require_hydras_folder(config)
+        _require_whole_study(config, swept=True)
         named = {override.partition("=")[0] for override in config.hydra.overrides.hydra}
         if "hydra.run.dir" in named and "hydra.sweep.dir" not in named:
             fail(

@@ -83,8 +83,7 @@ def real_castings() -> Path:
 def call(main: Callable[[], object], *overrides: str, capture: pytest.CaptureFixture[str], folder: Path) -> Ran:
     """Call train.py's or evaluate.py's main as from the command line."""
     arguments = sys.argv
-    flags_first = sorted(overrides, key=lambda override: not override.startswith("-"))
-    sys.argv = [f"{main.__module__}.py", *flags_first, f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}"]
+    sys.argv = [f"{main.__module__}.py", *overrides, f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}"]
     code = 0
     capture.readouterr()
     try:
