@@ -222,7 +222,7 @@ class CastingDataModule(LightningDataModule):
         line = f"data={summary['source']} in {summary['root']}: {sizes}{corrected}. {summary['protocol']}"
         apart = self.test_subset == "all" or judged_by_part(self.hparams)
         shared = "" if apart else on_both_sides(self.groups, self.rows)
-        return "\n".join(part for part in (line, self._beside(), shared, self.fitted) if part)
+        return "\n".join(part for part in (line, self._beside(), self._not_corrected(), shared, self.fitted) if part)
 
     def _beside(self) -> str:
         """A line for people about folders of images that are not used."""
@@ -230,6 +230,14 @@ class CastingDataModule(LightningDataModule):
         names = [] if self.folder.is_test is None else [entry.name for entry in class_folders(root)]
         unused = ", ".join(f"{name}/" for name in names if name not in ("train", "test"))
         return unused and f"Not used: {unused} beside train/, of which validation takes its share, and test/."
+
+    def _not_corrected(self) -> str:
+        """A line for people about corrected labels that no image has, as after a slip of the pen."""
+        named = [file for files in (self.hparams["corrections"] or {}).values() for file in files]
+        unknown = sorted(set(named).difference(self.folder.files))
+        if not unknown or self.test_subset == "all":  # a folder of the user's own has none of those it was learnt with
+            return ""
+        return f"data.corrections: {len(unknown)} of {len(named)} are of no image in this folder, such as {unknown[0]}."
 
     def test_slices(self) -> dict[str, NDArray[np.bool_]]:
         """Test images to judge by themselves, bool (n,) by name.

@@ -259,6 +259,9 @@ def test_corrected_labels_are_learnt_and_validated_by_but_not_tested_by(castings
     assert subsets(corrected) == subsets(plain)
     assert np.flatnonzero(corrected.folder.labels != plain.folder.labels).tolist() == sorted(chosen[:2])
     assert "2 of them under a corrected label" in corrected.describe()
+    assert "data.corrections: " not in corrected.describe()
+    mistyped = configured(castings, tmp_path, *overrides, "+data.corrections.ok_front=[ok_front/nowhere.jpeg]")
+    assert "are of no image in this folder, such as ok_front/nowhere.jpeg" in mistyped.describe()
     with pytest.raises(UserError, match=r"data\.corrections\.good: no such class .* def_front/, ok_front/"):
         configured(castings, tmp_path, "+data.corrections.good=[train/def_front/0.jpeg]")
     both = [f"+data.corrections.{name}=[train/def_front/0.jpeg]" for name in plain.folder.classes]
