@@ -1,5 +1,7 @@
 """A verdict for who asks, on record, with another model's beside it."""
 
+import itertools
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -30,6 +32,7 @@ def judging(model: Path, inspector: Inspector, record: Record | None, shadow: Pa
         recorder = stack.enter_context(record("serve", inspector, model))
         beside = None if shadow is None else Inspector(shadow)
         shadows = None if beside is None or shadow is None else stack.enter_context(record("shadow", beside, shadow))
+        left_out = itertools.count()
         pool, places = stack.enter_context(ThreadPoolExecutor(1, "shadow")), BoundedSemaphore(WAITING)
 
         def judge_beside(name: str, body: bytes) -> None:
@@ -44,8 +47,12 @@ def judging(model: Path, inspector: Inspector, record: Record | None, shadow: Pa
         def judge(body: bytes) -> Verdict:
             verdict = inspector.inspect(body)
             recorder.put("", body, verdict)
-            if shadows and places.acquire(blocking=False):  # a shadow that cannot follow leaves images out
+            if shadows and places.acquire(blocking=False):
                 pool.submit(judge_beside, "", body)
+            elif shadows:  # it cannot follow
+                next(left_out)
             return verdict
 
         yield judge
+        if missed := next(left_out):
+            print(f"--shadow {shadow}: could not follow, and did not judge {missed:,} images", file=sys.stderr)

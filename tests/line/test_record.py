@@ -1,6 +1,7 @@
 import fcntl
 import json
 import signal
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from castnet.errors import UserError
 from castnet.files import digest_of
 from castnet.line import watch
 from castnet.line.inspector import Inspector, Source, Verdict
+from castnet.line.judge import WAITING, judging
 from castnet.line.predict import predict
 from castnet.line.record import images, models, verdicts
 from castnet.line.recorder import Recorder
@@ -236,3 +238,28 @@ def test_on_a_full_disk_verdicts_go_on_and_what_is_lost_is_told(
     assert 0 < kept < len(names), "an image that finds no room is left out before its verdict is"
     assert f"{300 - len(names):,} verdicts and {300 - kept:,} images" in lost
     assert not list(small_disk.glob("*/*.jsonl"))
+
+
+def test_a_shadow_that_cannot_follow_tells_how_many_images_it_left_out(
+    model: Path,
+    test_images: list[Path],
+    tmp_path: Path,
+    inspector: Inspector,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    url = f"sqlite:///{tmp_path / 'record.db'}"
+    record = partial(Recorder, url, spool=tmp_path / "spool")
+    may_end, inspect = threading.Event(), Inspector.inspect
+
+    def slowly(judge: Inspector, source: Source) -> Verdict:
+        assert judge is inspector or may_end.wait(PATIENCE)
+        return inspect(judge, source)
+
+    monkeypatch.setattr(Inspector, "inspect", slowly)
+    with judging(model, inspector, record, shadow=model) as judge:
+        for _ in range(WAITING + 3):
+            judge(test_images[0].read_bytes())
+        may_end.set()
+    assert f"--shadow {model}: could not follow, and did not judge 3 images" in capsys.readouterr().err
+    assert count(url) == 2 * WAITING + 3
