@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from castnet.errors import UserError
-from castnet.imaging.listing import class_folders, is_image_name, list_images
+from castnet.imaging.listing import class_folders, is_image_name, list_images, subset_folders
 from castnet.imaging.tables import open_table
 
 
@@ -34,11 +34,11 @@ def list_folder(root: Path) -> Listing:
     """The images of root/{train,test}/CLASS/* or root/CLASS/*, searched in depth as `list_images` does.
 
     Raises:
-        UserError: the root is missing, cannot be listed or holds no images.
+        UserError: the root is missing, cannot be listed, holds no images, or Train/ or Test/.
     """
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; expected class folders of images there, or train/ and test/")
-    parts = {name: root / name for name in ("train", "test") if (root / name).is_dir()} or {"all": root}
+    parts = subset_folders(root) or {"all": root}
     found: list[tuple[str, str, str]] = []
     unreadable: dict[str, str] = {}
     for path in sorted(path for part in {root, *parts.values()} for path in part.iterdir() if path.is_file()):

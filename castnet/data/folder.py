@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from castnet.errors import UserError
 from castnet.imaging.decode import SUFFIXES
-from castnet.imaging.listing import class_folders, list_images
+from castnet.imaging.listing import class_folders, list_images, subset_folders
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def read_folder(root: Path, defect_class: str) -> Folder:
         raise UserError(
             f"data.root={root}: no such folder; expected class folders of images there, or train/ and test/"
         )
-    parts = [root / name for name in ("train", "test") if (root / name).is_dir()]
+    parts = list(subset_folders(root).values())
     if len(parts) == 1:
         raise UserError(f"data.root={root}: has {parts[0].name}/ alone; expected both train/ and test/, or neither")
     if parts and parts[0].samefile(parts[1]):

@@ -8,6 +8,8 @@ from pathlib import Path
 from castnet.errors import UserError
 from castnet.imaging.decode import SUFFIXES
 
+SUBSETS = ("train", "test")
+
 
 @dataclass(frozen=True)
 class Listing:
@@ -66,10 +68,26 @@ def class_folders(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not _is_hidden(entry.name))
 
 
+def subset_folders(root: Path) -> dict[str, Path]:
+    """The folders train/ and test/ in a root, those of them that are there.
+
+    Raises:
+        UserError: a folder has such a name in other letters, which would make it a class, or the root cannot be listed.
+    """
+    try:
+        folders = class_folders(root)
+    except OSError as error:
+        raise _unreadable(root, error) from error
+    for folder in folders:
+        if (name := folder.name.lower()) in SUBSETS and name != folder.name and not (root / name).is_dir():
+            raise UserError(f"{folder}: would be taken for a class; rename it to {name}/")
+    return {name: root / name for name in SUBSETS if (root / name).is_dir()}
+
+
 def class_of(file: str) -> str:
     """The class folder of an image, by its path relative to a root: below train/ or test/, or the first; or empty."""
     folders = file.split("/")[:-1]
-    return next(iter(folders[folders[:1] in (["train"], ["test"]) :]), "")
+    return next(iter(folders[bool(folders) and folders[0] in SUBSETS :]), "")
 
 
 def _is_hidden(name: str) -> bool:

@@ -317,6 +317,12 @@ def test_images_beside_train_and_test_are_named(castings: Path, tmp_path: Path) 
     assert list_folder(root).unreadable == {"val": f"{count} images lie in neither train/ nor test/"}
 
 
+def test_train_and_test_in_capital_letters_are_not_audited_as_classes(castings: Path, tmp_path: Path) -> None:
+    shutil.copytree(castings / "test", tmp_path / "TRAIN")
+    with pytest.raises(UserError, match="TRAIN: would be taken for a class; rename it to train/"):
+        audit(tmp_path, tmp_path / "out", progress=False)
+
+
 def test_a_folder_of_unreadable_images_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "root/ok").mkdir(parents=True)
     (tmp_path / "root/ok/a.jpg").write_bytes(b"no image")

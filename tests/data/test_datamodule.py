@@ -325,6 +325,9 @@ def break_folder(root: Path, how: str) -> None:
     elif how == "test is train":
         shutil.rmtree(root / "test")
         (root / "test").symlink_to(root / "train")
+    elif how == "capital letters":
+        (root / "train").rename(root / "Train")
+        (root / "test").rename(root / "Test")
     elif how == "other classes in test":
         (root / "test" / "ok_front").rename(root / "test" / "good")
     elif how == "truncated image":
@@ -342,6 +345,7 @@ def break_folder(root: Path, how: str) -> None:
         ("class without images", r"test: a class folder has no images.*ok_front"),
         ("no test", r"has train/ alone; expected both"),
         ("test is train", r"train/ and test/ are one folder"),
+        ("capital letters", r"Test: would be taken for a class; rename it to test/"),
         ("other classes in test", r"train/ has the classes .* but test/ has"),
         ("truncated image", r"train/def_front/\S+: cannot be read as an image.*castnet audit"),
     ],
