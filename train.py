@@ -11,7 +11,7 @@ python train.py -m hydra/sweeper=optuna study=default    a sweep that searches
 import os
 from pathlib import Path
 
-from castnet.errors import UserError, extra
+from castnet.errors import extra
 
 with extra("train"):
     import hydra
@@ -59,11 +59,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
     read_start(cfg.model.start, image_size)  # refuses what are no weights before time is spent
     seed_everything(cfg.seed, workers=True)
     del os.environ["PL_GLOBAL_SEED"]  # from which Lightning would seed anew where it starts processes
-    if "checkpoint" not in (cfg.get("callbacks") or {}):
-        raise UserError("callbacks: none is named checkpoint, which keeps the best epoch; expected callbacks=default")
-    require("callbacks.checkpoint.monitor", OmegaConf.select(cfg, "callbacks.checkpoint.monitor"), Text)
-    kept = cfg.callbacks.checkpoint
-    require_best(kept.monitor, kept.mode, kept.get("save_top_k", 1), kept.get("filename"))
+    require_best(cfg.get("callbacks"))
     require_own_folder(cfg)
     trainer = build_trainer(cfg.trainer, logger=build_loggers(cfg), callbacks=build_callbacks(cfg))
     if cfg.ckpt_path:

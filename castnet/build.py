@@ -22,7 +22,7 @@ from castnet.errors import UserError
 from castnet.model.classifier import CastingClassifier
 from castnet.model.start import Weights, read_weights
 from castnet.processes import ranks
-from castnet.settings import Count, require
+from castnet.settings import Count, Text, require
 from castnet.settings import check as check_arguments
 
 Built = TypeVar("Built")
@@ -120,16 +120,20 @@ def settled(config: DictConfig, image_size: int, augmentation: Augmentation) -> 
     return DictConfig({**config, "image_size": image_size} | found)
 
 
-def require_best(monitor: str, mode: str, save_top_k: int, filename: str | None) -> None:
-    """Refuse settings of `callbacks.checkpoint` that would keep other weights than the best.
+def require_best(callbacks: DictConfig | None) -> None:
+    """Refuse callbacks that would keep other weights than the best.
 
     Raises:
-        UserError: the mode is the other one than the monitored metric needs, or `best.ckpt` would be the last of
-            several, or have another name.
+        UserError: none is named `checkpoint`, or it monitors nothing, or its mode is the other one than the monitored
+            metric needs, or `best.ckpt` would be the last of several, or have another name.
     """
-    if filename != "best":
+    if not (kept := callbacks and callbacks.get("checkpoint")):
+        raise UserError("callbacks: none is named checkpoint, which keeps the best epoch; expected callbacks=default")
+    monitor, mode = kept.get("monitor"), kept.mode
+    require("callbacks.checkpoint.monitor", monitor, Text)
+    if (filename := kept.get("filename")) != "best":
         raise UserError(f"callbacks.checkpoint.filename={filename}: expected best, by which other commands find it")
-    if save_top_k != 1:
+    if (save_top_k := kept.get("save_top_k", 1)) != 1:
         raise UserError(
             f"callbacks.checkpoint.save_top_k={save_top_k}: expected 1, since best.ckpt holds the best epoch alone; "
             "for none set trainer.enable_checkpointing=false"
