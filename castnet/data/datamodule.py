@@ -21,7 +21,7 @@ from castnet.data.sources import Generated, obtain
 from castnet.data.split import Indices
 from castnet.data.subsets import SPLITS, check_subsets, digest, judged_by_part, on_both_sides, seen_in_training, subsets
 from castnet.errors import UserError
-from castnet.imaging.listing import class_folders
+from castnet.imaging.listing import SIDES, class_folders
 from castnet.processes import count_everywhere
 from castnet.settings import Count, ImageSize, Seed, Share, Text, check
 
@@ -228,16 +228,18 @@ class CastingDataModule(LightningDataModule):
         """A line for people about folders of images that are not used."""
         root = Path(self.hparams["root"])
         names = [] if self.folder.is_test is None else [entry.name for entry in class_folders(root)]
-        unused = ", ".join(f"{name}/" for name in names if name not in ("train", "test"))
+        unused = ", ".join(f"{name}/" for name in names if name not in SIDES)
         return unused and f"Not used: {unused} beside train/, of which validation takes its share, and test/."
 
     def _not_corrected(self) -> str:
         """A line for people about corrected labels that no image has, as after a slip of the pen."""
-        named = [file for files in (self.hparams["corrections"] or {}).values() for file in files]
-        unknown = sorted(set(named).difference(self.folder.files))
-        if not unknown or self.test_subset == "all":  # a folder of the user's own has none of those it was learnt with
+        corrections = self.hparams["corrections"]
+        if not corrections or self.test_subset == "all":  # another folder has none of those that were learnt with
             return ""
-        return f"data.corrections: {len(unknown)} of {len(named)} are of no image in this folder, such as {unknown[0]}."
+        named = {file for files in corrections.values() for file in files}
+        unknown = sorted(named.difference(self.folder.files))
+        told = f"data.corrections: {len(unknown)} of {len(named)} are of no image in this folder, such as "
+        return told + f"{unknown[0]}." if unknown else ""
 
     def test_slices(self) -> dict[str, NDArray[np.bool_]]:
         """Test images to judge by themselves, bool (n,) by name.

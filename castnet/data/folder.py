@@ -58,7 +58,7 @@ def read_folder(root: Path, defect_class: str) -> Folder:
 
     Raises:
         UserError: the root is missing or empty, has other than two classes, a class without images, different
-            classes in train and test, or no class `defect_class`.
+            classes in train and test, no class `defect_class`, or Train/ or Test/.
     """
     if not root.is_dir():
         raise UserError(

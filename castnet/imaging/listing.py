@@ -8,7 +8,7 @@ from pathlib import Path
 from castnet.errors import UserError
 from castnet.imaging.decode import SUFFIXES
 
-SUBSETS = ("train", "test")
+SIDES = ("train", "test")
 
 
 @dataclass(frozen=True)
@@ -79,15 +79,17 @@ def subset_folders(root: Path) -> dict[str, Path]:
     except OSError as error:
         raise _unreadable(root, error) from error
     for folder in folders:
-        if (name := folder.name.lower()) in SUBSETS and name != folder.name and not (root / name).is_dir():
+        if (name := folder.name.lower()) in SIDES and name != folder.name and not (root / name).is_dir():
             raise UserError(f"{folder}: would be taken for a class; rename it to {name}/")
-    return {name: root / name for name in SUBSETS if (root / name).is_dir()}
+    return {name: root / name for name in SIDES if (root / name).is_dir()}
 
 
 def class_of(file: str) -> str:
     """The class folder of an image, by its path relative to a root: below train/ or test/, or the first; or empty."""
     folders = file.split("/")[:-1]
-    return next(iter(folders[bool(folders) and folders[0] in SUBSETS :]), "")
+    if folders and folders[0] in SIDES:
+        del folders[0]
+    return folders[0] if folders else ""
 
 
 def _is_hidden(name: str) -> bool:
