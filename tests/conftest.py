@@ -37,6 +37,7 @@ SMALL = [
     "+trainer.enable_progress_bar=false",
     "trainer.enable_model_summary=false",
 ]
+PLAIN = "~callbacks.pictures"  # what is drawn while a run trains takes a third of it
 
 
 @dataclass
@@ -106,8 +107,9 @@ def run_train(
     """train.py on the generated castings, with small settings; further overrides are its arguments."""
     monkeypatch.chdir(tmp_path)
 
-    def run(*overrides: str, folder: str = "run") -> Ran:
+    def run(*overrides: str, folder: str = "run", pictures: bool = False) -> Ran:
         base = ["data=folder", f"data.root={castings}", "data.defect_class=def_front", *SMALL]
+        base += [] if pictures else [PLAIN]
         return call(train.main, *base, *overrides, capture=capfd, folder=tmp_path / folder)
 
     return run

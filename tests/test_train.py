@@ -263,7 +263,7 @@ def test_the_last_epoch_is_kept_where_it_was_not_the_best_and_is_the_last_that_e
     ],
 )
 def test_a_mistake_gets_one_clear_line_and_a_non_zero_exit(run_train: Command, override: str, message: str) -> None:
-    ran = run_train(override)
+    ran = run_train(override, pictures=True)
     assert ran.code == 2
     errors = [line for line in ran.err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
@@ -314,12 +314,10 @@ WHOLE = 12  # test images
         ("val_check_interval=0.5", WHOLE, True),
         ("enable_checkpointing=false", WHOLE, False),
         ("overfit_batches=1", WHOLE, True),
-        ("profiler=simple", WHOLE, True),
-        ("accumulate_grad_batches=2 gradient_clip_val=1.0 deterministic=true", WHOLE, True),
-        ("max_time=00:00:10:00 detect_anomaly=true", WHOLE, True),
+        ("profiler=simple accumulate_grad_batches=2 gradient_clip_val=1.0 deterministic=true", WHOLE, True),
+        ("max_time=00:00:10:00 detect_anomaly=true reload_dataloaders_every_n_epochs=1", WHOLE, True),
         ("max_time=00:00:00:00", WHOLE, False),
         ("max_steps=12 inference_mode=false", WHOLE, True),
-        ("reload_dataloaders_every_n_epochs=1", WHOLE, True),
     ],
 )
 def test_lightnings_switches_work_as_its_users_know_them(
@@ -340,7 +338,8 @@ def test_lightnings_switches_work_as_its_users_know_them(
 
 
 def test_an_epoch_that_was_not_validated_leaves_a_gap_and_no_old_value(run_train: Command) -> None:
-    ran = run_train("+trainer.check_val_every_n_epoch=2", "trainer.max_epochs=4", "trainer.num_sanity_val_steps=1")
+    every_second = ["+trainer.check_val_every_n_epoch=2", "trainer.max_epochs=4", "trainer.num_sanity_val_steps=1"]
+    ran = run_train(*every_second, pictures=True)
     assert ran.code == 0, ran.err
     shown = events(ran.folder)
     assert [len(shown.Scalars(name)) for name in ("train/loss", "val/loss", "val/accuracy")] == [4, 2, 2]

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 import torch
@@ -68,24 +69,36 @@ def test_the_file_says_where_it_comes_from_and_how_good_it_is(trained: Path, cas
     assert card["validation"] == metrics["validation"]
 
 
-def test_temperature_and_cuts_go_into_the_file_and_between_the_cuts_a_casting_is_doubtful(
-    trained: Path, tmp_path: Path, test_images: list[Path]
-) -> None:
+@pytest.fixture(scope="module")
+def changed(trained: Path, castings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of one view, of temperature 3 and with cuts that part the test images in three, beside its checkpoint."""
+    folder = tmp_path_factory.mktemp("changed")
     checkpoint = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
-    checkpoint["hyper_parameters"]["temperature"] = 3.0
-    torch.save(checkpoint, tmp_path / "calibrated.ckpt")
-    classifier = load_classifier(tmp_path / "calibrated.ckpt").eval()
-    pixels = torch.from_numpy(np.stack([area_average(decode(file), 64) for file in test_images]))
-    with torch.no_grad():
-        p_defect = classifier.defect_probability(classifier(network_input(pixels, 32))).tolist()
-    ranked = sorted(p_defect)
+    checkpoint["hyper_parameters"] |= {"temperature": 3.0, "views": 1}
+    torch.save(checkpoint, folder / "model.ckpt")
+    ranked = sorted(p_defect(folder / "model.ckpt", sorted((castings / "test").rglob("*.jpeg"))))
     low, high = (ranked[3] + ranked[4]) / 2, (ranked[7] + ranked[8]) / 2
     checkpoint["hyper_parameters"] |= {"threshold": low, "defective_from": high}
-    torch.save(checkpoint, tmp_path / "calibrated.ckpt")
-    export(tmp_path / "calibrated.ckpt", tmp_path / "calibrated.onnx")
-    inspector = Inspector(tmp_path / "calibrated.onnx")
+    torch.save(checkpoint, folder / "model.ckpt")
+    export(folder / "model.ckpt", folder / "model.onnx")
+    return folder / "model.onnx"
+
+
+def p_defect(ckpt_path: Path, files: list[Path]) -> list[float]:
+    """What PyTorch says of images."""
+    classifier = load_classifier(ckpt_path).eval()
+    pixels = torch.from_numpy(np.stack([area_average(decode(file), 64) for file in files]))
+    with torch.no_grad():
+        return classifier.defect_probability(classifier(network_input(pixels, 32))).tolist()
+
+
+def test_temperature_and_cuts_go_into_the_file_and_between_the_cuts_a_casting_is_doubtful(
+    changed: Path, test_images: list[Path]
+) -> None:
+    inspector = Inspector(changed)
+    low, high = inspector.card["threshold"], inspector.card["defective_from"]
     given = set()
-    for file, expected in zip(test_images, p_defect, strict=True):
+    for file, expected in zip(test_images, p_defect(changed.with_suffix(".ckpt"), test_images), strict=True):
         verdict = inspector.inspect(file)
         assert verdict.p_defect == pytest.approx(expected, abs=1e-5)
         assert verdict.is_defect == (expected >= low)
@@ -96,33 +109,24 @@ def test_temperature_and_cuts_go_into_the_file_and_between_the_cuts_a_casting_is
     assert "test" not in inspector.card, "the run's test metrics are those of other settings"
 
 
-def test_a_checkpoint_that_is_not_a_runs_outcome_is_refused_or_told_of(trained: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_that_is_not_a_runs_outcome_is_refused(trained: Path, tmp_path: Path) -> None:
     last = trained / "checkpoints" / "last.ckpt"
     with pytest.raises(UserError, match=r"last\.ckpt: no threshold was chosen for it; take .*best\.ckpt, or this"):
         export(last, tmp_path / "last.onnx")
     shutil.copy(last, tmp_path / "last.ckpt")
     with pytest.raises(UserError, match=r"last\.ckpt: belongs to a run that did not end"):
         export(tmp_path / "last.ckpt", tmp_path / "last.onnx")
-    said = export(last, tmp_path / "last.onnx", unfinished=True)
-    assert said.endswith("; of an unfinished run; finds nothing unfamiliar, so that anything may pass as good")
 
 
-def test_the_evidence_is_the_gradient_times_the_features(
-    trained: Path, tmp_path: Path, test_images: list[Path]
-) -> None:
+def test_the_evidence_is_the_gradient_times_the_features(changed: Path, test_images: list[Path]) -> None:
     image = decode(test_images[0])
-    checkpoint = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
-    checkpoint["hyper_parameters"]["views"] = 1
-    torch.save(checkpoint, tmp_path / "one_view.ckpt")
-    model = tmp_path / "model.onnx"
-    export(tmp_path / "one_view.ckpt", model)
-    classifier = load_classifier(tmp_path / "one_view.ckpt").eval()
+    classifier = load_classifier(changed.with_suffix(".ckpt")).eval()
     layers = classifier.network.layers
     x = network_input(torch.from_numpy(area_average(image, 64)[None]), 32)
     features = layers[:9](((x - 0.5) / 0.25).expand(-1, 3, -1, -1)).detach().requires_grad_()
     (-layers[9:](features)).sum().backward()  # class 0 is the defect
     expected = (features * features.grad).sum(1)[0].detach()
-    session = ort.InferenceSession(model)
+    session = ort.InferenceSession(changed)
     found, none = (
         session.run(["evidence"], {"images": image[None], "explained": np.arange(count)})[0] for count in (1, 0)
     )
@@ -149,10 +153,10 @@ def test_a_cell_of_the_evidence_is_centred_on_the_pixels_it_sees(size: int) -> N
 
 
 def test_a_file_that_judges_otherwise_is_not_written(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Path, changed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A preprocessing that is a grey level off stands for any way in which the graph may part from training.
-    monkeypatch.setitem(resample.RESAMPLE, "area", lambda images, size: resample.area_average(images, size) + 1)
+    # The graph of other views stands for any way in which a graph may part from training.
+    monkeypatch.setattr(exporting, "_to_onnx", lambda _: onnx.load(changed))
     out = tmp_path / "model.onnx"
     out.write_bytes(b"the model in use")
     with pytest.raises(UserError, match=r"model.onnx: not written, because ONNX Runtime does not judge as PyTorch"):
@@ -161,16 +165,19 @@ def test_a_file_that_judges_otherwise_is_not_written(
     assert out.read_bytes() == b"the model in use"
 
 
-def test_the_command_exports_a_checkpoint_that_lies_alone_and_whose_images_are_gone(
+def test_the_command_exports_a_checkpoint_that_lies_alone_and_whose_images_are_gone_and_says_what_it_lacks(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    checkpoint = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
+    checkpoint = torch.load(trained / "checkpoints" / "last.ckpt", weights_only=True)
     checkpoint["datamodule_hyper_parameters"]["root"] = str(tmp_path / "gone")
     torch.save(checkpoint, tmp_path / "elsewhere.ckpt")
-    assert castnet_here("export", "elsewhere.ckpt", "-o", "model.onnx") == 0
-    assert "drawn castings as PyTorch does" in capsys.readouterr().out
-    assert Inspector(tmp_path / "model.onnx").threshold == checkpoint["hyper_parameters"]["threshold"]
+    assert castnet_here("export", "elsewhere.ckpt", "-o", "model.onnx", "--unfinished") == 0
+    said = capsys.readouterr().out
+    assert "drawn castings as PyTorch does" in said
+    assert said.endswith("; of an unfinished run; finds nothing unfamiliar, so that anything may pass as good\n")
+    card = Inspector(tmp_path / "model.onnx").card
+    assert (card["threshold"], card["finished"]) == (checkpoint["hyper_parameters"]["threshold"], False)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_several_loggers_are_all_told_scalars_settings_and_figures(run_train: Command, offline: None) -> None:
-    ran = run_train("logger=[tensorboard,csv,mlflow,wandb]", "trainer.max_epochs=1")
+    ran = run_train("logger=[tensorboard,csv,mlflow,wandb]", "trainer.max_epochs=1", pictures=True)
     assert ran.code == 0, ran.err
     metrics = json.loads((ran.folder / "metrics.json").read_text())
     assert list(ran.folder.glob("events.out.tfevents.*"))
