@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 
@@ -28,6 +29,11 @@ ROOT = Path(__file__).parents[1]
 PATIENCE = 600  # seconds for all that is waited for: a machine may be slow, and time is what benchmarks measure
 torch.set_num_threads(1)  # the tests' batches are too small to share among cores
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that they start, too
+# Processes beside this one, which begin where the imports that take seconds are done.
+BESIDE = get_context("forkserver")
+BESIDE.set_forkserver_preload(
+    ["castnet.line.record", "castnet.study.page", "castnet.study.storage", "tests.study.quick"]
+)
 
 # Small enough that a run takes seconds.
 SMALL = [

@@ -1,5 +1,4 @@
 from collections.abc import Iterator
-from multiprocessing import get_context
 from multiprocessing.pool import Pool
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -9,7 +8,7 @@ import sqlalchemy as sa
 
 from castnet.database import with_tables
 from castnet.study.storage import open_storage
-from tests.conftest import PATIENCE
+from tests.conftest import BESIDE, PATIENCE
 from tests.line.conftest import connect
 
 AT_ONCE, TIMES = 4, 5
@@ -17,11 +16,9 @@ AT_ONCE, TIMES = 4, 5
 
 @pytest.fixture(scope="module")
 def processes() -> Iterator[Pool]:
-    """Others than this one, that have imported what takes longer than a race lasts."""
-    context = get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    ready = context.Barrier(AT_ONCE, timeout=PATIENCE)
-    with context.Pool(AT_ONCE, initializer=_meet_at, initargs=(ready,)) as pool:
+    """Several, each of which waits for the others before it opens a database."""
+    ready = BESIDE.Barrier(AT_ONCE, timeout=PATIENCE)
+    with BESIDE.Pool(AT_ONCE, initializer=_meet_at, initargs=(ready,)) as pool:
         yield pool
 
 

@@ -2,19 +2,19 @@ import csv
 import os
 import re
 import shlex
-import signal
 import sqlite3
-import subprocess
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from wsgiref.util import setup_testing_defaults
 
 import optuna
 import pytest
 
-from tests.conftest import PATIENCE, ROOT, Command, Ran, call
+from castnet import entry
+from tests.conftest import BESIDE, PATIENCE, Command, Ran, call
 from tests.study import quick
 
 STUDY = ["-m", "hydra/sweeper=optuna", "hydra.sweeper.study_name=s"]
@@ -32,11 +32,21 @@ def search(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytes
     return run
 
 
-def start(folder: str, *overrides: str, **environment: object) -> "subprocess.Popen[str]":
-    """The same from a shell."""
-    environ = {**os.environ, "PYTHONPATH": str(ROOT), **{name: str(value) for name, value in environment.items()}}
-    command = [sys.executable, "-m", "tests.study.quick", *STUDY, f"hydra.sweep.dir={folder}", *overrides]
-    return subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def start(folder: Path, *overrides: str, **environment: object) -> ForkServerProcess:
+    """The same in another process, which prints into a file beside the folder."""
+    process = BESIDE.Process(target=_search_there, args=(folder, overrides, environment))
+    process.start()
+    return process
+
+
+def _search_there(folder: Path, overrides: tuple[str, ...], environment: dict[str, object]) -> None:
+    os.environ |= {name: str(value) for name, value in environment.items()}
+    os.chdir(folder.parent)
+    with folder.with_suffix(".txt").open("w") as printed:
+        os.dup2(printed.fileno(), 1)
+        os.dup2(printed.fileno(), 2)
+    sys.argv = ["quick.py", *STUDY, f"hydra.sweep.dir={folder}", *overrides]
+    entry.guard(quick.main)
 
 
 def study(storage: str = "sqlite:///runs/studies.db") -> optuna.Study:
@@ -136,10 +146,10 @@ def until(condition: Callable[[], bool]) -> None:
 
 def test_a_killed_study_tries_the_lost_settings_again(search: Command, tmp_path: Path) -> None:
     begun = tmp_path / "begun"
-    killed = start("killed", LR, "hydra.sweeper.n_trials=2", QUICK_BEGUN=begun, QUICK_SECONDS=60)
+    killed = start(tmp_path / "killed", LR, "hydra.sweeper.n_trials=2", QUICK_BEGUN=begun, QUICK_SECONDS=60)
     until(begun.exists)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
+    killed.kill()
+    killed.join()
     assert states(study()) == ["RUNNING"]
     lost = study().get_trials()[0].params
     with sqlite3.connect("runs/studies.db") as database:  # as if its machine had been silent for an hour
@@ -152,10 +162,11 @@ def test_a_killed_study_tries_the_lost_settings_again(search: Command, tmp_path:
 
 def test_a_study_that_is_told_to_stop_leaves_no_trial_under_way(search: Command, tmp_path: Path) -> None:
     begun = tmp_path / "begun"
-    stopped = start("stopped", LR, QUICK_BEGUN=begun, QUICK_SECONDS=60)
+    stopped = start(tmp_path / "stopped", LR, QUICK_BEGUN=begun, QUICK_SECONDS=60)
     until(begun.exists)
     stopped.terminate()
-    assert stopped.wait(timeout=PATIENCE) == 143
+    stopped.join(PATIENCE)
+    assert stopped.exitcode == 143
     assert states(study()) == ["FAIL"]
 
 
@@ -168,11 +179,12 @@ def test_two_machines_share_a_study(
         storage = request.getfixturevalue("postgresql").new_database()
     arguments = [LR, "hydra.sweeper.n_trials=5", f"hydra.sweeper.storage='{storage}'"]
     begun = tmp_path / "begun"
-    other = start(str(tmp_path / "other"), *arguments, QUICK_BEGUN=begun, QUICK_SECONDS=1)
+    other = start(tmp_path / "other", *arguments, QUICK_BEGUN=begun, QUICK_SECONDS=1)
     until(begun.exists)
     ran = search(*arguments, folder="this")
-    said = other.communicate(timeout=PATIENCE)[0]
-    assert (ran.code, other.returncode) == (0, 0), ran.err + said
+    other.join(PATIENCE)
+    said = (tmp_path / "other.txt").read_text()
+    assert (ran.code, other.exitcode) == (0, 0), ran.err + said
     assert sorted(states(study(storage)))[:5] == ["COMPLETE"] * 5
     assert states(study(storage)).count("COMPLETE") == 5
     for name, told in (("this", ran.out), ("other", said)):
