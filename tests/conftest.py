@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing import get_context
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from statistics import median
 
@@ -29,11 +30,9 @@ ROOT = Path(__file__).parents[1]
 PATIENCE = 600  # seconds for all that is waited for: a machine may be slow, and time is what benchmarks measure
 torch.set_num_threads(1)  # the tests' batches are too small to share among cores
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that they start, too
-# Processes beside this one, which begin where the imports that take seconds are done.
+# For processes beside this one, which begin where the imports that take seconds are done.
 BESIDE = get_context("forkserver")
-BESIDE.set_forkserver_preload(
-    ["castnet.line.record", "castnet.study.page", "castnet.study.storage", "tests.study.quick"]
-)
+BESIDE.set_forkserver_preload(["castnet.line.record", "castnet.study.page", "castnet.study.storage", "train"])
 
 # Small enough that a run takes seconds.
 SMALL = [
@@ -180,6 +179,25 @@ def inspector(model: Path) -> Inspector:
 @pytest.fixture
 def test_images(castings: Path) -> list[Path]:
     return sorted((castings / "test").rglob("*.jpeg"))
+
+
+def begin(main: Callable[[], object], *arguments: object, into: Path, **environment: object) -> ForkServerProcess:
+    """Begin train.py's main, or one like it, in another process, which prints into a file and runs beside it."""
+    process = BESIDE.Process(target=_call_beside, args=(main, arguments, into, environment))
+    process.start()
+    return process
+
+
+def _call_beside(
+    main: Callable[[], object], arguments: tuple[object, ...], into: Path, environment: dict[str, object]
+) -> None:
+    os.chdir(into.parent)
+    os.environ |= {name: str(value) for name, value in environment.items()}
+    with into.open("w") as printed:
+        os.dup2(printed.fileno(), 1)
+        os.dup2(printed.fileno(), 2)
+    sys.argv = [f"{main.__module__}.py", *map(str, arguments)]
+    entry.guard(main)
 
 
 def start(*arguments: object, **options: object) -> "subprocess.Popen[str]":

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, SMALL
+from tests.conftest import PLAIN, ROOT, SMALL
 
 SBATCH = """#!/bin/bash
 last=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "$1")
@@ -35,7 +35,7 @@ done
 def sweep(folder: Path, castings: Path, *launcher: str, path: str = os.environ["PATH"]) -> "subprocess.Popen[str]":
     """Begin the sweep of two seeds as from a shell."""
     data = ["data=folder", f"data.root={castings}", "data.defect_class=def_front", "paths.cache_dir=.cache"]
-    command = [sys.executable, ROOT / "train.py", "-m", *data, *SMALL, "trainer.max_epochs=1", "seed=0,1"]
+    command = [sys.executable, ROOT / "train.py", "-m", *data, *SMALL, PLAIN, "trainer.max_epochs=1", "seed=0,1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": path}
     folder.mkdir()
     return subprocess.Popen(

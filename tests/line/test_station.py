@@ -24,7 +24,7 @@ from tests.conftest import PATIENCE
 from tests.line.conftest import connect
 from tests.line.test_page import open_page, served, upload
 
-WIDTHS = (1440, 390)
+WIDTHS = (1440, 390)  # of a desk's screen and of a telephone's, in which order a page is looked at
 
 
 def fill(url: str, model: Path, inspector: Inspector, files: list[Path]) -> None:
@@ -82,9 +82,9 @@ def address(url: str, model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
             yield address
 
 
-@pytest.fixture(params=WIDTHS)
-def page(request: pytest.FixtureRequest, browser: Browser, address: str) -> Iterator[Page]:
-    page = open_page(browser, address, viewport={"width": request.param, "height": 900})
+@pytest.fixture
+def page(browser: Browser, address: str) -> Iterator[Page]:
+    page = open_page(browser, address, viewport={"width": WIDTHS[-1], "height": 900})
     expect(page.get_by_text("No image at hand?")).to_be_visible()
     yield page
     page.close()
@@ -101,9 +101,12 @@ def open_tab(page: Page, name: str) -> None:
 
 
 def settle(page: Page) -> None:
-    """Wait until the page is drawn to its end, and see that nothing lies beyond its right edge."""
-    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
-    assert page.evaluate("document.querySelector('[data-testid=stMain]').scrollWidth <= window.innerWidth")
+    """Wait until the page is drawn to its end, and see that nothing lies beyond its right edge, on no screen."""
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 900})
+        expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
+        fits = "document.querySelector('[data-testid=stMain]').scrollWidth <= window.innerWidth"
+        page.wait_for_function(fits, timeout=1000 * PATIENCE)
 
 
 def count(url: str, *conditions: sa.ColumnElement[bool]) -> int:

@@ -1,17 +1,15 @@
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from lightning import Trainer
 from lightning.pytorch.loggers import MLFlowLogger
 
+import train
 from castnet.errors import UserError
 from castnet.report.tracking import connect
-from tests.conftest import PATIENCE, ROOT, Command
+from tests.conftest import PATIENCE, Command, begin
 
 FIGURES = ("samples", "architecture", "curves", "val/confusion_matrix", "val/pr_curve", "test/confusion_matrix")
 
@@ -81,10 +79,12 @@ def test_a_class_that_mlflow_has_no_name_for_is_refused(tmp_path: Path) -> None:
 
 def test_a_logger_that_cannot_begin_ends_the_run_before_training(castings: Path, tmp_path: Path) -> None:
     # A process of its own: W&B remembers its mode from the first run of one.
-    where = [f"data.root={castings}", f"hydra.run.dir={tmp_path / 'run'}", f"paths.cache_dir={tmp_path / 'cache'}"]
-    command = [sys.executable, ROOT / "train.py", "data=folder", "data.defect_class=def_front", "logger=wandb", *where]
-    environment = {**os.environ, "WANDB_MODE": "nonsense"}
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=environment, cwd=tmp_path)
-    assert ran.returncode == 2
-    assert ran.stderr.splitlines()[-1].startswith("error: logger=WandbLogger: cannot begin a run (")
+    data = ["data=folder", f"data.root={castings}", "data.defect_class=def_front"]
+    process = begin(
+        train.main, *data, "logger=wandb", "hydra.run.dir=run", into=tmp_path / "said", WANDB_MODE="nonsense"
+    )
+    process.join(PATIENCE)
+    assert process.exitcode == 2
+    said = (tmp_path / "said").read_text()
+    assert said.splitlines()[-1].startswith("error: logger=WandbLogger: cannot begin a run (")
     assert not (tmp_path / "run" / "checkpoints").exists()

@@ -1,20 +1,16 @@
 import csv
-import os
 import re
 import shlex
 import sqlite3
-import sys
 import time
 from collections.abc import Callable
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from wsgiref.util import setup_testing_defaults
 
 import optuna
 import pytest
 
-from castnet import entry
-from tests.conftest import BESIDE, PATIENCE, Command, Ran, call
+from tests.conftest import PATIENCE, Command, Ran, begin, call
 from tests.study import quick
 
 STUDY = ["-m", "hydra/sweeper=optuna", "hydra.sweeper.study_name=s"]
@@ -30,23 +26,6 @@ def search(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytes
         return call(quick.main, *STUDY, *overrides, capture=capfd, folder=tmp_path / folder)
 
     return run
-
-
-def start(folder: Path, *overrides: str, **environment: object) -> ForkServerProcess:
-    """The same in another process, which prints into a file beside the folder."""
-    process = BESIDE.Process(target=_search_there, args=(folder, overrides, environment))
-    process.start()
-    return process
-
-
-def _search_there(folder: Path, overrides: tuple[str, ...], environment: dict[str, object]) -> None:
-    os.environ |= {name: str(value) for name, value in environment.items()}
-    os.chdir(folder.parent)
-    with folder.with_suffix(".txt").open("w") as printed:
-        os.dup2(printed.fileno(), 1)
-        os.dup2(printed.fileno(), 2)
-    sys.argv = ["quick.py", *STUDY, f"hydra.sweep.dir={folder}", *overrides]
-    entry.guard(quick.main)
 
 
 def study(storage: str = "sqlite:///runs/studies.db") -> optuna.Study:
@@ -146,7 +125,8 @@ def until(condition: Callable[[], bool]) -> None:
 
 def test_a_killed_study_tries_the_lost_settings_again(search: Command, tmp_path: Path) -> None:
     begun = tmp_path / "begun"
-    killed = start(tmp_path / "killed", LR, "hydra.sweeper.n_trials=2", QUICK_BEGUN=begun, QUICK_SECONDS=60)
+    arguments = [*STUDY, LR, "hydra.sweeper.n_trials=2", "hydra.sweep.dir=killed"]
+    killed = begin(quick.main, *arguments, into=tmp_path / "said", QUICK_BEGUN=begun, QUICK_SECONDS=60)
     until(begun.exists)
     killed.kill()
     killed.join()
@@ -162,7 +142,9 @@ def test_a_killed_study_tries_the_lost_settings_again(search: Command, tmp_path:
 
 def test_a_study_that_is_told_to_stop_leaves_no_trial_under_way(search: Command, tmp_path: Path) -> None:
     begun = tmp_path / "begun"
-    stopped = start(tmp_path / "stopped", LR, QUICK_BEGUN=begun, QUICK_SECONDS=60)
+    stopped = begin(
+        quick.main, *STUDY, LR, "hydra.sweep.dir=stopped", into=tmp_path / "said", QUICK_BEGUN=begun, QUICK_SECONDS=60
+    )
     until(begun.exists)
     stopped.terminate()
     stopped.join(PATIENCE)
@@ -178,16 +160,17 @@ def test_two_machines_share_a_study(
     if kept_in == "PostgreSQL":
         storage = request.getfixturevalue("postgresql").new_database()
     arguments = [LR, "hydra.sweeper.n_trials=5", f"hydra.sweeper.storage='{storage}'"]
-    begun = tmp_path / "begun"
-    other = start(tmp_path / "other", *arguments, QUICK_BEGUN=begun, QUICK_SECONDS=1)
+    begun, said = tmp_path / "begun", tmp_path / "said"
+    other = begin(
+        quick.main, *STUDY, *arguments, "hydra.sweep.dir=other", into=said, QUICK_BEGUN=begun, QUICK_SECONDS=1
+    )
     until(begun.exists)
     ran = search(*arguments, folder="this")
     other.join(PATIENCE)
-    said = (tmp_path / "other.txt").read_text()
-    assert (ran.code, other.exitcode) == (0, 0), ran.err + said
+    assert (ran.code, other.exitcode) == (0, 0), ran.err + said.read_text()
     assert sorted(states(study(storage)))[:5] == ["COMPLETE"] * 5
     assert states(study(storage)).count("COMPLETE") == 5
-    for name, told in (("this", ran.out), ("other", said)):
+    for name, told in (("this", ran.out), ("other", said.read_text())):
         assert "5 complete" in told
         assert (tmp_path / name / "study.html").exists()
 
