@@ -34,6 +34,11 @@ def evaluate(cfg: DictConfig) -> None:
     trainer = build_trainer(cfg.trainer, logger=False, callbacks=[TestReport(cfg.paths.output_dir)])
     if trainer.limit_test_batches == 0:
         raise UserError("trainer.limit_test_batches=0: leaves nothing to judge; expected at least one batch")
+    limited = isinstance(trainer.limit_test_batches, int) or trainer.limit_test_batches < 1
+    if cfg.report.robustness and limited:
+        raise UserError(
+            "report.robustness=true: judges all test images; leave trainer.limit_test_batches or fast_dev_run out"
+        )
     source: dict[str, Any] = OmegaConf.to_container(cfg.data, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     datamodule = load_datamodule(ckpt_path, classifier.hparams["class_names"], cache_dir=cfg.paths.cache_dir, **source)
     print(datamodule.describe(), flush=True)

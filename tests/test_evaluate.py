@@ -178,6 +178,11 @@ def test_other_classes_than_the_checkpoints_are_refused(
         ("+data.image_size=64", "data.image_size=64: the checkpoint was trained with 32; leave it out"),
         ("+data.oversample=4", "data.oversample=4: the checkpoint was trained with 2; leave it out"),
         ("+trainer.limit_test_batches=0", "trainer.limit_test_batches=0: leaves nothing to judge"),
+        (
+            "report.robustness=true +trainer.limit_test_batches=1",
+            "report.robustness=true: judges all test images; leave",
+        ),
+        ("report.robustness=true +trainer.fast_dev_run=true", "report.robustness=true: judges all test images; leave"),
         ("+trainer.precision=64-true", "trainer.precision=64-true: expected one of 32-true"),
         ("paths.output_dir=elsewhere", "paths.output_dir: follows from hydra.run.dir"),
     ],
@@ -185,7 +190,7 @@ def test_other_classes_than_the_checkpoints_are_refused(
 def test_what_would_judge_otherwise_than_in_training_or_nothing_is_refused(
     run_evaluate: Command, best: Path, castings: Path, override: str, message: str
 ) -> None:
-    ran = run_evaluate(f"ckpt_path={best}", *folder_of(castings), override)
+    ran = run_evaluate(f"ckpt_path={best}", *folder_of(castings), *override.split())
     assert ran.code == 2
     assert message in ran.err
     assert "Traceback" not in ran.err
