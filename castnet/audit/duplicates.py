@@ -37,10 +37,10 @@ BANDS, BEST_BANDS_IGNORED = 8, 3
 # Where turning marks beat with the sensor's grid, several bands agree, but only in some sectors; so the places, each a
 # band in a sector, that agree least must still agree.
 SECTORS, LEAST_PLACES = 8, 24
-# Likeness above which two images are copies of one photograph; and what every image must have with its group's
-# representative, as a whole and in the places that agree least. Set on drawn castings: those of one mould under one
-# lamp, and planted copies (benchmarks/audit.py; docs/audit.md has what they do on other images).
-SAME, LEAST_IN_GROUP, LEAST_IN_PLACES = 0.45, 0.40, 0.15
+# Likeness above which two images are copies of one photograph, also with their group's representative; and how much
+# they must be like it in the places that agree least. Set on drawn castings: those of one mould under one lamp, and
+# planted copies (benchmarks/audit.py; docs/audit.md has what they do on other images).
+SAME, SAME_IN_PLACES = 0.40, 0.20
 
 
 class Bar(Protocol):
@@ -166,7 +166,7 @@ def agree_everywhere(a: Spectrum, b: Spectrum) -> NDArray[np.bool_]:
 
     correlations = placed(one * other) / np.sqrt(placed(one**2) * placed(other**2) + 1e-12)
     least = np.sort(correlations, axis=1)[:, :LEAST_PLACES].mean(1)
-    return (likeness >= LEAST_IN_GROUP) & (least >= LEAST_IN_PLACES)
+    return (likeness >= SAME) & (least >= SAME_IN_PLACES)
 
 
 def likenesses(spectra: Spectra, pairs: Indices, bar: Bar = plain) -> Floats:

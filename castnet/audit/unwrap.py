@@ -24,14 +24,15 @@ FREQUENCIES = slice(10, 96)
 # A turned surface mirrors the lamp in beams that change with the angle but hardly with the radius: what is the same
 # over this many radii (a fifth of the opening's radius) is the lamp's share and not the casting's.
 LAMP_RADII = 9
-# Shares of an ellipse's radius: points of an outline nearer than this belong to it, the others are flaws beside it;
-# and within which another ellipse is looked for, of at least this share of the area, which the hub's hole has not.
-ON_ELLIPSE, INSIDE, LEAST_INSIDE = 0.04, 0.9, 0.2
-# Where along its radius, and at which angles, an ellipse's edge is looked for.
-EDGE_RADII = np.linspace(0.84, 1.12, 57, dtype=np.float32)
+# Grey levels at which dark regions are outlined, from the darkest; the least share of the image that the opening
+# covers, as the hole in its hub does not; and how much of the area an outline and its ellipse must share. Set on drawn
+# castings.
+LEVELS, LEAST_AREA, LEAST_LIKENESS = range(8, 248, 8), 0.05, 0.9
+# A point of an outline nearer to an ellipse than this share of its radius belongs to it; others are flaws beside it.
+ON_ELLIPSE = 0.04
+# Where along its radius, and at which angles, an ellipse's edge is looked for: no farther off than the next edge is.
+EDGE_RADII = np.linspace(0.92, 1.08, 33, dtype=np.float32)
 EDGE_ANGLES = np.linspace(-np.pi, np.pi, 128, endpoint=False, dtype=np.float32)
-# The share of the image in whose middle the opening is looked for where dark surroundings join the part.
-MIDDLE = 0.75
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def working_image(image: Grey) -> Grey:
 
 
 def locate(image: Grey) -> Frame:
-    """Find the innermost large dark region with an elliptic outline, such as an impeller's opening.
+    """Find the darkest large region with an elliptic outline, such as an impeller's opening.
 
     Under an affine warp A of the image the frame's matrix becomes A @ matrix @ Q with Q a rotation or mirroring, so
     nothing else is left of the warp in the unwrapped image (Baumberg, CVPR 2000).
@@ -68,20 +69,17 @@ def locate(image: Grey) -> Frame:
         image: uint8 (height, width), long side at most WORKING_SIZE.
     """
     blurred = _stretched(cv2.GaussianBlur(image, (0, 0), 1.5).astype(np.uint8))
-    height, width = image.shape
-    centre = (width - 1) / 2, (height - 1) / 2
-    ellipse = _dark_ellipse(blurred) or _dark_ellipse(blurred, (centre, (MIDDLE * width, MIDDLE * height), 0))
+    # Noise would tear a dark region; for the edge, blur costs more than noise.
+    ellipse = _darkest_ellipse(cv2.GaussianBlur(blurred, (0, 0), max(image.shape) / 150).astype(np.uint8))
     if ellipse is None:
-        return Frame(np.array(centre), np.eye(2) * min(height, width) / 2 / RADII[-1], False)
-    # On brighter paper the whole part is dark; in its copy before a dark edge only the opening may be.
-    while inner := _dark_ellipse(blurred, ellipse):
-        ellipse = inner
-    # The threshold lies anywhere between dark and bright; the steepest rise lies at the edge, however the image is lit.
+        height, width = image.shape
+        return Frame(np.array([width - 1, height - 1]) / 2, np.eye(2) * min(height, width) / 2 / RADII[-1], False)
+    # The level lies anywhere between dark and bright; the steepest rise lies at the edge, however the image is lit.
     directions = np.stack([np.cos(EDGE_ANGLES), np.sin(EDGE_ANGLES)])
-    for _ in range(2):
+    for _ in range(3):
         frame = _frame(ellipse)
         profiles = _sample(blurred, frame, *(np.outer(EDGE_RADII, along) for along in directions)).astype(np.int32)
-        steepest = EDGE_RADII[np.diff(profiles, axis=0).argmax(0)]
+        steepest = EDGE_RADII[2:-2][(profiles[4:] - profiles[:-4]).argmax(0)]
         edge = (frame.centre[:, None] + frame.matrix @ (steepest * directions)).T.astype(np.float32)
         ellipse = _refitted(cv2.fitEllipse(edge), edge)
     return _frame(ellipse)
@@ -99,45 +97,37 @@ def _frame(ellipse: Ellipse) -> Frame:
     return Frame(np.array(centre), axes @ np.diag(np.array(diameters) / 2) @ axes.T, True)
 
 
-def _dark_ellipse(image: Grey, around: Ellipse | None = None) -> Ellipse | None:
-    """The region darker than most whose outline is most like an ellipse, if need be well inside another ellipse."""
-    left, top, least = 0, 0, 0.02 * image.size
-    if around is not None:
-        (x, y), (width, height), degrees = around
-        reach = max(width, height) / 2
-        left, top = (max(int(at - reach), 0) for at in (x, y))
-        image = image[top : max(int(y + reach) + 1, 0), left : max(int(x + reach) + 1, 0)]
-        if not image.size:
-            return None
-        shrunk = ((x - left, y - top), (INSIDE * width, INSIDE * height), degrees)
-        inside = cv2.ellipse(np.zeros(image.shape, np.uint8), shrunk, 1, cv2.FILLED)
-        if not inside.any():
-            return None
-        least = LEAST_INSIDE * np.pi / 4 * width * height
-    pixels = image if around is None else image[inside > 0]
-    otsu, _ = cv2.threshold(pixels.reshape(1, -1), 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-    fit, found = 0.9, None
-    for share in (0.9, 0.75, 0.6, 0.45):  # shadows and grooves join the opening at the higher ones
-        dark = (image < share * otsu).astype(np.uint8)
-        if around is not None:
-            dark &= inside.astype(np.uint8)
-        outlines, _ = cv2.findContours(dark, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE, offset=(left, top))
-        for outline in outlines:
-            if (area := cv2.contourArea(outline)) < least:
-                continue
-            hull = cv2.convexHull(outline)
-            if len(hull) < 5:  # five points define an ellipse
-                continue
-            if around is not None and _distance(hull[:, 0], around).max() > INSIDE - 0.02:
-                continue  # it ends only because the search does
-            ellipse = _refitted(cv2.fitEllipse(hull), outline[:, 0])
-            ellipse_area = np.pi / 4 * ellipse[1][0] * ellipse[1][1]
-            likeness = min(area, ellipse_area) / max(area, ellipse_area)
-            if likeness > fit:
-                fit, found = likeness, ellipse
-        if fit > 0.97:
+def _darkest_ellipse(image: Grey) -> Ellipse | None:
+    """The outline of the first dark region that is an ellipse as the level rises, at the level where it is most so.
+
+    Shadows and grooves beside the opening, the part on brighter paper and dark surroundings join only at higher levels.
+    """
+    found, likeness = None, LEAST_LIKENESS
+    for level in LEVELS:
+        ellipse, next_likeness = _most_elliptic((image < level).astype(np.uint8))
+        if next_likeness > likeness:
+            found, likeness = ellipse, next_likeness
+        elif found is not None:
             break
     return found
+
+
+def _most_elliptic(regions: Grey) -> tuple[Ellipse | None, float]:
+    """Of large regions, 1 in 0 (height, width), the ellipse most like one's outline, and the share that both share."""
+    found, likeness = None, 0.0
+    outlines, tree = cv2.findContours(regions, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    for index, outline in enumerate(outlines):
+        is_hole = tree[0, index, 3] >= 0
+        if is_hole or (area := cv2.contourArea(outline)) < LEAST_AREA * regions.size:
+            continue
+        hull = cv2.convexHull(outline)
+        if len(hull) < 5:  # five points define an ellipse
+            continue
+        ellipse = _refitted(cv2.fitEllipse(hull), outline[:, 0])
+        ellipse_area = np.pi / 4 * ellipse[1][0] * ellipse[1][1]
+        if (one := min(area, ellipse_area) / max(area, ellipse_area)) > likeness:
+            found, likeness = ellipse, one
+    return found, likeness
 
 
 def _refitted(ellipse: Ellipse, points: NDArray[np.integer | np.floating]) -> Ellipse:

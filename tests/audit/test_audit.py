@@ -19,7 +19,6 @@ from castnet.audit.duplicates import Spectra, candidates, grouped, likenesses
 from castnet.audit.findings import Audit
 from castnet.audit.listing import list_folder
 from castnet.audit.resplit import resplit
-from castnet.audit.unwrap import _dark_ellipse
 from castnet.errors import UserError
 from castnet.files import hold
 from castnet.imaging.decode import decode
@@ -65,12 +64,14 @@ def test_disguised_copies_are_found_and_different_parts_stay_apart(planted) -> N
     assert found >= len(origins) + 3
 
 
-def test_one_lamp_does_not_make_one_photograph(tmp_path: Path) -> None:
+# At 4 and 7 a shadow or groove beside the opening is apt to be taken for its edge.
+@pytest.mark.parametrize("seed", [3, 4, 7])
+def test_one_lamp_does_not_make_one_photograph(tmp_path: Path, seed: int) -> None:
     # Two moulds of eight castings each, laid down alike: shadows, reflections and vanes are the same.
     for name in ("def_front", "ok_front"):
         (tmp_path / "root/train" / name).mkdir(parents=True)
-    draw_series(tmp_path / "root", 2, seed=3)  # in which every copy is found: docs/audit.md says how many are
-    origins = plant(tmp_path / "root", 24, seed=3)
+    draw_series(tmp_path / "root", 2, seed=seed)  # in which every copy is found: docs/audit.md says how many are
+    origins = plant(tmp_path / "root", 24, seed=seed)
     result = audit(tmp_path / "root", tmp_path / "out", progress=False)
     assert precision_recall(tmp_path / "out/groups.csv", origins)[:2] == (1, 1)
     assert not result.two_labels
@@ -211,11 +212,6 @@ def test_chains_are_cut() -> None:
     assert 2 <= len(np.unique(group)) <= 4
     assert group[0] != group[-1]
     assert (likenesses(spectra, np.stack([np.arange(n), group], axis=1)) >= 0.4).all()
-
-
-def test_an_ellipse_beside_the_image_holds_none() -> None:
-    # Outlines of parts that the border cuts are fitted by ellipses of which nothing need lie in the image.
-    assert _dark_ellipse(np.zeros((50, 50), np.uint8), ((-200.0, 25.0), (30.0, 30.0), 0.0)) is None
 
 
 def test_candidates_are_few() -> None:
