@@ -30,7 +30,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # where train.py is
 from train import train
 
 CONF = Path(__file__).parents[1] / "conf"
-STARTS = {"random": "null", "drawn": "drawn"}
+# What is learnt is averaged with a start that knows something.
+STARTS = {"random": ["model.start=null", "~callbacks.weight_averaging"], "drawn": []}
 QUIET = ["+trainer.enable_progress_bar=false", "trainer.enable_model_summary=false", "~callbacks.pictures", "logger=[]"]
 NONE = ["data.shots=[1,1]", "model.lr=1e-12", "data.epoch_images=null"]
 Found = dict[str, dict[str, list[float]]]
@@ -40,7 +41,7 @@ def auroc(handful: str, start: str, draw: int, overrides: list[str]) -> float:
     """AUROC on the parts not learnt, after one draw of a handful such as "4,4", or none."""
     asked = NONE if handful == "none" else [f"data.shots=[{handful}]"]
     with tempfile.TemporaryDirectory() as folder:
-        own = ["experiment=few", f"model.start={start}", f"seed={draw}", f"paths.output_dir={folder}"]
+        own = ["experiment=few", *STARTS[start], f"seed={draw}", f"paths.output_dir={folder}"]
         with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = compose("train", [*own, *QUIET, *asked, *overrides])
         with redirect_stdout(io.StringIO()):
@@ -76,7 +77,7 @@ def main() -> None:
     found: Found = {start: {handful: [] for handful in handfuls} for start in STARTS}
     work = [(start, handful, draw) for draw in range(args.draws) for start in STARTS for handful in handfuls]
     for start, handful, draw in track(work, "Learning handfuls", console=Console(stderr=True), transient=True):
-        found[start][handful].append(auroc(handful, STARTS[start], draw, overrides))
+        found[start][handful].append(auroc(handful, start, draw, overrides))
     table = Table(title=f"AUROC on all other parts, {args.draws} draws: mean (worst)", title_justify="left")
     for column in ("good, defective parts learnt", *(f"{start} start" for start in STARTS)):
         table.add_column(column)

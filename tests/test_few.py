@@ -3,6 +3,9 @@ from pathlib import Path
 
 import torch
 
+from castnet.drawn.weights import shipped
+from castnet.model.checkpoint import load_classifier
+from castnet.model.start import read_weights
 from tests.conftest import Command
 
 
@@ -21,6 +24,18 @@ def test_a_handful_is_learnt_in_steps_and_all_other_parts_are_judged(
     assert again.code == 0, again.err
     data = json.loads((again.folder / "metrics.json").read_text())["data"]
     assert (data["protocol"], data["counts"]) == (metrics["data"]["protocol"], counts)
+
+
+def test_what_so_few_teach_is_averaged_with_what_the_start_knew(run_train: Command) -> None:
+    handful = ["experiment=few", "data.shots=[2,3]", "data.epoch_images=320", "trainer.max_epochs=1"]
+    start = read_weights(shipped(32)).tensors["layers.0.weight"]
+    moved = []
+    for folder, *overrides in (["averaged"], ["alone", "~callbacks.weight_averaging"]):
+        ran = run_train(*handful, *overrides, folder=folder)
+        assert ran.code == 0, ran.err
+        learnt = load_classifier(ran.folder / "checkpoints" / "best.ckpt").network.layers[0].weight
+        moved.append((learnt - start).norm().item())
+    assert 0 < moved[0] < 0.5 * moved[1]
 
 
 def test_more_shots_than_parts_are_refused_in_one_line(run_train: Command) -> None:
