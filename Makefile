@@ -34,7 +34,7 @@ app: $(READY)
 	$(BIN)/castnet app
 
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile
+	$(BIN)/python -m pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 
 lint: $(READY)
 	$(BIN)/ruff check

@@ -34,6 +34,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that they star
 BESIDE = get_context("forkserver")
 BESIDE.set_forkserver_preload(["castnet.line.record", "castnet.study.page", "castnet.study.storage", "train"])
 
+# What takes longest and mostly waits begins first, so that others work meanwhile and nobody waits for it at the end.
+FIRST = ("test_clusters", "test_notebooks", "test_processes", "test_station", "test_page", "test_search", "test_train")
+
 # Small enough that a run takes seconds.
 SMALL = [
     "data.image_size=32",
@@ -43,6 +46,10 @@ SMALL = [
     "trainer.enable_model_summary=false",
 ]
 PLAIN = "~callbacks.pictures"  # what is drawn while a run trains takes a third of it
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: FIRST.index(item.path.stem) if item.path.stem in FIRST else len(FIRST))
 
 
 @dataclass
