@@ -195,14 +195,19 @@ def begin(main: Callable[[], object], *arguments: object, into: Path, **environm
     return process
 
 
+def print_into(file: Path) -> None:
+    """Have this process print at the end of a file from now on."""
+    with file.open("a") as printed:
+        os.dup2(printed.fileno(), 1)
+        os.dup2(printed.fileno(), 2)
+
+
 def _call_beside(
     main: Callable[[], object], arguments: tuple[object, ...], into: Path, environment: dict[str, object]
 ) -> None:
     os.chdir(into.parent)
     os.environ |= {name: str(value) for name, value in environment.items()}
-    with into.open("w") as printed:
-        os.dup2(printed.fileno(), 1)
-        os.dup2(printed.fileno(), 2)
+    print_into(into)
     sys.argv = [f"{main.__module__}.py", *map(str, arguments)]
     entry.guard(main)
 

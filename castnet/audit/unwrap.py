@@ -86,7 +86,7 @@ def locate(image: Grey) -> Frame:
 
 
 def _stretched(image: Grey) -> Grey:
-    """The image from black to white, since what is dark is told by a share of the grey level."""
+    """The image from black to white, since what is dark is told at the same levels in all."""
     black, white = np.percentile(image, (1, 99))
     levels = np.clip((np.arange(256) - black) * (255 / max(white - black, 1)), 0, 255).astype(np.uint8)
     return cv2.LUT(image, levels).astype(np.uint8)
