@@ -1,6 +1,6 @@
 """What a folder costs against the number of its images: time and memory of every stage.
 
-    python benchmarks/scale.py FOLDER --n 10000 100000 1000000 [--stages list split blocks again epoch evaluate audit]
+    python benchmarks/scale.py SCRATCH --n 10000 100000 1000000 [--stages list split blocks again epoch evaluate audit]
 
 The images are a few hundred drawn castings, linked under as many names as asked for (a name costs no space), at twice
 the network's 64 × 64 pixels or what --image-size says: fewer make all but the network weigh more. They are bitmaps, so
@@ -9,12 +9,14 @@ mapped files (RssAnon of Linux), less what the libraries hold. `blocks` decodes 
 run does before its first epoch. Seconds of the CPU tell how cost grows also where other work keeps a machine busy. An
 audit of links finds copies of copies, its worst case, and runs only where it is asked for.
 
-FOLDER keeps images and blocks for the next call: 17 GB for a million images of 64 pixels.
+SCRATCH, a folder of this benchmark's own, keeps images and blocks for the next call: 17 GB for a million images of 64
+pixels.
 """
 
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -143,7 +145,7 @@ def peak() -> Iterator[dict[str, float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, metavar="SCRATCH")
     parser.add_argument("--n", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES[:-1])
     parser.add_argument("--image-size", type=int, default=64, help="the network's; block and images have twice as much")
@@ -151,6 +153,9 @@ def main() -> None:
     args = parser.parse_args()
     if args.measure:
         return measure(args.measure, args.folder, args.image_size)
+    kept = [path.name for path in args.folder.glob("*") if not re.fullmatch(r"\d+-\d+|scale\.png", path.name)]
+    if kept:
+        parser.error(f"{args.folder}: holds {kept[0]}, which is not this benchmark's; name a new folder")
     measured: dict[str, list[dict[str, float]]] = {name: [] for name in args.stages}
     for n in args.n:
         root = args.folder / f"{n}-{args.image_size}"
