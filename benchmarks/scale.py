@@ -153,9 +153,9 @@ def main() -> None:
     args = parser.parse_args()
     if args.measure:
         return measure(args.measure, args.folder, args.image_size)
-    kept = [path.name for path in args.folder.glob("*") if not re.fullmatch(r"\d+-\d+|scale\.png", path.name)]
-    if kept:
-        parser.error(f"{args.folder}: holds {kept[0]}, which is not this benchmark's; name a new folder")
+    others = [path.name for path in args.folder.glob("*") if not re.fullmatch(r"\d+-\d+|scale\.png", path.name)]
+    if others:
+        parser.error(f"{args.folder}: holds {others[0]}, which is not this benchmark's; name a new folder")
     measured: dict[str, list[dict[str, float]]] = {name: [] for name in args.stages}
     for n in args.n:
         root = args.folder / f"{n}-{args.image_size}"
