@@ -12,13 +12,14 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.plugins.launcher import Launcher
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from optuna import Study, Trial, TrialPruned, create_study
+from optuna.samplers import BaseSampler
 from optuna.storages import fail_stale_trials
 from optuna.storages._heartbeat import get_heartbeat_thread
 from optuna.trial import TrialState
 
+from castnet.build import BEST, build
 from castnet.errors import UserError
 from castnet.settings import Count, Rate, Text
 from castnet.study.page import write_page
@@ -60,6 +61,11 @@ class Search:
             raise UserError(f"hydra.sweeper.objective={objective}: names one of them twice; drop it")
         if len(self.directions) != len(self.objectives):
             raise UserError(f"hydra.sweeper.direction={direction}: expected one for each of {self.objectives}")
+        if worst := [name for name, to in zip(self.objectives, self.directions, strict=True) if BEST[name] != to[:3]]:
+            raise UserError(
+                f"hydra.sweeper.direction={direction}: would search for the worst {worst[0]}; "
+                f"expected {BEST[worst[0]]}imize for it"
+            )
         if len(self.objectives) > 1 and pruner:
             raise UserError("hydra.sweeper.pruner: prunes by one objective; several need hydra.sweeper.pruner=null")
         self.launched = self.tried = self.failed = 0
@@ -80,7 +86,7 @@ class Search:
             storage=open_storage(self.storage),
             study_name=self.study_name,
             directions=self.directions,
-            sampler=instantiate(self.sampler),
+            sampler=build("hydra.sweeper.sampler", OmegaConf.create(self.sampler), BaseSampler),  # type: ignore[type-abstract]
             load_if_exists=True,
         )
         require_same(study, dict(zip(self.objectives, self.directions, strict=True)), self.space)
@@ -94,12 +100,17 @@ class Search:
 
     def _ask(self, study: Study) -> list[Trial]:
         """The next trials; none when the study is complete. Waits for those that other machines have under way."""
+        waits = False
         while True:
             fail_stale_trials(study)
             states = [trial.state for trial in study.get_trials(deepcopy=False)]
             finished = states.count(TrialState.COMPLETE) + states.count(TrialState.PRUNED)
             missing = self.n_trials - finished - states.count(TrialState.RUNNING)
-            asked = [study.ask(self.space.searched) for _ in range(min(self.n_jobs, missing))]
+            asked = []
+            for _ in range(min(self.n_jobs, missing)):
+                asked.append(trial := study.ask(self.space.searched))
+                # One that never gave a sign of life is never taken for dead.
+                study._storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined]
             # Other machines may have asked at the same moment; of too many trials, the last ones step back.
             everyone = study.get_trials(deepcopy=False)
             for trial in list(asked):
@@ -109,6 +120,9 @@ class Search:
                     asked.remove(trial)
             if asked or finished >= self.n_trials:
                 return asked
+            if not waits:
+                log.info(f"Waits for {states.count(TrialState.RUNNING)} trials that others have under way")
+            waits = True
             time.sleep(PATIENCE)
 
     def _try(self, study: Study, launcher: Launcher, trials: list[Trial]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from itertools import product
 
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
@@ -81,7 +82,11 @@ def _distribution(key: str, override: Override) -> BaseDistribution:
             values = list(sweep.range())
             if all(isinstance(value, int) for value in values):
                 return IntDistribution(int(values[0]), int(values[-1]), step=int(sweep.step), log="log" in sweep.tags)
-            return FloatDistribution(values[0], values[-1], step=float(sweep.step))
+            if "log" in sweep.tags:
+                raise ValueError("steps are not equal on a scale that is logarithmic; use interval")
+            # Added up in binary the last value falls short of its step, and Optuna would leave it out.
+            last = Decimal(str(sweep.start)) + (len(values) - 1) * Decimal(str(sweep.step))
+            return FloatDistribution(values[0], float(last), step=float(sweep.step))
         return CategoricalDistribution(tuple(override.sweep_string_iterator()))
     except (ValueError, IndexError) as error:
         raise UserError(f"{key}={override.get_value_string()}: nothing to search in ({error})") from error

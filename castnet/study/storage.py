@@ -34,14 +34,18 @@ def open_storage(url: str) -> RDBStorage:
         url: SQLAlchemy's, such as sqlite:///studies.db or postgresql+psycopg://user@host/database.
 
     Raises:
-        UserError: it cannot be reached, or is no such URL.
+        UserError: it cannot be reached, is in memory, or is no such URL.
     """
-    shown = url.split("@")[-1]  # never a password
+    shown = url.partition(":")[0]  # never a password
     try:
         address = make_url(url)
+        shown = address.set(query={}).render_as_string()
         is_file = address.get_backend_name() == "sqlite"
-        if is_file and address.database:
-            Path(address.database).parent.mkdir(parents=True, exist_ok=True)
+        if is_file:
+            if address.database in (None, "", ":memory:"):
+                raise UserError(f"hydra.sweeper.storage={shown}: is in memory, where no run finds it; name a file")
+            if not address.database.startswith("file:"):
+                Path(address.database).parent.mkdir(parents=True, exist_ok=True)
         arguments = {"timeout" if is_file else "connect_timeout": TIMEOUT}
         return with_tables(
             lambda: RDBStorage(

@@ -2,6 +2,7 @@ import csv
 import re
 import shlex
 import sqlite3
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -140,6 +141,20 @@ def test_a_killed_study_tries_the_lost_settings_again(search: Command, tmp_path:
     assert study().get_trials()[1].params == lost
 
 
+def test_settings_that_were_asked_for_and_never_tried_are_tried_again(
+    search: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr("castnet.study.search.Search._try", lambda *_: sys.exit(1))
+        search(LR, "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=2")
+    assert states(study()) == ["RUNNING", "RUNNING"]
+    with sqlite3.connect("runs/studies.db") as database:  # as if its machine had been silent for an hour
+        database.execute("update trial_heartbeats set heartbeat = datetime(heartbeat, '-1 hour')")
+    ran = search(LR, "hydra.sweeper.n_trials=2", folder="resumed")
+    assert ran.code == 0, ran.err
+    assert sorted(states(study())) == ["COMPLETE", "COMPLETE", "FAIL", "FAIL"]
+
+
 def test_a_study_that_is_told_to_stop_leaves_no_trial_under_way(search: Command, tmp_path: Path) -> None:
     begun = tmp_path / "begun"
     stopped = begin(
@@ -214,7 +229,13 @@ def test_the_dashboard_opens_the_same_storage(search: Command) -> None:
         ([LR, "callbacks.checkpoint.monitor=val/auroc"], "no run tells its loss where callbacks.checkpoint"),
         ([LR, "hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials=0: expected greater than"),
         ([LR, "hydra.sweeper.storage=nonsense"], "hydra.sweeper.storage=nonsense: no URL of a database"),
-        ([LR, "hydra.sweeper.storage=postgresql+psycopg://u:secret@127.0.0.1:1/x"], "=127.0.0.1:1/x: cannot be opened"),
+        ([LR, "hydra.sweeper.direction=maximize"], "would search for the worst loss; expected minimize for it"),
+        ([LR, "hydra.sweeper.objective=auroc"], "would search for the worst auroc; expected maximize for it"),
+        ([LR, "hydra.sweeper.storage='sqlite://'"], "hydra.sweeper.storage=sqlite://: is in memory"),
+        ([LR, "hydra.sweeper.storage=postgresql+psycopg://u:secret@127.0.0.1:1/x"], "@127.0.0.1:1/x: cannot be opened"),
+        ([LR, "hydra.sweeper.storage='postgresql+psycopg:///x?host=/x&password=secret'"], "///x: cannot be opened"),
+        ([LR, "hydra.sweeper.storage='postgresqlu:secret'"], "hydra.sweeper.storage=postgresqlu: no URL"),
+        ([LR, "hydra.sweeper.sampler={_target_:optuna.NoSuch}"], "sampler._target_=optuna.NoSuch: cannot be had"),
         ([LR, "hydra.sweeper.storage=sqlite:////proc/x/studies.db"], "cannot be opened"),
     ],
 )  # fmt: skip

@@ -20,6 +20,7 @@ def parsed(*overrides: str) -> Space:
         ("range(1,9)", IntDistribution(1, 8)),
         ("range(16,129,16)", IntDistribution(16, 128, step=16)),
         ("range(0,1,0.25)", FloatDistribution(0, 0.75, step=0.25)),
+        ("range(0,1,0.3)", FloatDistribution(0, 0.9, step=0.3)),
         ("choice(16,32)", CategoricalDistribution(("16", "32"))),
         ("area,nearest", CategoricalDistribution(("area", "nearest"))),
         ("choice([default],'a b')", CategoricalDistribution(("[default]", r"a\ b"))),
@@ -27,6 +28,11 @@ def parsed(*overrides: str) -> Space:
 )
 def test_hydras_grammar_means_in_a_study_what_it_means_elsewhere(sweep: str, expected: BaseDistribution) -> None:
     assert parsed(f"x={sweep}").searched == {"x": expected}
+
+
+def test_steps_on_a_logarithmic_scale_are_refused() -> None:
+    with pytest.raises(UserError, match="steps are not equal on a scale that is logarithmic"):
+        parsed("x=tag(log,range(0.1,0.4,0.1))")
 
 
 def test_of_two_overrides_of_a_key_the_later_counts() -> None:
