@@ -318,12 +318,14 @@ WHOLE = 12  # test images
         ("max_time=00:00:10:00 detect_anomaly=true reload_dataloaders_every_n_epochs=1", WHOLE, True),
         ("max_time=00:00:00:00", WHOLE, False),
         ("max_steps=12 inference_mode=false", WHOLE, True),
+        ("max_steps=3", WHOLE, False),
     ],
 )
 def test_lightnings_switches_work_as_its_users_know_them(
     run_train: Command, switches: str, judged: int | None, keeps_best: bool
 ) -> None:
-    ran = run_train("data.batch_size=8", *(f"+trainer.{switch}" for switch in switches.split()))
+    patient = "callbacks=[default,early_stopping]"
+    ran = run_train("data.batch_size=8", patient, *(f"+trainer.{switch}" for switch in switches.split()))
     assert ran.code == 0, ran.err
     assert (ran.folder / "checkpoints" / "best.ckpt").exists() is keeps_best
     assert ("No weights were kept as the best" in ran.out) is not keeps_best
