@@ -41,7 +41,7 @@ with extra("train"):
     from castnet.model.resume import fit, require_resumable
     from castnet.report.start import start_from
     from castnet.report.threshold import ThresholdRule, choose_operating_point, fit_familiarity
-    from castnet.report.tracking import connect
+    from castnet.report.tracking import connected
     from castnet.settings import Seed, Text, require
 
 
@@ -76,28 +76,28 @@ def train(cfg: DictConfig) -> dict[str, float]:
     classifier = build_classifier(cfg.model, datamodule)
     if weights:
         print(start_from(classifier, weights, datamodule), flush=True)
-    connect(trainer, datamodule.folder.classes)
-    fit(trainer, classifier, datamodule, cfg.ckpt_path)
+    with connected(trainer, datamodule.folder.classes):
+        fit(trainer, classifier, datamodule, cfg.ckpt_path)
 
-    best = trainer.checkpoint_callback
-    if not isinstance(best, ModelCheckpoint) or best.best_model_score is None:
-        reached = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        print("No weights were kept as the best: the last are tested, uncalibrated, at model.threshold", flush=True)
+        best = trainer.checkpoint_callback
+        if not isinstance(best, ModelCheckpoint) or best.best_model_score is None:
+            reached = {name: float(value) for name, value in trainer.callback_metrics.items()}
+            print("No weights were kept as the best: the last are tested, uncalibrated, at model.threshold", flush=True)
+            trainer.test(classifier, datamodule, verbose=False)
+            return {name.removeprefix("val/"): value for name, value in reached.items() if name.startswith("val/")}
+        if rule and trainer.is_global_zero:
+            choose_operating_point(Path(best.best_model_path), datamodule, rule)
+        elif trainer.is_global_zero:
+            finish_checkpoint(Path(best.best_model_path), familiarity=vars(fit_familiarity(datamodule)))
+        trainer.strategy.barrier()
+        classifier = load_classifier(Path(best.best_model_path))
+        # Some loggers refuse settings that calibration has changed; the report tells them of its outcome.
+        classifier.save_hyperparameters(dict(classifier.hparams), logger=False)
         trainer.test(classifier, datamodule, verbose=False)
-        return {name.removeprefix("val/"): value for name, value in reached.items() if name.startswith("val/")}
-    if rule and trainer.is_global_zero:
-        choose_operating_point(Path(best.best_model_path), datamodule, rule)
-    elif trainer.is_global_zero:
-        finish_checkpoint(Path(best.best_model_path), familiarity=vars(fit_familiarity(datamodule)))
-    trainer.strategy.barrier()
-    classifier = load_classifier(Path(best.best_model_path))
-    # Some loggers refuse settings that calibration has changed; the report tells them of its outcome.
-    classifier.save_hyperparameters(dict(classifier.hparams), logger=False)
-    trainer.test(classifier, datamodule, verbose=False)
-    return {
-        cfg.callbacks.checkpoint.monitor.removeprefix("val/"): float(best.best_model_score),
-        **(classifier.validation or {}),
-    }
+        return {
+            cfg.callbacks.checkpoint.monitor.removeprefix("val/"): float(best.best_model_score),
+            **(classifier.validation or {}),
+        }
 
 
 @hydra.main(version_base="1.3", config_path=str(Path(__file__).parent / "conf"), config_name="train")

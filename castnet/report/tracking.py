@@ -1,7 +1,8 @@
 """What every logger of a run is told, each in its own way, beside the scalars and settings that Lightning logs."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
@@ -19,8 +20,11 @@ from castnet.processes import is_first
 MLFLOW = re.compile("[a-zA-Z0-9_. -]+")
 
 
-def connect(trainer: Trainer, class_names: Sequence[str]) -> None:
-    """Have every logger begin its run, before time is spent on what it could not keep.
+@contextmanager
+def connected(trainer: Trainer, class_names: Sequence[str]) -> Iterator[None]:
+    """Have every logger begin its run, before time is spent on what it could not keep, and W&B's end with the block.
+
+    W&B would otherwise write what the next job of this process logs, as in a sweep, into the same run.
 
     Raises:
         UserError: its store or server does not answer, wants an account, or takes no metrics of such classes.
@@ -35,6 +39,14 @@ def connect(trainer: Trainer, class_names: Sequence[str]) -> None:
             getattr(logger, "experiment", None)
         except Exception as error:  # each of them has its own
             raise UserError(f"logger={type(logger).__name__}: cannot begin a run ({error})") from error
+    failed = 1
+    try:
+        yield
+        failed = 0
+    finally:
+        for logger in trainer.loggers if is_first() else []:
+            if isinstance(logger, WandbLogger):
+                logger.experiment.finish(exit_code=failed)
 
 
 def tensorboard(trainer: Trainer) -> SummaryWriter | None:

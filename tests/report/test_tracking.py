@@ -8,7 +8,7 @@ from lightning.pytorch.loggers import MLFlowLogger
 
 import train
 from castnet.errors import UserError
-from castnet.report.tracking import connect
+from castnet.report.tracking import connected
 from tests.conftest import PATIENCE, Command, begin
 
 FIGURES = ("samples", "architecture", "curves", "val/confusion_matrix", "val/pr_curve", "test/confusion_matrix")
@@ -64,6 +64,14 @@ def _check_wandb(folder: Path) -> None:
         assert list(run.glob(f"files/media/images/{name}_*.png")), name
 
 
+def test_every_job_of_a_sweep_has_a_run_of_its_own_at_wandb(run_train: Command, offline: None) -> None:
+    ran = run_train("-m", "seed=0,1", "logger=wandb", "trainer.max_epochs=1")
+    assert ran.code == 0, ran.err
+    for job in "01":
+        (run,) = (ran.folder / job).glob("wandb/offline-run-*")
+        assert list(run.glob("*.wandb"))
+
+
 def test_a_logger_whose_package_is_missing_names_the_extra(run_train: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lightning.pytorch.loggers.mlflow._MLFLOW_AVAILABLE", False)
     ran = run_train("logger=mlflow")
@@ -73,8 +81,11 @@ def test_a_logger_whose_package_is_missing_names_the_extra(run_train: Command, m
 
 def test_a_class_that_mlflow_has_no_name_for_is_refused(tmp_path: Path) -> None:
     logger = MLFlowLogger(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
-    with pytest.raises(UserError, match="logger=mlflow: MLflow has no metrics of a class called 不良"):
-        connect(Trainer(logger=logger), ["good", "不良"])
+    with (
+        pytest.raises(UserError, match="logger=mlflow: MLflow has no metrics of a class called 不良"),
+        connected(Trainer(logger=logger), ["good", "不良"]),
+    ):
+        pass
 
 
 def test_a_logger_that_cannot_begin_ends_the_run_before_training(castings: Path, tmp_path: Path) -> None:
