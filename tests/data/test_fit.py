@@ -8,6 +8,8 @@ from PIL import Image
 
 from castnet.data.datamodule import CastingDataModule
 from castnet.data.fit import PART, SURFACE, fit_to_folder, ways_to_lie, ways_to_move
+from castnet.drawn.folder import draw
+from castnet.imaging.resample import RESAMPLE
 from castnet.model.checkpoint import load_classifier
 from tests.conftest import ROOT, Command
 
@@ -48,6 +50,10 @@ def test_a_surface_is_shifted_and_zoomed_and_a_part_stays_in_its_image() -> None
         surface = grain.clip(0, 255).astype(np.uint8)
         assert ways_to_move(surface, np.arange(40)) == SURFACE
     assert ways_to_move(parts_of("disc"), np.arange(40)) == PART
+    # What differs most between these is the light, which no shift changes; they are parts all the same.
+    for seed in range(3):
+        castings = [RESAMPLE["area"](draw((seed, index), defective=False)[0], 128) for index in range(40)]
+        assert ways_to_move(np.stack(castings), np.arange(40)) == PART
     usual = OmegaConf.load(ROOT / "conf" / "datamodule" / "default.yaml").augmentation
     assert (usual.shift, usual.zoom) == PART
     assert ways_to_move(surface, np.arange(40) // 10) == PART  # few parts prove nothing
