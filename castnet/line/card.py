@@ -44,8 +44,15 @@ def _are_text(values: Iterable[object]) -> bool:
 
 def _are_metrics(value: object) -> bool:
     return value is None or (
-        isinstance(value, dict) and all(v is None or _is_number(v) for v in map(value.get, METRICS))
+        isinstance(value, dict)
+        and all(v is None or _is_number(v) for v in map(value.get, METRICS))
+        and ("intervals" not in value or _are_text([value["intervals"]]))
+        and all(_is_interval(value.get(f"{rate}_interval")) for rate in RATES)
     )
+
+
+def _is_interval(value: object) -> bool:
+    return value is None or (isinstance(value, list) and len(value) == 2 and all(map(_is_number, value)))
 
 
 def _are_counts(value: object) -> bool:
@@ -62,7 +69,8 @@ def _is_reference(value: object) -> bool:
 
 
 REFERENCE = ("p_defect", "unfamiliarity")
-METRICS = ("accuracy", "auroc", "escape_rate", "overkill_rate")
+RATES = ("escape_rate", "overkill_rate")
+METRICS = ("accuracy", "auroc", *RATES)
 EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "class_names": (
         "two names",

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import tomllib
 from pathlib import Path
 
 from castnet.errors import UserError
@@ -19,8 +20,15 @@ LOGIN = Path(".streamlit/secrets.toml")
 
 
 def has_login() -> bool:
-    """Whether Streamlit is told who may log in: https://docs.streamlit.io/develop/concepts/connections/authentication."""
-    return LOGIN.is_file() and "[auth" in LOGIN.read_text()
+    """Whether Streamlit is told who may log in: https://docs.streamlit.io/develop/concepts/connections/authentication.
+
+    Raises:
+        UserError: the file that would say so is no TOML.
+    """
+    try:
+        return LOGIN.is_file() and "auth" in tomllib.loads(LOGIN.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{LOGIN}: cannot be read as TOML ({error})") from error
 
 
 def launch(

@@ -6,7 +6,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
@@ -217,7 +217,7 @@ def test_models_are_shown_with_their_cards(page: Page, castings: Path) -> None:
     open_tab(page, "Models")
     settle(page)
     expect(page.get_by_text("The user's own images.")).to_be_visible()
-    expect(page.get_by_text(castings.name, exact=True)).to_be_visible()
+    expect(page.get_by_text(f"Trained on folder castings ({castings.name}).")).to_be_visible()
 
 
 def test_what_the_page_judges_is_recorded_once(
@@ -260,6 +260,46 @@ def test_without_its_record_the_page_still_judges_and_says_what_is_away(
             open_tab(page, tab)
             expect(page.get_by_text("The record cannot be reached.")).to_be_visible()
         page.close()
+
+
+def test_a_model_that_is_away_for_a_while_is_one_sentence_on_the_page(
+    browser: Browser, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "live.onnx").write_bytes(model.read_bytes())
+    with served(tmp_path / "live.onnx") as address:
+        page = open_page(browser, address)
+        expect(page.get_by_text("No image at hand?")).to_be_visible()
+        for said, content in (("not a model", b"half copied"), ("No such file", None), ("No image at hand?", model)):
+            (tmp_path / "live.onnx").unlink(missing_ok=True)
+            if content:
+                (tmp_path / "live.onnx").write_bytes(content if isinstance(content, bytes) else content.read_bytes())
+            page.reload()
+            expect(page.get_by_text(said)).to_be_visible()
+        page.close()
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        (b"# [auth]", "describe a login under [auth]"),
+        (b"[authors]", "describe a login under [auth]"),
+        (b"\xff\xfe[auth]", "secrets.toml: cannot be read as TOML"),
+        (b"[auth]", None),
+        (b"[auth.google]", None),
+    ],
+)
+def test_a_login_counts_only_where_streamlit_finds_it(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: bytes, message: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".streamlit").mkdir()
+    (tmp_path / ".streamlit" / "secrets.toml").write_bytes(written)
+    started: list[str] = []
+    monkeypatch.setattr("os.execv", lambda program, _: started.append(program))
+    with nullcontext() if message is None else pytest.raises(UserError, match=re.escape(message)):
+        launch(model, "0.0.0.0", 0)
+    assert bool(started) is (message is None)
 
 
 def test_what_is_no_model_is_one_line_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

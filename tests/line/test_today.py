@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
+from castnet.line.page.today_tab import hour_names
 from castnet.line.record import images
 from castnet.line.today import control_limits, count_by_hour, drift, hours_of, last_rejected, last_verdicts
 from tests.line.conftest import Put
@@ -34,11 +35,14 @@ def test_a_day_in_which_the_clock_changes_has_its_own_length(
     time.tzset()
     try:
         edges = hours_of(day)
+        called = hour_names(edges)
     finally:
         monkeypatch.undo()
         time.tzset()
     assert len(edges) == hours + 1
     assert (np.diff(edges) == 3600).all()
+    assert len(set(called)) == hours
+    assert ("02:00 CEST" in called) is (hours == 25)
 
 
 def test_control_limits_are_three_sigma_and_cut_off() -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import streamlit as st
 
+from castnet.errors import UserError
 from castnet.line.inspector import Inspector
 from castnet.line.launch import RECORD, has_login
 from castnet.line.page.card import show_card
 from castnet.line.page.inspect_tab import show_inspect
-from castnet.line.page.looks import STYLE
+from castnet.line.page.looks import STYLE, plain
 from castnet.line.page.station import Station
 
 NO_RECORD = """
@@ -59,7 +60,11 @@ def main(model: Path, keep: str, keep_bytes: int, url: str | None) -> None:
     if has_login() and not st.user.is_logged_in:
         st.button("Log in", on_click=st.login)
         st.stop()
-    station = open_station(str(model), model.stat().st_mtime_ns, url, keep, keep_bytes)
+    try:
+        station = open_station(str(model), model.stat().st_mtime_ns, url, keep, keep_bytes)
+    except (OSError, UserError) as error:  # such as while another model is copied there
+        st.error(f"{plain(str(error))}. Reload this page when the model is there again.")
+        st.stop()
     if station.engine is None:
         show_today, show_review = show_no_record, show_no_record
         show_models = show_own_card

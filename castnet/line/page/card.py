@@ -6,6 +6,8 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from castnet.line.page.looks import plain
+
 RATES = {"escape_rate": "escape rate", "overkill_rate": "overkill rate", "accuracy": "accuracy"}
 
 
@@ -14,8 +16,8 @@ def show_card(card: Mapping[str, Any]) -> None:
     data = card["data"]
     if card.get("finished") is False:
         st.warning("Of a training run that did not end: no threshold was chosen for it.")
-    st.markdown(f"Trained on **{data['source']}** castings (`{data['root']}`).")
-    st.caption(data["protocol"])
+    st.markdown(f"Trained on **{plain(data['source'])}** castings ({plain(data['root'])}).")
+    st.caption(plain(data["protocol"]))
     if "counts" in data:
         st.dataframe(pd.DataFrame(data["counts"]).T, width="stretch")
     measured = {"test": card.get("test"), "validation": card["validation"]}
@@ -30,12 +32,12 @@ def show_card(card: Mapping[str, Any]) -> None:
         st.caption("Escape rate: defective castings that pass. Overkill rate: good castings that are rejected.")
     if "intervals" in (test := card.get("test") or {}):
         ends = {
-            rate: "–".join(f"{end:.2%}" for end in test[f"{rate}_interval"] or ())
+            rate: "–".join(f"{end:.2%}" for end in test.get(f"{rate}_interval") or ())
             for rate in ("escape_rate", "overkill_rate")
         }
         st.caption(
             f"On test images the escape rate is within {ends['escape_rate']} and the overkill rate within "
-            f"{ends['overkill_rate']}. {test['intervals']}"
+            f"{ends['overkill_rate']}. {plain(test['intervals'])}"
         )
     st.caption(
         f"Called good below P(defect) = {card['threshold']:.3g}, defective from "

@@ -37,7 +37,8 @@ QUANTITY = {"p_defect": "P(defect)", "unfamiliarity": "unfamiliarity"}
 def show_today(station: Station) -> None:
     """The whole tab."""
     st.title("Today")
-    day = st.date_input("Day", "today", max_value="today", width=160)
+    # Another widget every day, or a page left open overnight would go on showing yesterday.
+    day = st.date_input("Day", "today", max_value="today", width=160, key=f"day, as of {date.today()}")
     assert isinstance(day, date)
     edges = hours_of(day)
     start, end = float(edges[0]), float(edges[-1])
@@ -80,8 +81,8 @@ def show_chart(
     """A p-chart of one share by hour, and in words the hours that lie outside its limits."""
     lower, upper = control_limits(mean, sizes)
     rows: list[dict[str, Any]] = []
-    for hit, size, low, high, edge in zip(hits.tolist(), sizes.tolist(), lower, upper, edges, strict=False):
-        row: dict[str, Any] = {"hour": datetime.fromtimestamp(edge).strftime("%H:%M"), "castings": size}
+    for hit, size, low, high, hour in zip(hits.tolist(), sizes.tolist(), lower, upper, hour_names(edges), strict=True):
+        row: dict[str, Any] = {"hour": hour, "castings": size}
         if size:
             share = hit / size
             row |= {"share": share, "lower": low, "upper": high, "mean": mean, "outside": not low <= share <= high}
@@ -128,6 +129,13 @@ def show_chart(
         },
         width="stretch",
     )
+
+
+def hour_names(edges: NDArray[np.float64]) -> list[str]:
+    """What hours are called that begin at all edges but the last; the zone tells two with one name apart."""
+    hours = [datetime.fromtimestamp(edge).astimezone() for edge in edges[:-1].tolist()]
+    called = [f"{hour:%H:%M}" for hour in hours]
+    return [name if called.count(name) == 1 else f"{hour:%H:%M %Z}" for name, hour in zip(called, hours, strict=True)]
 
 
 def show_drift(compared: Sequence[Drift]) -> None:
