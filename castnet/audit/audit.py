@@ -103,7 +103,9 @@ def _examined(listing: Listing, root: Path, out: Path, known: Sequence[tuple[int
     groups = StringIO()
     writer = csv.writer(groups, lineterminator="\n")
     writer.writerow(["file", "group"])
-    numbers = np.unique(group[readable], return_inverse=True)[1]
+    # Groups are numbered by their first file, whoever represents them: `resplit` draws in this order.
+    _, firsts, members = np.unique(group[readable], return_index=True, return_inverse=True)
+    numbers = np.argsort(np.argsort(firsts))[members]
     writer.writerows((listing.files[index], number) for index, number in zip(readable, numbers, strict=True))
     found = json.dumps(asdict(result), indent=1, ensure_ascii=False) + "\n"
     html = page(root, listing.files, result, group, closest, spectra)

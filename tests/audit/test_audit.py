@@ -56,6 +56,7 @@ def test_disguised_copies_are_found_and_different_parts_stay_apart(planted) -> N
         "train/ok_front/relabelled.jpeg": result.two_labels[0]["def_front"][0],
     }
     group = read_groups(out)
+    assert list(dict.fromkeys(group.values())) == [str(number) for number in range(len(set(group.values())))]
     large = next(file for file in group if group[file] == group["train/ok_front/large.png"] and "casting" in file)
     precision, recall, found = precision_recall(
         out / "groups.csv", origins | extra | {"train/ok_front/large.png": large}
