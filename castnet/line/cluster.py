@@ -3,6 +3,7 @@
 import logging
 import os
 import pickle
+import signal
 import socket
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -97,6 +98,8 @@ def _connect(address: str | None) -> None:
         if host:  # Ray itself would try for a minute
             socket.create_connection((host, int(port)), timeout=PATIENCE).close()
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what goes wrong is raised, and said once
+        obeyed = signal.getsignal(signal.SIGTERM)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        signal.signal(signal.SIGTERM, obeyed)  # Ray's own aborts
     except Exception as error:  # it raises many kinds
         raise UserError(f"RAY_ADDRESS={address}: no cluster answers ({error})") from error

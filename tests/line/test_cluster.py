@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,17 @@ def test_an_archive_is_judged_on_ray_as_it_is_here(castings: Path, tmp_path: Pat
         printed.append([json.loads(line) | {"latency_ms": 0} for line in out.splitlines()])
     assert printed[0] == printed[1]
     assert len(printed[0]) == 13
+
+
+def test_judging_on_ray_stops_when_told_to(castings: Path, tmp_path: Path) -> None:
+    for index, file in enumerate(sorted((castings / "test").rglob("*.jpeg")) * 400):
+        (tmp_path / f"{index}.jpeg").hardlink_to(file)
+    process = start("predict", MODEL, tmp_path, "--on", "ray")
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    process.terminate()
+    _, errors = process.communicate()
+    assert (process.returncode, "SIGTERM" in errors) == (-signal.SIGTERM, False)
 
 
 def test_a_node_that_has_another_model_judges_nothing(model: Path, castings: Path, tmp_path: Path) -> None:
