@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from castnet.data.fit import PART, SURFACE
+
 # Chance is 0.5; validation sets of a few dozen images stray from it by about 0.1.
 LEAST_AUROC = 0.65
 WHOLE = 0.95
@@ -28,6 +30,17 @@ def advice(validation: Mapping[str, float], data: Mapping[str, Any]) -> str | No
     if not found:
         return None
     tries = []
+    if validation["auroc"] >= LEAST_AUROC:
+        tries.append(
+            f"threshold.*, since AUROC is {validation['auroc']:.2f} and the cut may be too careful or too bold"
+        )
+    augmentation = data.get("augmentation") or {}
+    if (augmentation.get("shift"), augmentation.get("zoom")) == SURFACE:
+        shift, zoom = PART
+        tries.append(
+            f"model.anywhere=false data.augmentation.shift={shift} data.augmentation.zoom={zoom}, if these are parts "
+            "that fill their image and no surfaces"
+        )
     if data["image_size"] < 128:
         tries.append("data.image_size=128, since defects may be too small to be seen")
     tries.append("more epochs (trainer.max_epochs)")

@@ -56,7 +56,7 @@ class ThresholdRule:
         escape_cost: of a defect that passes.
         overkill_cost: of a good part rejected, in the same unit.
         max_escape_rate: if given, costs do not matter and the threshold is the highest at which the validation images
-            that pass are expected to hold no larger share of all defects.
+            that pass are expected to hold no larger share of all defects. Not 0, which none but to reject all would be.
         review_cost: of a second look, in the same unit. A casting is doubtful where that costs less than either
             letting it pass or rejecting it (Chow, IEEE Trans. Inf. Theory 16, 1970); None doubts none.
 
@@ -66,7 +66,7 @@ class ThresholdRule:
 
     escape_cost: Positive
     overkill_cost: Positive
-    max_escape_rate: Annotated[float, Field(ge=0, lt=1)] | None
+    max_escape_rate: Annotated[float, Field(gt=0, lt=1)] | None
     review_cost: Positive | None = None
 
     def __post_init__(self) -> None:

@@ -27,6 +27,16 @@ def test_pixels_are_not_asked_for_where_there_are_enough_and_nothing_where_all_i
     assert advice(FINE, {"image_size": 64, "root": "parts"}) is None
 
 
+def test_a_cut_and_a_mistaken_surface_are_named_where_they_may_be_why() -> None:
+    parts = {"image_size": 128, "root": "parts", "augmentation": {"shift": 0.02, "zoom": 0.07}}
+    surface = {**parts, "augmentation": {"shift": 0.15, "zoom": 0.15}}
+    assert "model.anywhere=false" in (advice({**FINE, "overkill_rate": 1.0}, surface) or "")
+    said = advice({**FINE, "overkill_rate": 1.0}, parts) or ""
+    assert "threshold.*, since AUROC is 0.99" in said
+    assert "model.anywhere" not in said
+    assert "threshold" not in (advice({**FINE, "auroc": 0.5}, parts) or "")
+
+
 def test_it_is_the_last_line_of_a_run(run_train: Command) -> None:
     ran = run_train("trainer.max_epochs=1", "model.lr=1e-12")
     assert ran.code == 0, ran.err

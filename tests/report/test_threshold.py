@@ -82,7 +82,11 @@ def test_a_highest_escape_rate_is_kept_and_used_up(rate: float) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [((0, 1, None), r"threshold\.escape_cost=0"), ((1, 1, 1.5), r"threshold\.max_escape_rate=1\.5")],
+    [
+        ((0, 1, None), r"threshold\.escape_cost=0"),
+        ((1, 1, 1.5), r"threshold\.max_escape_rate=1\.5"),
+        ((1, 1, 0), r"threshold\.max_escape_rate=0"),
+    ],
 )
 def test_a_rule_that_makes_no_sense_is_refused(arguments: tuple[float, float, float | None], message: str) -> None:
     with pytest.raises(UserError, match=message):
