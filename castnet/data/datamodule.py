@@ -149,8 +149,8 @@ class CastingDataModule(LightningDataModule):
             if len(found := set(self._folder.labels[rows].tolist())) < 2:
                 only = ", ".join(folder.classes[label] for label in found) or "of no class"
                 raise UserError(
-                    f"data.root={folder.root}: the {subset} images are all {only}; rates need both classes: add images "
-                    "of the other"
+                    f"data.root={folder.root}: the {subset} images are all {only}; rates need both classes: add "
+                    f"{'images' if self.groups is None else 'parts'} of the other"
                 )
         self.n_corrected = int((self._folder.labels != folder.labels).sum())
 
@@ -184,7 +184,10 @@ class CastingDataModule(LightningDataModule):
         rows = self.rows["train"]
         defective = self.folder.labels[rows] == self.folder.classes.index(self.hparams["defect_class"])
         parts = rows if self.groups is None else self.groups[rows]
-        found = fit_to_folder([self.folder.paths[row] for row in rows], defective, parts)
+        try:
+            found = fit_to_folder([self.folder.paths[row] for row in rows], defective, parts)
+        except UserError as error:
+            raise UserError(f"{error}; `castnet audit {self.hparams['root']}` lists all such") from error
         self.hparams["image_size"] = self.hparams["image_size"] or found.image_size
         if augmentation is not None:
             self.hparams["augmentation"] = {

@@ -31,7 +31,8 @@ def read_column(key: str, table: Path, column: str, files: list[str]) -> list[st
     values = tables.read_column(f"data.{key}={table}", table, column)
     if unlisted := [file for file in files if file not in values]:
         counts = f"{len(unlisted):,} of {len(files):,} files missing"
-        raise UserError(f"data.{key}={table}: lacks {unlisted[0]} ({counts})")
+        listed = f"; it lists others, such as {next(iter(values))}" if values and len(unlisted) == len(files) else ""
+        raise UserError(f"data.{key}={table}: lacks {unlisted[0]} ({counts}){listed}")
     return [values[file] for file in files]
 
 

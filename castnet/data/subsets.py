@@ -22,6 +22,12 @@ def judged_by_part(settings: Mapping[str, Any]) -> bool:
     return settings["split"] == "new_parts" or settings["shots"] is not None
 
 
+def draws_test(settings: Mapping[str, Any]) -> bool:
+    """Whether every run draws its own test images, so that those of one may have been learnt by another."""
+    is_settled = settings["source"] != "folder" or settings["assignment"] or (Path(settings["root"]) / "test").is_dir()
+    return judged_by_part(settings) or not is_settled
+
+
 def check_subsets(settings: Mapping[str, Any]) -> None:
     """Refuse settings that contradict each other, before anything is read.
 
@@ -159,11 +165,14 @@ def _hold_out(
             hold_out = by_part if settings["split"] == "new_parts" else grouped
             rest, held = hold_out(labels, parts[rows], fraction, seed, fold)
     except ValueError as error:
-        classes = zip(folder.classes, np.bincount(labels, minlength=2).tolist(), strict=True)
-        counts = ", ".join(f"{count} of {name}/" for name, count in classes)
-        reason = error if settings["split"] in ("grouped", "new_parts") else "too few of a class"
+        shown, what = rows, "images"
+        if parts is not None and settings["split"] in ("grouped", "new_parts"):
+            shown, what = parts[rows], "parts"
+        counts = ", ".join(
+            f"{len(np.unique(shown[labels == label]))} {what} of {name}/" for label, name in enumerate(folder.classes)
+        )
         raise UserError(
-            f"data.{fraction_key}={fraction}: that share of {counts} cannot be held out ({reason}); add images"
+            f"data.{fraction_key}={fraction}: that share of {counts} cannot be held out, too few of a class; add {what}"
         ) from error
     return rows[rest], rows[held]
 

@@ -119,6 +119,16 @@ def test_a_start_that_may_have_seen_the_parts_is_told_of(run_train: Command, tra
     assert protocol.endswith(f"All began from {start}, which may have seen any of them.")
 
 
+def test_a_start_that_may_have_seen_test_images_is_told_of_where_every_run_draws_its_own(
+    run_train: Command, trained: Path, castings: Path
+) -> None:
+    for root, told in ((castings / "train", True), (castings, False)):
+        start = f"model.start={trained / 'checkpoints' / 'best.ckpt'}"
+        ran = run_train(f"data.root={root}", start, "trainer.max_epochs=1", folder=root.name)
+        assert ran.code == 0, ran.err
+        assert ("may have seen" in ran.out) is told
+
+
 def test_a_sweep_does_not_leave_its_runs_elsewhere_than_was_said(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
