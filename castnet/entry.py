@@ -60,7 +60,7 @@ def guard(function: Callable[..., Result], *args: Any) -> Result:
         name = error.override.partition("=")[0]
         fail(
             f"{error.override}: cannot be read as a setting; a value with spaces, brackets or letters of other "
-            f"alphabets needs quotes within quotes: '{name}=\"VALUE\"'"
+            f"alphabets needs quotes within quotes: '{name}=\"VALUE\"'; for ~ write $HOME"
         )
     except (UserError, HydraException, OmegaConfBaseException, MisconfigurationException, OSError) as error:
         let_first_speak()

@@ -230,6 +230,7 @@ def test_the_last_epoch_is_kept_where_it_was_not_the_best_and_is_the_last_that_e
         ("ckpt_path=nowhere.ckpt", "ckpt_path=nowhere.ckpt: no such file"),
         ("callbacks.checkpoint.monitor=val/lose", "monitor=val/lose: no epoch logs that; expected one of val/loss"),
         ("data.root=/home/me/teile (1)", "needs quotes within quotes: 'data.root="),
+        ("data.root=~/teile", "for ~ write $HOME"),
         ("callbacks.checkpoint.monitor=val/auroc", "mode=min: would keep the worst val/auroc; set it to max"),
         ("callbacks.checkpoint.monitor=null", "callbacks.checkpoint.monitor=None: expected"),
         ("callbacks.report._target_=os.getcwd", "callbacks.report._target_=os.getcwd: cannot be had"),

@@ -53,7 +53,9 @@ def load_classifier(ckpt_path: Path) -> CastingClassifier:
         )
     except Exception as error:  # torch.load and load_state_dict raise many kinds for a file that is not theirs
         unread = isinstance(error, UnpicklingError)  # PyTorch's own words are of versions and of how to run any code
-        reason = "no PyTorch file of plain values" if unread else " ".join(str(error).split())[:160]
+        reason = (
+            "no PyTorch file of plain values" if unread else " ".join(str(error).split())[:160] or type(error).__name__
+        )
         raise UserError(f"ckpt_path={ckpt_path}: not a checkpoint of castnet's CNN ({reason})") from error
     if not all(value.isfinite().all() for value in classifier.network.parameters()):
         raise UserError(f"ckpt_path={ckpt_path}: has weights that are not finite; train anew with a lower model.lr")

@@ -44,7 +44,7 @@ def read_weights(path: Path) -> Weights:
     try:
         tensors, means = _read_safetensors(path) if path.suffix == ".safetensors" else _read_checkpoint(path)
     except Exception as error:  # torch.load raises many kinds for a file that is not its own
-        reason = " ".join(str(error).split())[:160]
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise UserError(f"model.start={path}: not weights of castnet's network ({reason})") from error
     for name, own in _of_kind(CastingCNN(SMALLEST_IMAGE, 0), nn.Conv2d).items():
         found = tuple(tensors[name].shape) if name in tensors else "missing"
