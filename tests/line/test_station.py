@@ -188,6 +188,33 @@ def test_a_person_decides_by_key_and_by_button_and_takes_back(page: Page, url: s
     settle(page)
 
 
+def test_what_is_taken_back_while_the_record_is_away_is_the_last_decision_all_the_same(
+    browser: Browser, model: Path, inspector: Inspector, test_images: list[Path], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    url = f"sqlite:///{tmp_path / 'there' / 'line.db'}"
+    fill(url, model, inspector, test_images)
+    with served(model, "--record", url) as address:
+        page = open_page(browser, address)
+        open_tab(page, "Review")
+        first = shown(page)
+        second = shown_after_key(page, "g", other_than=first)
+        shown_after_key(page, "d", other_than=second)
+        (tmp_path / "there").rename(tmp_path / "away")
+        page.get_by_role("button", name="Undo").click()
+        expect(page.get_by_text("The record cannot be reached.")).to_be_visible()
+        (tmp_path / "away").rename(tmp_path / "there")
+        open_tab(page, "Models")  # the tabs are still there
+        open_tab(page, "Review")
+        shown(page)
+        page.get_by_role("button", name="Undo").click()
+        wait_for(page, lambda: second not in {row[0] for row in decisions(url)})
+        assert [row[:2] for row in decisions(url)] == [(first, False)]
+        page.close()
+
+
 def test_passed_castings_can_be_drawn_and_the_rates_follow(page: Page, url: str) -> None:
     before = decisions(url)
     open_tab(page, "Review")

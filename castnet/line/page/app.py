@@ -3,6 +3,7 @@
 import atexit
 import os
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -65,6 +66,9 @@ def main(model: Path, keep: str, keep_bytes: int, url: str | None) -> None:
     except (OSError, UserError) as error:  # such as while another model is copied there
         st.error(f"{plain(str(error))}. Reload this page when the model is there again.")
         st.stop()
+    show_today: Callable[[Station], None]
+    show_review: Callable[[Station], None]
+    show_models: Callable[[Station], None]
     if station.engine is None:
         show_today, show_review = show_no_record, show_no_record
         show_models = show_own_card

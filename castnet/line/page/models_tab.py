@@ -6,11 +6,12 @@ import streamlit as st
 
 from castnet.line.page.card import show_card
 from castnet.line.page.looks import clock, percent
-from castnet.line.page.station import Station
+from castnet.line.page.station import Station, telling_of_away
 from castnet.line.record import models, verdicts
 from castnet.line.today import Row, read_cards
 
 
+@telling_of_away
 def show_models(station: Station) -> None:
     """The whole tab."""
     st.title("Models")

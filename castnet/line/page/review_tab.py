@@ -1,13 +1,14 @@
 """The tab on which people decide what the model was asked to decide."""
 
 import html
+from contextlib import suppress
 from datetime import date, timedelta
 
 import pandas as pd
 import streamlit as st
 
 from castnet.line.page.looks import COLOURS, clock, heatmap, percent
-from castnet.line.page.station import Station
+from castnet.line.page.station import AwayError, Station, telling_of_away
 from castnet.line.review import STRATA, Estimate, Stratum, count_strata, decide, estimate, next_to_review, undo
 from castnet.line.today import Row, hours_of
 
@@ -15,6 +16,7 @@ DAYS = 7
 KEYS = {"good": "G", "defective": "D", "skip": "S", "undo": "U"}
 
 
+@telling_of_away
 def show_review(station: Station) -> None:
     """The whole tab."""
     st.title("Review")
@@ -83,7 +85,7 @@ def show_buttons(station: Station, row: Row | None, stratum: str) -> None:
 
     def put(is_defect: bool) -> None:
         assert row
-        with station.record() as connection:
+        with suppress(AwayError), station.record() as connection:  # of which the tab tells
             if decide(connection, row.id, stratum, is_defect):
                 st.session_state["decided"].append((row.id, stratum))
             else:
@@ -94,9 +96,13 @@ def show_buttons(station: Station, row: Row | None, stratum: str) -> None:
         st.session_state["skipped"].append(row.id)
 
     def take_back() -> None:
-        verdict_id, st.session_state["stratum"] = st.session_state["decided"].pop()
-        with station.record() as connection:
-            undo(connection, verdict_id)
+        verdict_id, stratum = st.session_state["decided"][-1]
+        with suppress(AwayError):
+            with station.record() as connection:
+                undo(connection, verdict_id)
+            # Only what the record has taken back may leave the list, or the next undo would be of another one.
+            st.session_state["decided"].pop()
+            st.session_state["stratum"] = stratum
 
     word = {"passed": ("confirm", "overrule"), "rejected": ("overrule", "confirm"), "unsure": ("", "")}[stratum]
     good, defective = (

@@ -1,8 +1,9 @@
 """What every tab of the page stands on."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from typing import TYPE_CHECKING
 
 import streamlit as st
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from castnet.line.recorder import Recorder
+
+
+class AwayError(Exception):
+    """The record cannot be reached."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,11 @@ class Station:
 
     @contextmanager
     def record(self) -> "Iterator[sa.Connection]":
-        """The record, to read or to write; where it is away the page says so and ends there."""
+        """The record, to read or to write.
+
+        Raises:
+            AwayError: it cannot be reached.
+        """
         import sqlalchemy as sa
 
         from castnet.line.record import make_tables
@@ -44,6 +53,18 @@ class Station:
             make_tables(engine)
             with engine.begin() as connection:
                 yield connection
-        except sa.exc.SQLAlchemyError:
+        except sa.exc.SQLAlchemyError as error:
+            raise AwayError from error
+
+
+def telling_of_away(show: Callable[[Station], None]) -> Callable[[Station], None]:
+    """A tab that ends with a sentence where the record is away."""
+
+    @wraps(show)
+    def shown(station: Station) -> None:
+        try:
+            show(station)
+        except AwayError:
             st.error("The record cannot be reached. Verdicts go on, and are kept in the spool until it is back.")
-            st.stop()
+
+    return shown

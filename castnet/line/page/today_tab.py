@@ -11,7 +11,7 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from castnet.line.page.looks import COLOURS, clock, heatmap, percent, plain
-from castnet.line.page.station import Station
+from castnet.line.page.station import Station, telling_of_away
 from castnet.line.record import verdicts
 from castnet.line.today import (
     BASELINE_DAYS,
@@ -34,6 +34,7 @@ QUANTITY = {"p_defect": "P(defect)", "unfamiliarity": "unfamiliarity"}
 
 
 @st.fragment(run_every=REFRESH)
+@telling_of_away
 def show_today(station: Station) -> None:
     """The whole tab."""
     st.title("Today")
