@@ -123,7 +123,9 @@ def _engine(url: str) -> sa.Engine:
             raise UserError(f"record: {url} is not a file alone; expected sqlite:///FILE, such as sqlite:///record.db")
         if kind == "sqlite" and asked.database and _is_something_else(Path(asked.database)):
             raise UserError(f"record: {asked.database} is there and no database of SQLite; name another file")
-        engine = sa.create_engine(asked, pool_pre_ping=True)
+        # A file is opened anew each time, since one that was moved away would go on taking verdicts unseen.
+        pool: dict[str, Any] = {"poolclass": sa.NullPool} if kind == "sqlite" else {"pool_pre_ping": True}
+        engine = sa.create_engine(asked, **pool)
     except (sa.exc.SQLAlchemyError, ImportError, ValueError) as error:  # a port that is no number
         raise UserError(f"record: no URL such as sqlite:///record.db ({type(error).__name__})") from error
     return engine

@@ -171,6 +171,23 @@ def test_a_spool_replayed_again_adds_nothing(inspector: Inspector, model: Path, 
         Recorder("mssql+pyodbc://host", "serve", inspector, model)
 
 
+def test_a_file_that_is_moved_away_keeps_what_it_has_and_a_new_one_takes_what_follows(
+    inspector: Inspector, model: Path, tmp_path: Path
+) -> None:
+    here, archive = tmp_path / "line.db", tmp_path / "archive.db"
+    verdict = inspector.inspect(b"P5 2 2 255 \x00\x01\x02\x03")
+    with Recorder(f"sqlite:///{here}", "serve", inspector, model, spool=tmp_path) as recorder:
+        for name in ("before", "after"):
+            recorder.put(name, b"image", verdict)
+            end = time.monotonic() + PATIENCE
+            while count(f"sqlite:///{here}") == 0:
+                assert time.monotonic() < end
+                time.sleep(0.05)
+            if name == "before":
+                here.rename(archive)
+    assert (count(f"sqlite:///{archive}"), count(f"sqlite:///{here}")) == (1, 1)
+
+
 def test_a_spool_that_another_process_may_take_is_locked(
     inspector: Inspector, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
