@@ -22,6 +22,8 @@ from castnet.imaging.resample import RESAMPLE
 
 SIZES = (64, 128)
 LOOKED_AT = 600
+# From here on the classes differ in more than defects do, as where one was photographed on another day.
+TOO_EASY = 0.995
 # More pixels cost four times the work, so they must tell noticeably more, and more than chance does.
 WORTH, CHANCE = 0.01, 0.5
 FOLDS = 5
@@ -63,11 +65,16 @@ class Fit:
         told = ", ".join(f"{auroc:.3f} at {size}" for size, auroc in self.aurocs.items()) or "too few parts to tell"
         free = "any" if self.rotation == 180 else {1: "no", 2: "half", 4: "quarter"}[self.turns]
         mirrored = "mirrored too" if self.flip else "not mirrored"
+        easy = max(self.aurocs.values(), default=0) >= TOO_EASY
+        doubt = (
+            " Random features alone tell the classes apart, which may differ in light, surface or day rather than in "
+            "defects: try the model on a good part that you damage."
+        )
         moved = "a part" if (self.shift, self.zoom) == PART else "a surface"
         return (
             f"Fitted to the folder's training images: {self.image_size} pixels (AUROC of random features: {told}); "
             f"good parts keep their look under {free} turns, {mirrored}; shift {self.shift:.0%} and zoom "
-            f"{self.zoom:.0%}, as for {moved}."
+            f"{self.zoom:.0%}, as for {moved}.{doubt if easy else ''}"
         )
 
 

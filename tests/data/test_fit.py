@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from castnet.data.datamodule import CastingDataModule
-from castnet.data.fit import PART, SURFACE, fit_to_folder, ways_to_lie, ways_to_move
+from castnet.data.fit import PART, SURFACE, Fit, fit_to_folder, ways_to_lie, ways_to_move
 from castnet.drawn.folder import draw
 from castnet.imaging.resample import RESAMPLE
 from castnet.model.checkpoint import load_classifier
@@ -57,6 +57,12 @@ def test_a_surface_is_shifted_and_zoomed_and_a_part_stays_in_its_image() -> None
     usual = OmegaConf.load(ROOT / "conf" / "datamodule" / "default.yaml").augmentation
     assert (usual.shift, usual.zoom) == PART
     assert ways_to_move(surface, np.arange(40) // 10) == PART  # few parts prove nothing
+
+
+def test_classes_that_random_features_tell_apart_are_doubted() -> None:
+    for auroc, doubted in ((0.999, True), (0.95, False)):
+        said = Fit(64, 1, 0, False, *PART, {64: auroc, 128: 0.9}).describe()
+        assert ("Random features alone tell the classes apart" in said) is doubted
 
 
 @pytest.mark.parametrize(("radius", "size"), [(12, 64), (1, 128)])
