@@ -57,7 +57,8 @@ def launch(
             listened on.
     """
     Inspector(model)  # says now, and not on the page, that it is none
-    if not (is_this_machine(host) or has_login() or insist):
+    login = has_login()  # of which the page asks, too, wherever it listens
+    if not (is_this_machine(host) or login or insist):
         raise UserError(
             f"--host {host}: whoever reaches that address would see the page; describe a login under [auth] in "
             f"{LOGIN}, or insist with --open"

@@ -207,6 +207,8 @@ def with_card(model: Path, out: Path, **changed: object) -> Path:
         ({"defect_class": "crack"}, "defect_class is none of"),
         ({"data": "/etc/passwd"}, "card's data"),
         ({"evidence_grid": None}, "expected two numbers"),
+        ({"test": {"escape_rate_interval": ["a", "b"]}}, "card's test"),
+        ({"test": {"intervals": 95}}, "card's test"),
         ({"verdicts": ["good"] * 4}, "expected good, defective, doubtful, unfamiliar"),
         ({"note": "x" * 2_000_000}, "characters"),
     ],
