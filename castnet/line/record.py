@@ -135,7 +135,8 @@ def _is_something_else(file: Path) -> bool:
     """Whether what is there is no file that SQLite would take; one that cannot be read yet may be."""
     if file.is_file():
         with suppress(OSError), file.open("rb") as content:
-            return content.read(len(BEGINS)) not in (b"", BEGINS)
+            begins = content.read(len(BEGINS)).rstrip(b"\0")  # another process may be about to write it
+            return not BEGINS.startswith(begins)
         return False
     return file.exists()
 
