@@ -85,8 +85,10 @@ def show_buttons(station: Station, row: Row | None, stratum: str) -> None:
 
     def put(is_defect: bool) -> None:
         assert row
-        with suppress(AwayError), station.record() as connection:  # of which the tab tells
-            if decide(connection, row.id, stratum, is_defect):
+        with suppress(AwayError):  # of which the tab tells
+            with station.record() as connection:
+                is_mine = decide(connection, row.id, stratum, is_defect)
+            if is_mine:
                 st.session_state["decided"].append((row.id, stratum))
             else:
                 st.toast("Somebody else has decided on that one.")
