@@ -3,11 +3,11 @@
 import os
 import signal
 import sys
-from types import FrameType
 from typing import NoReturn
 
 from castnet.commands import parse
 from castnet.errors import UserError, drop_output, fail, willing
+from castnet.signals import Interrupted, obeying_signals
 
 
 def _end_by_interrupt() -> NoReturn:
@@ -20,43 +20,36 @@ def _end_by_interrupt() -> NoReturn:
 def main() -> None:
     """Run a command; only its own return ends it with 0 or 1, which are verdicts, and no exception does."""
     sys.stdout, sys.stderr = (willing(stream) for stream in (sys.stdout, sys.stderr))
-    told: list[int] = []  # to stop; a library that is being imported makes another exception of that
-
-    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
-        told.append(number)
-        raise KeyboardInterrupt
-
-    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:  # and not ignored, as `nohup` would have it
-        signal.signal(signal.SIGINT, interrupt)
-    try:
-        args = parse()
-        code: int = args.run(args)
-        sys.stdout.flush()
-    except UserError as error:
-        fail(error)
-    except BrokenPipeError:  # whoever reads the output, such as `head`, has seen enough
-        drop_output()
-        sys.exit(2)
-    except SystemExit as stop:
-        if stop.code != 1:
-            raise
-        drop_output()  # rich's consoles end a program with 1 where nobody reads what they print
-        sys.exit(2)
-    except KeyboardInterrupt:
-        _end_by_interrupt()
-    except OSError as error:
-        fail(f"{error.filename or 'output'}: {error.strerror or error}")
-    except MemoryError:
-        fail("the memory does not suffice")
-    except Exception as error:
-        if told:
+    with obeying_signals(Interrupted, [signal.SIGINT]) as told:
+        try:
+            args = parse()
+            code: int = args.run(args)
+            sys.stdout.flush()
+        except UserError as error:
+            fail(error)
+        except BrokenPipeError:  # whoever reads the output, such as `head`, has seen enough
+            drop_output()
+            sys.exit(2)
+        except SystemExit as stop:
+            if stop.code != 1:
+                raise
+            drop_output()  # rich's consoles end a program with 1 where nobody reads what they print
+            sys.exit(2)
+        except KeyboardInterrupt:
             _end_by_interrupt()
-        if sys.flags.dev_mode:
-            sys.excepthook(type(error), error, error.__traceback__)
-        fail(
-            f"{type(error).__name__}: {error}; this is a mistake of castnet's own, please report it "
-            "(PYTHONDEVMODE=1 shows where)"
-        )
+        except OSError as error:
+            fail(f"{error.filename or 'output'}: {error.strerror or error}")
+        except MemoryError:
+            fail("the memory does not suffice")
+        except Exception as error:
+            if told:  # of which a library that was being imported made another exception
+                _end_by_interrupt()
+            if sys.flags.dev_mode:
+                sys.excepthook(type(error), error, error.__traceback__)
+            fail(
+                f"{type(error).__name__}: {error}; this is a mistake of castnet's own, please report it "
+                "(PYTHONDEVMODE=1 shows where)"
+            )
     sys.exit(code)
 
 

@@ -3,44 +3,77 @@
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from threading import Timer
+from threading import Event, Timer
 from types import FrameType
 from typing import NoReturn
 
 
-class Stopped(SystemExit):
+class _Told(BaseException):
+    """What a signal raises; where that gets lost, the signal is sent again.
+
+    Finalizers let no exception out, and what imports a module may take any for a sign that the module is missing.
+    """
+
+    def __init__(self, number: int, over: Event) -> None:
+        super().__init__(128 + number)
+        self.number, self._over = number, over
+
+    def __del__(self) -> None:
+        if not self._over.is_set():
+            again = Timer(0.1, self._send, (self.number, self._over))
+            again.daemon = True
+            again.start()
+
+    @staticmethod
+    def _send(number: int, over: Event) -> None:
+        if not over.is_set():
+            os.kill(os.getpid(), number)
+
+
+class Stopped(_Told, SystemExit):
     """This process was told to stop by the signal `number`, and ends with 128 + that number."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__(128 + number)
-        self.number = number
+
+class Interrupted(_Told, KeyboardInterrupt):
+    """Somebody pressed Ctrl-C."""
 
 
 @contextmanager
-def obeying_signals() -> Iterator[None]:
+def obeying_signals(
+    kind: type[Stopped] | type[Interrupted] = Stopped, numbers: Collection[int] = (signal.SIGINT, signal.SIGTERM)
+) -> Iterator[list[int]]:
     """Stop at once when told to: Lightning alone would end a stopped run as if it were done.
 
     Signals that whoever started this process had it ignore, as `nohup` does, stay ignored.
+
+    Args:
+        kind: what is raised in the main thread.
+        numbers: the signals that raise it.
+
+    Yields:
+        The signals that came so far.
     """
+    told: list[int] = []
+    over = Event()
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:
-        raise Stopped(number)
+        told.append(number)
+        raise kind(number, over)
 
-    def stop_later(lost: "sys.UnraisableHookArgs") -> None:
-        if isinstance(lost.exc_value, Stopped):  # raised in a finalizer, from which Python lets nothing out
-            Timer(0.1, os.kill, (os.getpid(), lost.exc_value.number)).start()
-        else:
+    def silent(lost: "sys.UnraisableHookArgs") -> None:
+        if not isinstance(lost.exc_value, kind):  # which comes again
             shown(lost)
 
-    shown, sys.unraisablehook = sys.unraisablehook, stop_later
-    obeyed = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
+    shown, sys.unraisablehook = sys.unraisablehook, silent
+    obeyed = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, stop) for number in obeyed}
     try:
-        yield
+        yield told
     finally:
+        over.set()
         for number, handler in before.items():
             signal.signal(number, handler)
         sys.unraisablehook = shown

@@ -4,7 +4,6 @@ import csv
 import itertools
 import os
 import pwd
-import signal
 import subprocess
 import sys
 import tempfile
@@ -228,12 +227,10 @@ def castnet(*arguments: object) -> "subprocess.CompletedProcess[str]":
 
 def castnet_here(*arguments: object) -> int:
     """Run the `castnet` command in this process, which has imported what takes seconds, and return its exit code."""
-    heeds = signal.getsignal(signal.SIGINT)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["castnet", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
             cli.main()
-    signal.signal(signal.SIGINT, heeds)
     return int(ended.value.code or 0)
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import torch
 
 from castnet import entry
 from castnet.files import hold
+from castnet.signals import Stopped, obeying_signals
 from tests.conftest import PATIENCE, ROOT, SMALL, Command
 
 
@@ -63,6 +65,27 @@ def test_a_signal_that_comes_while_something_is_finalized_is_not_lost(capsys: py
         entry.guard(work)
     assert ended.value.code == 143
     assert capsys.readouterr().err == "error: stopped by SIGTERM\n"
+
+
+def test_a_signal_that_a_library_takes_for_something_else_is_not_lost() -> None:
+    def work() -> None:
+        with suppress(BaseException):  # as a compiled module does that looks whether it can import another
+            signal.raise_signal(signal.SIGTERM)
+        time.sleep(600)
+
+    with pytest.raises(SystemExit) as ended:
+        entry.guard(work)
+    assert ended.value.code == 143
+
+
+def test_a_signal_that_was_heard_does_not_come_again() -> None:
+    came: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+    with suppress(Stopped), obeying_signals():
+        signal.raise_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    signal.signal(signal.SIGTERM, before)
+    assert came == []
 
 
 def _heed_interrupts() -> None:
