@@ -20,7 +20,7 @@ def _end_by_interrupt() -> NoReturn:
 def main() -> None:
     """Run a command; only its own return ends it with 0 or 1, which are verdicts, and no exception does."""
     sys.stdout, sys.stderr = (willing(stream) for stream in (sys.stdout, sys.stderr))
-    with obeying_signals(Interrupted, [signal.SIGINT]) as told:
+    with obeying_signals(Interrupted) as told:
         try:
             args = parse()
             code: int = args.run(args)

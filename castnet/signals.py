@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Event, Timer
@@ -36,22 +36,23 @@ class _Told(BaseException):
 class Stopped(_Told, SystemExit):
     """This process was told to stop by the signal `number`, and ends with 128 + that number."""
 
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
 
 class Interrupted(_Told, KeyboardInterrupt):
-    """Somebody pressed Ctrl-C."""
+    """Somebody pressed Ctrl-C; any other signal ends the process as it ends any."""
+
+    numbers = (signal.SIGINT,)
 
 
 @contextmanager
-def obeying_signals(
-    kind: type[Stopped] | type[Interrupted] = Stopped, numbers: Collection[int] = (signal.SIGINT, signal.SIGTERM)
-) -> Iterator[list[int]]:
+def obeying_signals(kind: type[Stopped] | type[Interrupted] = Stopped) -> Iterator[list[int]]:
     """Stop at once when told to: Lightning alone would end a stopped run as if it were done.
 
     Signals that whoever started this process had it ignore, as `nohup` does, stay ignored.
 
     Args:
-        kind: what is raised in the main thread.
-        numbers: the signals that raise it.
+        kind: what its `numbers` raise in the main thread.
 
     Yields:
         The signals that came so far.
@@ -68,7 +69,7 @@ def obeying_signals(
             shown(lost)
 
     shown, sys.unraisablehook = sys.unraisablehook, silent
-    obeyed = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    obeyed = [number for number in kind.numbers if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, stop) for number in obeyed}
     try:
         yield told
