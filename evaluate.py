@@ -18,6 +18,7 @@ with extra("train"):
 
     from castnet import entry
     from castnet.build import build_trainer
+    from castnet.data.describe import describe
     from castnet.data.load import load_datamodule
     from castnet.model.checkpoint import load_classifier
     from castnet.report.callbacks import TestReport
@@ -41,7 +42,7 @@ def evaluate(cfg: DictConfig) -> None:
         )
     source: dict[str, Any] = OmegaConf.to_container(cfg.data, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     datamodule = load_datamodule(ckpt_path, classifier.hparams["class_names"], cache_dir=cfg.paths.cache_dir, **source)
-    print(datamodule.describe(), flush=True)
+    print(describe(datamodule), flush=True)
     trainer.test(classifier, datamodule, verbose=False)
     if cfg.report.robustness:
         Console().print(write_robustness(robustness(classifier, datamodule), Path(cfg.paths.output_dir)))

@@ -34,6 +34,7 @@ with extra("train"):
     )
     from castnet.data.augment import Augmentation
     from castnet.data.datamodule import CastingDataModule
+    from castnet.data.describe import describe
     from castnet.data.subsets import draws_test, require_enough
     from castnet.model.checkpoint import finish_checkpoint, load_classifier
     from castnet.model.classifier import CastingClassifier
@@ -70,7 +71,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
     datamodule.prepare_data()
     datamodule.setup()
     require_enough(datamodule.rows, trainer.world_size)
-    print(datamodule.describe(), flush=True)
+    print(describe(datamodule), flush=True)
 
     weights = read_start(cfg.model.start, datamodule.hparams["image_size"])
     classifier = build_classifier(cfg.model, datamodule)

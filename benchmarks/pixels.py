@@ -18,6 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from castnet import entry
 from castnet.build import build
 from castnet.data.datamodule import CastingDataModule
+from castnet.data.describe import describe
 
 CONF = str(Path(__file__).parents[1] / "conf")
 
@@ -35,7 +36,7 @@ def main() -> None:
     datamodule = build("data", cfg.data, CastingDataModule)
     datamodule.prepare_data()
     datamodule.setup()
-    print(datamodule.describe())
+    print(describe(datamodule))
     regression = LogisticRegressionCV(
         Cs=(1e-5, 1e-4, 1e-3), l1_ratios=(0,), cv=3, max_iter=200, use_legacy_attributes=False
     )

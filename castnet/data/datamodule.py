@@ -19,9 +19,8 @@ from castnet.data.groups import read_groups, read_slices
 from castnet.data.pixels import pixel_block
 from castnet.data.sources import Generated, obtain
 from castnet.data.split import Indices
-from castnet.data.subsets import SPLITS, check_subsets, digest, judged_by_part, on_both_sides, seen_in_training, subsets
+from castnet.data.subsets import SPLITS, check_subsets, digest, judged_by_part, seen_in_training, subsets
 from castnet.errors import UserError
-from castnet.imaging.listing import SIDES, class_folders
 from castnet.processes import count_everywhere
 from castnet.settings import Count, ImageSize, Seed, Share, Text, check
 
@@ -204,45 +203,6 @@ class CastingDataModule(LightningDataModule):
         """The images; there after `setup`."""
         assert self._folder is not None, "call prepare_data() and setup() first"
         return self._folder
-
-    def summary(self) -> dict[str, Any]:
-        """Where the images come from and how many of each class each subset has, for reports."""
-        counts = {
-            subset: dict(zip(self.folder.classes, np.bincount(labels, minlength=2).tolist(), strict=True))
-            for subset, labels in ((subset, self.folder.labels[rows]) for subset, rows in self.rows.items())
-        }
-        origin = {
-            key: self.hparams[key]
-            for key in ("source", "root", "protocol", "assignment", "groups", "split", "fold", "shots", "seed")
-        }
-        return origin | {"counts": counts, "corrected": self.n_corrected, "subset": self.test_subset}
-
-    def describe(self) -> str:
-        """One line for people: which data this is and how many images each subset has."""
-        summary = self.summary()
-        sizes = ", ".join(f"{sum(counts.values()):,} {subset}" for subset, counts in summary["counts"].items())
-        corrected = f", {self.n_corrected} of them under a corrected label" if self.n_corrected else ""
-        line = f"data={summary['source']} in {summary['root']}: {sizes}{corrected}. {summary['protocol']}"
-        apart = self.test_subset == "all" or judged_by_part(self.hparams)
-        shared = "" if apart else on_both_sides(self.groups, self.rows)
-        return "\n".join(part for part in (line, self._beside(), self._not_corrected(), shared, self.fitted) if part)
-
-    def _beside(self) -> str:
-        """A line for people about folders of images that are not used."""
-        root = Path(self.hparams["root"])
-        names = [] if self.folder.is_test is None else [entry.name for entry in class_folders(root)]
-        unused = ", ".join(f"{name}/" for name in names if name not in SIDES)
-        return unused and f"Not used: {unused} beside train/, of which validation takes its share, and test/."
-
-    def _not_corrected(self) -> str:
-        """A line for people about corrected labels that no image has, as after a slip of the pen."""
-        corrections = self.hparams["corrections"]
-        if not corrections or self.test_subset == "all":  # another folder has none of those that were learnt with
-            return ""
-        named = {file for files in corrections.values() for file in files}
-        unknown = sorted(named.difference(self.folder.files))
-        told = f"data.corrections: {len(unknown)} of {len(named)} are of no image in this folder, such as "
-        return told + f"{unknown[0]}." if unknown else ""
 
     def test_slices(self) -> dict[str, NDArray[np.bool_]]:
         """Test images to judge by themselves, bool (n,) by name.

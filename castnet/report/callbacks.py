@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from castnet.data.datamodule import CastingDataModule
+from castnet.data.describe import summary
 from castnet.model.classifier import CastingClassifier
 from castnet.processes import in_order
 from castnet.report import figures, html
@@ -147,7 +148,7 @@ class TestReport(Callback):
         p_defect, unfamiliarity = (in_order(torch.tensor(values)) for values in self.outputs.values())
         if not trainer.is_global_zero:
             return
-        everything, data = datamodule.rows[datamodule.test_subset], datamodule.summary()
+        everything, data = datamodule.rows[datamodule.test_subset], summary(datamodule)
         rows = everything[: len(p_defect)]
         if len(rows) < len(everything):
             limited = f"Only the first {len(rows):,} of {len(everything):,} images were judged (limit_test_batches)."

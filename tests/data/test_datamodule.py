@@ -12,6 +12,7 @@ from PIL import Image
 
 from castnet.build import build
 from castnet.data.datamodule import CastingDataModule
+from castnet.data.describe import describe, summary
 from castnet.errors import UserError
 
 CONF = str(Path(__file__).parents[2] / "conf")
@@ -47,8 +48,8 @@ def test_official_test_images_stay_test_and_val_comes_out_of_train(castings: Pat
     assert {file.split("/")[0] for row, file in enumerate(files) if row in rows["test"]} == {"test"}
     assert rows["train"] | rows["val"] == {row for row, file in enumerate(files) if file.startswith("train/")}
     assert not rows["train"] & rows["val"]
-    summary = datamodule.summary()["counts"]
-    assert sum(summary["val"].values()) == 21
+    counts = summary(datamodule)["counts"]
+    assert sum(counts["val"].values()) == 21
 
 
 def test_any_two_classes_of_any_format_and_size_work_and_are_split_three_ways(tmp_path: Path) -> None:
@@ -95,7 +96,7 @@ def test_the_real_set_has_the_published_counts(real_castings: Path, tmp_path: Pa
     datamodule = build("data", cfg.data, CastingDataModule)
     datamodule.setup()
     assert [len(datamodule.rows[name]) for name in ("train", "val", "test")] == [5307, 1326, 715]
-    counts = datamodule.summary()["counts"]
+    counts = summary(datamodule)["counts"]
     assert counts["test"] == {"def_front": 453, "ok_front": 262}
     learnt = {name: counts["train"][name] + counts["val"][name] for name in ("def_front", "ok_front")}
     assert learnt == {"def_front": 3758 - 16, "ok_front": 2875 + 16}
@@ -229,9 +230,9 @@ def test_every_fold_can_spare_parts_for_validation_or_the_first_is_refused(tmp_p
 def test_a_folder_of_images_that_is_not_used_is_named(castings: Path, tmp_path: Path) -> None:
     root = shutil.copytree(castings, tmp_path / "castings")
     shutil.copytree(root / "test", root / "val")
-    described = configured(root, tmp_path / "cache").describe()
+    described = describe(configured(root, tmp_path / "cache"))
     assert "Not used: val/ beside train/, of which validation takes its share, and test/." in described
-    assert "Not used" not in configured(castings, tmp_path / "cache").describe()
+    assert "Not used" not in describe(configured(castings, tmp_path / "cache"))
 
 
 @pytest.mark.parametrize("asked", ["data.split=new_parts", "data.shots=[2,2]"])
@@ -252,9 +253,9 @@ def test_test_images_of_parts_seen_in_training_are_told_apart(castings: Path, tm
     table = write_table(tmp_path / "groups.csv", files, group=[twins.get(file, file) for file in files])
     unseen = configured(castings, tmp_path, f"data.groups={table}").test_slices()["parts never seen in training"]
     assert np.flatnonzero(~unseen).tolist() == [2, 7]
-    told = configured(castings, tmp_path, f"data.groups={table}").describe()
+    told = describe(configured(castings, tmp_path, f"data.groups={table}"))
     assert "2 of 12 test images show parts that are learnt from" in told
-    assert "are learnt from" not in configured(castings, tmp_path).describe()
+    assert "are learnt from" not in describe(configured(castings, tmp_path))
 
 
 def test_corrected_labels_are_learnt_and_validated_by_but_not_tested_by(castings: Path, tmp_path: Path) -> None:
@@ -268,10 +269,10 @@ def test_corrected_labels_are_learnt_and_validated_by_but_not_tested_by(castings
     corrected = configured(castings, tmp_path, *overrides)
     assert subsets(corrected) == subsets(plain)
     assert np.flatnonzero(corrected.folder.labels != plain.folder.labels).tolist() == sorted(chosen[:2])
-    assert "2 of them under a corrected label" in corrected.describe()
-    assert "data.corrections: " not in corrected.describe()
+    assert "2 of them under a corrected label" in describe(corrected)
+    assert "data.corrections: " not in describe(corrected)
     mistyped = configured(castings, tmp_path, *overrides, "+data.corrections.ok_front=[ok_front/nowhere.jpeg]")
-    assert "are of no image in this folder, such as ok_front/nowhere.jpeg" in mistyped.describe()
+    assert "are of no image in this folder, such as ok_front/nowhere.jpeg" in describe(mistyped)
     with pytest.raises(UserError, match=r"data\.corrections\.good: no such class .* def_front/, ok_front/"):
         configured(castings, tmp_path, "+data.corrections.good=[train/def_front/0.jpeg]")
     both = [f"+data.corrections.{name}=[train/def_front/0.jpeg]" for name in plain.folder.classes]
