@@ -3,11 +3,13 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from castnet.imaging.listing import Listing, list_images
 from castnet.line import watch
+from castnet.line.inspector import Inspector
 
 
 @pytest.fixture
@@ -62,3 +64,24 @@ def test_another_image_of_the_same_size_and_time_is_judged_and_other_permissions
     assert judged() == 0
     look_at(overwrite)
     assert judged() == 1
+
+
+def test_an_image_that_is_completed_while_others_are_judged_is_judged_once(
+    look_at: Callable[..., None], test_images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    content, half = test_images[1].read_bytes(), tmp_path / "z.jpeg"
+    (tmp_path / "a.jpeg").write_bytes(test_images[0].read_bytes())
+    half.write_bytes(content[:1000])
+    inspect_many = Inspector.inspect_many
+
+    def completed(*arguments: Any) -> Any:
+        if half.stat().st_size < len(content):
+            half.write_bytes(content)
+        return inspect_many(*arguments)
+
+    monkeypatch.setattr(Inspector, "inspect_many", completed)
+    look_at(int)
+    assert sorted(json.loads(line)["file"] for line in capsys.readouterr().out.splitlines()) == [
+        str(tmp_path / name) for name in ("a.jpeg", "z.jpeg")
+    ]
