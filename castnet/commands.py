@@ -114,8 +114,9 @@ def _app(args: argparse.Namespace) -> int:
     if _is_recorded(args):
         with extra("record"):
             from castnet.line.record import engine_for
+            from castnet.line.recorder import spool_for
 
-        engine_for(args.record)
+        spool_for(engine_for(args.record).url)  # which the page would only ask for when somebody visits it
     record = {"record": args.record, "keep": args.keep, "keep_bytes": args.keep_bytes}
     return launch(args.model, args.host, args.port, **record, insist=args.open)
 
@@ -129,7 +130,7 @@ def _reviewed(args: argparse.Namespace) -> int:
     # groups.csv: one part's photographs together
     written = write_reviewed(args.url, args.folder, lambda made: audit(made, made, called=args.folder))
     print(written.describe(args.folder))
-    return 1 if written.missing else 0
+    return 1 if written.left_out else 0
 
 
 def _add_record(command: argparse.ArgumentParser) -> None:
@@ -221,7 +222,8 @@ def parser() -> argparse.ArgumentParser:
     reviewed = commands.add_parser(
         "reviewed",
         help="write what people decided on the page as a folder to train on",
-        epilog="Exit code 0: all images decided on were written, 1: some are not on record, 2: trouble, or none is.",
+        epilog="Exit code 0: all images decided on were written, 1: some are not on record or broken, 2: trouble, or "
+        "none is.",
     )
     reviewed.add_argument("url", metavar="URL", help="the record: sqlite:///FILE or postgresql+psycopg://…")
     reviewed.add_argument("folder", type=Path, help="folder to make: good/, defective/, groups.csv, provenance.csv")

@@ -23,6 +23,7 @@ from castnet.line.known import Known, images_of, with_parts, without_password
 from castnet.line.paired import Comparison, Pair
 
 HELD, FAILED, TROUBLE = 0, 1, 2  # exit codes
+VERDICTS = {"good": False, "defective": True}  # the classes of what people decided, and which is the defect
 PICTURE, SHOWN = 240, 1000  # side in pixels of a picture, and how many of them a page has
 ROWS = {
     "of": "of images",
@@ -93,30 +94,33 @@ def _prepared(
     models: tuple[Inspector, Inspector], where: str, out: Path, groups: Path | None, max_new_escapes: int | None
 ) -> tuple[list[Known], dict[str, str]]:
     """The images, once all that can be asked before any is judged was asked."""
-    classes = [(sorted(model.card["class_names"]), model.card["defect_class"]) for model in models]
-    if classes[0] != classes[1]:
-        (one, defect), (other, another) = classes
+    cards = [model.card for model in models]
+    old, new = ({name: name == card["defect_class"] for name in card["class_names"]} for card in cards)
+    if old != new and VERDICTS not in (old, new):
+        told = [f"{', '.join(sorted(card['class_names']))} apart (defect: {card['defect_class']})" for card in cards]
         raise UserError(
-            f"the old model tells {', '.join(one)} apart (defect: {defect}), the new one {', '.join(other)} (defect: "
-            f"{another}); expected models of the same classes"
+            f"the old model tells {told[0]}, the new one {told[1]}; expected models of the same classes, or that one "
+            f"learnt {' and '.join(VERDICTS)}, as `castnet reviewed` writes them"
         )
+    roles = VERDICTS | old | new
     if max_new_escapes is not None and max_new_escapes < 0:
         raise UserError(f"--max-new-escapes {max_new_escapes}: expected 0 or more")
     if out.exists() and not (out.is_file() and out.suffix == ".html"):  # a model, say, or the record
         raise UserError(f"--out {out}: is there and no page; name a new file, or one that ends in .html")
-    images, unreadable = images_of(where, *classes[0])
+    images, unreadable = images_of(where, roles)
     if groups:
         images = with_parts(images, where, groups)
     if max_new_escapes is not None and not any(image.is_defect for image in images):
         raise UserError(
             f"--max-new-escapes: no image of {without_password(where)} is known to be defective, so none could "
-            f"escape; expected images in a folder {classes[0][1]}/, or a record with reviews"
+            f"escape; expected images in a folder {'/ or '.join(name for name in roles if roles[name])}/, or a record "
+            "with reviews"
         )
     unknown = [image.name for image in images if image.is_defect is None]
     if max_new_escapes is not None and unknown and Path(where).is_dir():  # of a record, people see some images only
         raise UserError(
             f"--max-new-escapes: {len(unknown):,} of {len(images):,} images of {where} lie in no folder "
-            f"{'/ or '.join(classes[0][0])}/, such as {unknown[0]}, so that an escape among them would not count; move "
+            f"{'/ or '.join(roles)}/, such as {unknown[0]}, so that an escape among them would not count; move "
             "them into one, or away"
         )
     return images, unreadable

@@ -1,6 +1,6 @@
 """Images to compare models on, and what is known of them: from class folders, or from what people said on record."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,14 +27,13 @@ class Known:
     part: str
 
 
-def images_of(where: str, class_names: Collection[str], defect_class: str) -> tuple[list[Known], dict[str, str]]:
+def images_of(where: str, is_defect: Mapping[str, bool]) -> tuple[list[Known], dict[str, str]]:
     """All images of a folder, or all that a record keeps.
 
     Args:
         where: a folder, or the URL of a record. The truth of a folder's images is in their class folders, wherever
             below it these lie, or in the folder's own name; that of a record's is the last that people said of them.
-        class_names: the two classes.
-        defect_class: the one of them that is the defect.
+        is_defect: by the names of class folders, whether they hold the defect.
 
     Returns:
         The images, and what cannot be read, by name, with the reason.
@@ -50,14 +49,13 @@ def images_of(where: str, class_names: Collection[str], defect_class: str) -> tu
     listing = list_images(root)
     if not listing.images:
         reason = next(iter(listing.unreadable.values()), "no images there")
-        raise UserError(f"{where}: {reason}; expected class folders of images: {', '.join(sorted(class_names))}")
+        raise UserError(f"{where}: {reason}; expected class folders of images: {', '.join(sorted(is_defect))}")
     found = []
     for path in listing.images:
         name = path.relative_to(root).as_posix()
         folders = (*name.split("/")[:-1], root.resolve().name)
-        folder = next((part for part in folders if part in class_names), None)
-        is_defect = None if folder is None else folder == defect_class
-        found.append(Known(name, partial(Path, path), is_defect, name))
+        folder = next((part for part in folders if part in is_defect), None)
+        found.append(Known(name, partial(Path, path), None if folder is None else is_defect[folder], name))
     return found, {str(path): str(error) for path, error in listing.unreadable.items()}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from castnet.errors import UserError, printable
-from castnet.imaging.decode import format_of
+from castnet.imaging.decode import decode, format_of
 from castnet.line.predict import cell
 from castnet.line.record import images, open_record, reading, reviews, verdicts
 
@@ -25,17 +25,17 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Written:
-    """What stands in the folder: images by class, and the names of images that people decided on and nobody kept."""
+    """What stands in the folder: images by class, and why others that people decided on do not, by their names."""
 
     counts: dict[str, int]
-    missing: list[str]
+    left_out: dict[str, str]
 
     def describe(self, folder: Path) -> str:
         """How many there are, how to train on them, and a line for each that is missing."""
         counts = ", ".join(f"{count:,} {name}" for name, count in sorted(self.counts.items()))
         settings = f"data.root={folder} data.defect_class={CLASSES[1]} data.groups={folder}/groups.csv"
-        missing = (f"{printable(name)}: left out, its image is not on record" for name in self.missing)
-        return "\n".join((f"{folder}: {counts}; train with data=folder {settings}", *missing))
+        left_out = (f"{printable(name)}: left out, its image {reason}" for name, reason in self.left_out.items())
+        return "\n".join((f"{folder}: {counts}; train with data=folder {settings}", *left_out))
 
 
 def write_reviewed(url: str, folder: Path, finish: Callable[[Path], object]) -> Written:
@@ -62,7 +62,7 @@ def write_reviewed(url: str, folder: Path, finish: Callable[[Path], object]) -> 
         folder.absolute().parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.absolute().parent, prefix=f"{folder.name}.") as work:
             made = Path(work) / folder.name
-            rows, file_of = _write_decided(engine, made)
+            rows, file_of, left_out = _write_decided(engine, made)
             with (made / "provenance.csv").open("w", encoding="utf-8", newline="", errors="surrogateescape") as table:
                 writer = csv.writer(table, lineterminator="\n")
                 writer.writerow(COLUMNS)
@@ -71,12 +71,11 @@ def write_reviewed(url: str, folder: Path, finish: Callable[[Path], object]) -> 
             made.replace(folder)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
-    missing = dict.fromkeys(row.name or row.id for row in rows if row.image not in file_of)
-    return Written(dict(Counter(file.partition("/")[0] for file in file_of.values())), list(missing))
+    return Written(dict(Counter(file.partition("/")[0] for file in file_of.values())), left_out)
 
 
-def _write_decided(engine: sa.Engine, folder: Path) -> tuple[Sequence[sa.Row[Any]], dict[str, str]]:
-    """Every decision, the last one last, and the file that was written of each image by its digest."""
+def _write_decided(engine: sa.Engine, folder: Path) -> tuple[Sequence[sa.Row[Any]], dict[str, str], dict[str, str]]:
+    """Every decision, the last one last; the file written of each image by its digest, and why of others none is."""
     decided = (
         sa.select(verdicts, reviews.c.is_defect, reviews.c.time.label("decided"))
         .join(reviews, reviews.c.verdict_id == verdicts.c.id)
@@ -84,20 +83,28 @@ def _write_decided(engine: sa.Engine, folder: Path) -> tuple[Sequence[sa.Row[Any
     )
     for name in CLASSES:
         (folder / name).mkdir(parents=True)
-    file_of = {}
+    file_of: dict[str, str] = {}
+    left_out: dict[str, str] = {}
     with reading(engine), engine.connect() as connection:
         rows = connection.execute(decided).all()
-        for image, name in {row.image: CLASSES[row.is_defect] for row in rows}.items():  # the last decision
+        for image, row in {row.image: row for row in rows}.items():  # the last decision
             kept = sa.select(images.c.content).where(images.c.image == image)
-            if (content := connection.execute(kept).scalar()) is not None:
-                file_of[image] = f"{name}/{image[:16]}.{format_of(content).lower()}"
-                (folder / file_of[image]).write_bytes(content)
+            if (content := connection.execute(kept).scalar()) is None:
+                left_out[row.name or row.id] = "is not on record"
+                continue
+            try:
+                decode(content)
+            except UserError as error:
+                left_out[row.name or row.id] = str(error).removeprefix("image: ")
+                continue
+            file_of[image] = f"{CLASSES[row.is_defect]}/{image[:16]}.{format_of(content).lower()}"
+            (folder / file_of[image]).write_bytes(content)
     if not file_of:
         raise UserError(
             f"{engine.url!r}: has {len(rows):,} decisions and no image of them; the page's Review makes decisions, "
             "and --keep has a line keep its images"
         )
-    return rows, file_of
+    return rows, file_of, left_out
 
 
 def _provenance(row: sa.Row[Any], file: str) -> tuple[object, ...]:

@@ -152,10 +152,13 @@ def test_an_image_that_cannot_be_judged_is_named_and_ends_with_2(
     assert "torn.jpeg: cannot be read" in out.read_text()
 
 
-def of_other_classes(model: Path, out: Path) -> Path:
+CLASSES = {"def_front": True, "ok_front": False}
+
+
+def of_other_classes(model: Path, out: Path, good: str = "good", defect: str = "broken") -> Path:
     proto = onnx.load(model)
     (entry,) = (entry for entry in proto.metadata_props if entry.key == "castnet")
-    entry.value = json.dumps(json.loads(entry.value) | {"class_names": ["broken", "good"], "defect_class": "broken"})
+    entry.value = json.dumps(json.loads(entry.value) | {"class_names": [defect, good], "defect_class": defect})
     onnx.save(proto, out)
     return out
 
@@ -210,13 +213,29 @@ def test_images_of_which_nothing_is_known_show_what_changes_and_claim_no_escapes
     assert "Nothing is known of the truth of these images" in out.read_text()
 
 
+def test_a_model_that_learnt_what_people_decided_is_compared_with_the_one_that_they_reviewed(
+    compared: Compared, model: Path, castings: Path, tmp_path: Path, out: Path
+) -> None:
+    new = of_other_classes(model, tmp_path / "new.onnx", defect="defective")
+    reviewed = tmp_path / "reviewed"
+    shutil.copytree(castings / "test" / "def_front", reviewed / "defective")
+    shutil.copytree(castings / "test" / "ok_front", reviewed / "good")
+    alike = [
+        compared(*models, folder, "-o", out, "--max-new-escapes", 0)
+        for models in ((model, new), (new, model), (model, model))
+        for folder in (castings / "test", reviewed)
+    ]
+    assert all(told["escapes"] == alike[0]["escapes"] for told in alike)
+    assert all(told["truth_unknown"] == 0 for told in alike)
+
+
 def test_the_truth_stands_in_class_folders_wherever_they_lie(castings: Path, tmp_path: Path) -> None:
     for name in ("test", "val"):
         shutil.copytree(castings / "test", tmp_path / "day" / name)
     shutil.copy(next((castings / "test" / "def_front").iterdir()), tmp_path / "day" / "val" / "unknown.jpeg")
-    alone, _ = images_of(str(castings / "test" / "def_front"), ("def_front", "ok_front"), "def_front")
+    alone, _ = images_of(str(castings / "test" / "def_front"), CLASSES)
     assert {image.is_defect for image in alone} == {True}
-    known, _ = images_of(str(tmp_path / "day"), ("def_front", "ok_front"), "def_front")
+    known, _ = images_of(str(tmp_path / "day"), CLASSES)
     truth = {True: "def_front", False: "ok_front", None: "val"}
     assert all(Path(image.name).parent.name == truth[image.is_defect] for image in known)
     assert {image.name.partition("/")[0] for image in known if image.is_defect} == {"test", "val"}

@@ -98,7 +98,7 @@ def casting(index: int) -> bytes:
     return buffer.getvalue()
 
 
-def test_one_photograph_stands_there_once_and_what_is_not_kept_is_named(
+def test_one_photograph_stands_there_once_and_what_is_not_kept_or_broken_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for variable, value in (("LC_ALL", "C"), ("PYTHONCOERCECLOCALE", "0"), ("PYTHONUTF8", "0")):
@@ -114,9 +114,13 @@ def test_one_photograph_stands_there_once_and_what_is_not_kept_is_named(
     for index in range(1, 5):
         put(url, f"{index}.jpeg", casting(index), False, 4)
     put(url, "gone.jpeg", None, True, 5)
+    put(url, "torn.jpeg", casting(5)[:500], True, 6)
+    put(url, "none.jpeg", b"no image", True, 7)
     ran = castnet("reviewed", url, folder)
     assert ran.returncode == 1, ran.stderr
-    assert "gone.jpeg: left out" in ran.stdout
+    assert "gone.jpeg: left out, its image is not on record" in ran.stdout
+    assert "torn.jpeg: left out, its image cannot be read as an image (image file is truncated" in ran.stdout
+    assert "none.jpeg: left out, its image cannot be read" in ran.stdout
     files = sorted(path.relative_to(folder).as_posix() for path in folder.glob("*/*"))
     one = f"defective/{hashlib.sha256(first).hexdigest()[:16]}.jpeg"
     other = f"defective/{hashlib.sha256(turned).hexdigest()[:16]}.png"
@@ -172,7 +176,7 @@ def test_a_database_that_is_no_record_is_one_line_and_stays_as_it_is(tables: str
     with pytest.raises(UserError, match=r"shop\.db: cannot be read \(.*no such (table|column): verdicts"):
         write_reviewed(url, tmp_path / "again", print)
     with pytest.raises(UserError, match=r"shop\.db: cannot be read"):
-        images_of(url, ("def", "ok"), "def")
+        images_of(url, {"def": True, "ok": False})
     assert (tmp_path / "shop.db").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["shop.db"]
 
