@@ -263,10 +263,11 @@ class PostgreSQL:
         """End it at once, as a power cut would, and wait until it is gone."""
         self._run("pg_ctl", "--pgdata=data", "--mode=immediate", "--wait", "stop")
 
-    def new_database(self) -> str:
+    def new_database(self, encoding: str = "UTF8") -> str:
         """URL of an empty database."""
         name = f"castnet{next(self._databases)}"
-        self._run("createdb", f"--host={self._folder}", "--username=castnet", name)
+        made = ("--template=template0", "--locale=C", f"--encoding={encoding}")
+        self._run("createdb", f"--host={self._folder}", "--username=castnet", *made, name)
         return f"postgresql+psycopg://castnet@/{name}?host={self._folder}"
 
 

@@ -14,6 +14,11 @@ from castnet.errors import UserError
 
 BEGINS = b"SQLite format 3\0"  # https://sqlite.org/fileformat.html#magic_header_string; an empty file is one too
 
+# A server in SQL_ASCII leaves it to its client what text is. One that is silent for so long, in seconds and in
+# milliseconds, is away (https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS).
+PSYCOPG = {"client_encoding": "utf8", "connect_timeout": 5, "tcp_user_timeout": 10_000}
+ENCODINGS = ("UTF8", "SQL_ASCII")  # of PostgreSQL's, those that take any text
+
 metadata = sa.MetaData()
 verdicts = sa.Table(
     "verdicts",
@@ -77,8 +82,16 @@ def make_tables(engine: sa.Engine) -> None:
     """Make those of a record's tables that are missing.
 
     Raises:
-        SQLAlchemyError: the database cannot be reached.
+        SQLAlchemyError: the database cannot be reached, or does not take any text.
     """
+    if engine.dialect.name == "postgresql":
+        with engine.connect() as connection:
+            encoding = connection.execute(sa.text("SHOW server_encoding")).scalar_one()
+        if encoding not in ENCODINGS:  # one name of a file would keep every later verdict from being written
+            raise sa.exc.InvalidRequestError(
+                f"its encoding is {encoding}, which lacks letters that names of files have; expected UTF8, as "
+                "`createdb --encoding=UTF8 --template=template0` makes it"
+            )
     with_tables(lambda: metadata.create_all(engine))
 
 
@@ -124,8 +137,10 @@ def _engine(url: str) -> sa.Engine:
         if kind == "sqlite" and asked.database and _is_something_else(Path(asked.database)):
             raise UserError(f"record: {asked.database} is there and no database of SQLite; name another file")
         # A file is opened anew each time, since one that was moved away would go on taking verdicts unseen.
-        pool: dict[str, Any] = {"poolclass": sa.NullPool} if kind == "sqlite" else {"pool_pre_ping": True}
-        engine = sa.create_engine(asked, **pool)
+        options: dict[str, Any] = {"poolclass": sa.NullPool} if kind == "sqlite" else {"pool_pre_ping": True}
+        if asked.get_driver_name() == "psycopg":
+            options["connect_args"] = {name: value for name, value in PSYCOPG.items() if name not in asked.query}
+        engine = sa.create_engine(asked, **options)
     except (sa.exc.SQLAlchemyError, ImportError, ValueError) as error:  # a port that is no number
         raise UserError(f"record: no URL such as sqlite:///record.db ({type(error).__name__})") from error
     return engine
@@ -156,6 +171,7 @@ def _write_ahead(connection: Any, _: object) -> None:
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
     connection.execute("PRAGMA busy_timeout=5000")
+    connection.execute("PRAGMA foreign_keys=ON")  # no decision on a verdict that is not there, as servers have it
 
 
 def insert_new(connection: sa.Connection, table: sa.Table, rows: list[dict[str, Any]]) -> None:

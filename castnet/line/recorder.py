@@ -4,6 +4,7 @@ import binascii
 import hashlib
 import json
 import sys
+import tempfile
 import threading
 import time
 import uuid
@@ -19,11 +20,12 @@ from castnet.errors import UserError, printable
 from castnet.files import digest_of
 from castnet.imaging.decode import Photograph, read_file
 from castnet.line.inspector import Inspector, Verdict
-from castnet.line.record import engine_for, images, insert_new, make_tables, models, verdicts
+from castnet.line.record import engine_for, images, insert_new, make_tables, models, reviews, verdicts
 from castnet.line.spool import Spool
 
 KEEP = {"none": (), "unsure": ("unsure",), "rejected": ("unsure", "defective"), "all": ("unsure", "defective", "good")}
 FLUSH_SECONDS, RETRY_SECONDS = 0.5, 2.0
+SPOOL = Path(".castnet-spool")
 COLUMNS, CARD = set(verdicts.c.keys()), set(models.c.keys())
 FORGOTTEN = 1000  # images that are forgotten at once
 
@@ -43,8 +45,8 @@ class Recorder:
         inspector: whose verdicts they are.
         model: the inspector's file.
         keep: which images are kept beside their verdicts, a key of `KEEP`.
-        keep_bytes: how many bytes the images kept may have; beyond, the oldest go. A spool of as many bytes takes no
-            more images.
+        keep_bytes: how many bytes the images kept may have; beyond, the oldest go, but for those that people decided
+            on. A spool of as many bytes takes no more images.
         spool: folder of spools; one line's processes share it.
 
     Raises:
@@ -59,13 +61,12 @@ class Recorder:
         model: Path,
         keep: str = "none",
         keep_bytes: int = 1_000_000_000,
-        spool: Path = Path(".castnet-spool"),
+        spool: Path = SPOOL,
     ) -> None:
         self._engine, self._source, self._keep, self._keep_bytes = engine_for(url), source, KEEP[keep], keep_bytes
         self._card = {"model": digest_of(model), "card": json.dumps(inspector.card), "since": time.time()}
-        folder = spool / _name_of(self._engine.url)
+        folder = spool_for(self._engine.url, spool)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             left = [Spool(path) for path in sorted(folder.glob("*.jsonl"))]
             self._own = Spool(folder / f"{uuid.uuid4().hex}.new", json.dumps(self._card).encode() + b"\n")
             # Only now that it is locked may another process find it.
@@ -73,7 +74,7 @@ class Recorder:
         except OSError as error:
             raise UserError(f"{spool}: cannot be written ({error.strerror})") from error
         self._left = [spool for spool in left if spool.taken]
-        self._has_tables, self._full = False, False
+        self._has_tables = self._full = self._forgets = False
         self._lost_verdicts = self._lost_images = 0
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="record", daemon=True)
@@ -206,16 +207,33 @@ class Recorder:
                 ]
                 insert_new(connection, images, found)
                 if self._keep:  # what others kept, and left in a spool, is not this process's to bound
-                    _forget_oldest(connection, self._keep_bytes)
+                    forgotten = _forget_oldest(connection, self._keep_bytes)
+                    if forgotten and not self._forgets:
+                        _say(
+                            f"images on record exceed --keep-bytes {self._keep_bytes}: the oldest go, {forgotten:,} now"
+                        )
+                    self._forgets = self._forgets or forgotten > 0
         self._has_tables = True
 
 
-def _name_of(url: sa.URL) -> str:
-    """The same for a database however its URL is written, and after its password was changed."""
+def spool_for(url: sa.URL, spool: Path = SPOOL) -> Path:
+    """The folder for the spools of a record, made if it is new.
+
+    It is the same for a database however its URL is written, and after its password was changed.
+
+    Raises:
+        UserError: nothing can be written there.
+    """
     is_file = url.get_backend_name() == "sqlite"
     database = str(Path(url.database or "").resolve()) if is_file else url.database
     plain = url.set(password="", database=database).render_as_string()
-    return hashlib.sha256(plain.encode()).hexdigest()[:16]
+    folder = spool / hashlib.sha256(plain.encode()).hexdigest()[:16]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(f"{spool}: cannot be written ({error.strerror}); run where a folder can be made") from error
+    return folder
 
 
 def _say(line: str) -> None:
@@ -234,11 +252,18 @@ def _row(line: bytes) -> dict[str, Any] | None:
     return {**row, **kept} if isinstance(row, dict) and row.keys() in (COLUMNS, CARD) else None
 
 
-def _forget_oldest(connection: sa.Connection, limit: int) -> None:
-    kept = connection.execute(sa.select(sa.func.sum(images.c.bytes))).scalar() or 0
-    oldest = sa.select(images.c.image, images.c.bytes).order_by(images.c.time).limit(FORGOTTEN)
+def _forget_oldest(connection: sa.Connection, limit: int) -> int:
+    """Delete the oldest images beyond a number of bytes, but for those decided on; returns how many went."""
+    decided = sa.select(verdicts.c.image).join(reviews, reviews.c.verdict_id == verdicts.c.id)
+    every, theirs = sa.select(sa.func.sum(images.c.bytes)), images.c.image.in_(decided)
+    kept, forgotten = (connection.execute(every).scalar() or 0), 0
+    if kept > limit:  # only then is it worth a look at which are whose
+        kept -= connection.execute(every.where(theirs)).scalar() or 0
+    oldest = sa.select(images.c.image, images.c.bytes).where(~theirs).order_by(images.c.time).limit(FORGOTTEN)
     while kept > limit and (found := connection.execute(oldest).all()):
         sizes = np.cumsum([row.bytes for row in found])
         gone = found[: int(np.searchsorted(sizes, kept - limit)) + 1]
         connection.execute(images.delete().where(images.c.image.in_([row.image for row in gone])))
         kept -= sum(row.bytes for row in gone)
+        forgotten += len(gone)
+    return forgotten

@@ -1,6 +1,8 @@
 import fcntl
 import json
+import re
 import signal
+import socket
 import threading
 import time
 from functools import partial
@@ -17,7 +19,8 @@ from castnet.line.inspector import Inspector, Source, Verdict
 from castnet.line.judge import WAITING, judging
 from castnet.line.predict import predict
 from castnet.line.record import images, models, verdicts
-from castnet.line.recorder import Recorder
+from castnet.line.recorder import FLUSH_SECONDS, Recorder
+from castnet.line.review import decide
 from castnet.line.spool import Spool
 from tests.conftest import PATIENCE, PostgreSQL, castnet
 from tests.line.conftest import connect
@@ -90,6 +93,28 @@ def test_the_oldest_images_go_beyond_the_bound(
     assert count(url) == len(test_images)
 
 
+def test_what_people_decided_on_does_not_go_and_that_others_go_is_said_once(
+    inspector: Inspector, model: Path, test_images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"sqlite:///{tmp_path / 'record.db'}"
+    with Recorder(url, "watch", inspector, model, keep="all", spool=tmp_path) as recorder:
+        for file in test_images:
+            recorder.put(str(file), file.read_bytes(), inspector.inspect(file))
+    with connect(url).begin() as connection:
+        oldest = connection.execute(sa.select(verdicts).order_by(verdicts.c.time).limit(1)).one()
+        decide(connection, oldest.id, "passed", True)
+    assert capsys.readouterr().err == ""
+    with Recorder(url, "page", inspector, model, keep="all", keep_bytes=1, spool=tmp_path) as recorder:
+        for name in ("a", "b"):
+            recorder.put(name, test_images[-1].read_bytes(), inspector.inspect(test_images[-1]))
+            time.sleep(2 * FLUSH_SECONDS)
+    with connect(url).connect() as connection:
+        assert connection.execute(sa.select(images.c.image)).scalars().all() == [oldest.image]
+    assert re.findall("--keep-bytes 1: the oldest go, ([0-9]+) now", capsys.readouterr().err) == [
+        str(len(test_images) - 1)
+    ]
+
+
 def test_what_another_process_left_comes_with_its_card_and_is_not_bounded_by_one_that_keeps_nothing(
     inspector: Inspector, model: Path, tmp_path: Path
 ) -> None:
@@ -152,6 +177,31 @@ def test_verdicts_go_on_while_the_server_is_dead_and_stand_there_once(
         after.put("after", content, verdict)
     assert count(url) == 1101
     assert not list(tmp_path.glob("*/*.jsonl"))
+
+
+def test_a_server_of_any_encoding_that_takes_all_text_is_taken_and_another_is_named(
+    postgresql: PostgreSQL, inspector: Inspector, model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    verdict, name = inspector.inspect(b"P5 2 2 255 \x00\x01\x02\x03"), "güß✓.png"
+    plain = postgresql.new_database("SQL_ASCII")
+    with Recorder(plain, "serve", inspector, model, spool=tmp_path) as recorder:
+        recorder.put(name, b"image", verdict)
+    assert capfd.readouterr().err == ""
+    with connect(plain).connect() as connection:
+        assert connection.execute(sa.select(verdicts.c.name)).scalars().all() == [name]
+    with Recorder(postgresql.new_database("LATIN1"), "serve", inspector, model, spool=tmp_path) as recorder:
+        recorder.put(name, b"image", verdict)
+    assert "cannot be written (its encoding is LATIN1" in capfd.readouterr().err
+
+
+def test_a_server_that_does_not_answer_is_away(
+    inspector: Inspector, model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql+psycopg://line@127.0.0.1:{silent.getsockname()[1]}/line?connect_timeout=2"
+        with Recorder(url, "serve", inspector, model, spool=tmp_path) as recorder:
+            recorder.put("a", b"image", inspector.inspect(b"P5 2 2 255 \x00\x01\x02\x03"))
+    assert "cannot be written (" in capfd.readouterr().err
 
 
 def test_a_spool_replayed_again_adds_nothing(inspector: Inspector, model: Path, tmp_path: Path) -> None:

@@ -39,6 +39,11 @@ def test_castings_are_drawn_by_their_random_number_where_the_image_is_kept(engin
         assert again.id == first
 
 
+def test_a_decision_on_what_is_not_on_record_is_refused(engine: sa.Engine) -> None:
+    with engine.connect() as connection, pytest.raises(sa.exc.IntegrityError):
+        decide(connection, "0" * 32, "passed", True)
+
+
 def test_rates_weigh_each_stratum_by_its_size() -> None:
     """4, 90 and 10 castings are defective: 10 of 104 pass. 6, 10 and 990 are good: 10 of 1,006 are rejected."""
     strata = {"unsure": Stratum(10, 10, 4), "rejected": Stratum(100, 20, 18), "passed": Stratum(1000, 100, 1)}

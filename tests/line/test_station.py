@@ -8,17 +8,21 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
+from PIL import ExifTags, Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from castnet.errors import UserError
 from castnet.files import digest_of
 from castnet.line.inspector import Inspector
 from castnet.line.launch import launch
+from castnet.line.page.looks import picture
+from castnet.line.page.review_tab import GLANCE
 from castnet.line.record import images, models, reviews, verdicts
 from tests.conftest import PATIENCE
 from tests.line.conftest import connect
@@ -150,8 +154,10 @@ def judged(page: Page) -> Locator:
 
 
 def shown(page: Page, other_than: str = "") -> str:
-    """The number of the verdict that is shown, as soon as it is another."""
+    """The number of the verdict that is shown, as soon as it is another and has been looked at."""
     wait_for(page, lambda: judged(page).count() == 1 and judged(page).get_attribute("data-id") != other_than)
+    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
+    page.wait_for_timeout(1000 * GLANCE)
     return judged(page).get_attribute("data-id") or ""
 
 
@@ -186,6 +192,61 @@ def test_a_person_decides_by_key_and_by_button_and_takes_back(page: Page, url: s
         fourth = back
     assert decisions(url) == before
     settle(page)
+
+
+def test_a_press_decides_one_casting_however_soon_the_next_comes_and_however_long_it_is_held(
+    page: Page, url: str
+) -> None:
+    before = decisions(url)
+    open_tab(page, "Review")
+    first = shown(page)
+    page.keyboard.press("g")
+    page.keyboard.press("g")
+    second = shown(page, other_than=first)
+    assert decisions(url) == [*before, (first, False, "unsure")]
+    for _ in range(30):  # as a keyboard does it
+        page.keyboard.down("d")
+        page.wait_for_timeout(33)
+    page.keyboard.up("d")
+    third = shown(page, other_than=second)
+    assert decisions(url) == [*before, (first, False, "unsure"), (second, True, "unsure")]
+    page.keyboard.press("u")
+    page.keyboard.press("u")
+    assert shown(page, other_than=third) == second
+    assert decisions(url) == [*before, (first, False, "unsure")]
+    page.keyboard.press("u")
+    assert shown(page, other_than=second) == first
+    assert decisions(url) == before
+
+
+def test_a_decision_that_the_record_does_not_take_is_told(
+    browser: Browser, model: Path, inspector: Inspector, test_images: list[Path], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    url = f"sqlite:///{tmp_path / 'line.db'}"
+    fill(url, model, inspector, test_images)
+    with connect(url).begin() as connection:
+        connection.execute(sa.text("create trigger full before insert on reviews begin select raise(abort, ''); end"))
+    with served(model, "--record", url) as address:
+        page = open_page(browser, address)
+        open_tab(page, "Review")
+        shown(page)
+        page.keyboard.press("d")
+        expect(page.get_by_text("The record did not take that")).to_be_visible()
+        assert decisions(url) == []
+        page.close()
+
+
+def test_a_photograph_lies_in_the_review_as_its_heat_map_does_whatever_way_up_the_camera_was() -> None:
+    turned, exif = BytesIO(), Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("L", (40, 20)).save(turned, "JPEG", exif=exif)
+    drawn = picture(turned.getvalue())
+    assert isinstance(drawn, bytes)
+    with Image.open(BytesIO(drawn)) as image:
+        assert image.size == (40, 20)
+    assert picture(b"no image").startswith("cannot be read as an image")
 
 
 def test_what_is_taken_back_while_the_record_is_away_is_the_last_decision_all_the_same(

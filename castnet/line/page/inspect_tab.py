@@ -11,7 +11,7 @@ import streamlit as st
 from PIL import Image
 
 from castnet.drawn.folder import draw
-from castnet.errors import UserError
+from castnet.errors import UserError, printable
 from castnet.imaging.decode import decode
 from castnet.line.inspector import Inspector
 from castnet.line.page.card import show_card
@@ -65,7 +65,7 @@ def show_one(inspector: Inspector, casting: Casting, verdict: Result) -> None:
     judged, left, right = st.columns([1.1, 1, 1], gap="medium")
     judged.markdown(
         f"""
-<div class="quiet">{html.escape(casting.name)}</div>
+<div class="quiet">{html.escape(printable(casting.name))}</div>
 <div class="verdict" data-testid="verdict" style="color: {colour}">{word}</div>
 <div class="quiet">{html.escape(verdict.class_name)}, P(defect) = <b>{verdict.p_defect:.4f}</b>,
 unfamiliarity {verdict.unfamiliarity:.2f}, judged in {verdict.latency_ms:.1f} ms</div>

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from castnet.errors import UserError
+from castnet.imaging.decode import decode
 from castnet.line.inspector import Inspector
 
 COLOURS = {"good": "#1f7a4d", "defective": "#b3261e", "unsure": "#8a5a00"}
@@ -39,6 +40,14 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
     buffer = BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def picture(content: bytes) -> bytes | str:
+    """A recorded image as a PNG file, turned as the heat map beside it is, or why there is none."""
+    try:
+        return png(decode(content))
+    except UserError as error:
+        return reason(error)
 
 
 @st.cache_data(max_entries=64)

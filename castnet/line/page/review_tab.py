@@ -1,26 +1,40 @@
 """The tab on which people decide what the model was asked to decide."""
 
 import html
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import date, timedelta
+from functools import partial
 
 import pandas as pd
 import streamlit as st
 
-from castnet.line.page.looks import COLOURS, clock, heatmap, percent
+from castnet.errors import printable
+from castnet.line.page.looks import COLOURS, clock, heatmap, percent, picture
 from castnet.line.page.station import AwayError, Station, telling_of_away
 from castnet.line.review import STRATA, Estimate, Stratum, count_strata, decide, estimate, next_to_review, undo
 from castnet.line.today import Row, hours_of
 
 DAYS = 7
 KEYS = {"good": "G", "defective": "D", "skip": "S", "undo": "U"}
+GLANCE = 0.4  # seconds; who presses a key sooner after a casting was drawn has not looked at it
+# A key that is held repeats itself, and would decide on castings that nobody has seen.
+ONE_PRESS = f"""
+<script>
+  window.onePress ??= addEventListener("keydown", event => {{
+    if (event.repeat && {list(KEYS.values())}.includes(event.key.toUpperCase())) event.stopImmediatePropagation();
+  }}, true) ?? true;
+</script>
+"""
 
 
 @telling_of_away
 def show_review(station: Station) -> None:
     """The whole tab."""
     st.title("Review")
-    st.session_state.setdefault("decided", [])
+    st.html(ONE_PRESS, unsafe_allow_javascript=True)
+    st.session_state.setdefault("decided", {})  # the stratum by the number of the verdict, the last one last
     st.session_state.setdefault("skipped", [])
     today = date.today()
     days = st.date_input("Days", (today - timedelta(DAYS - 1), today), max_value="today", width=260)
@@ -60,63 +74,87 @@ def show_review(station: Station) -> None:
 
 
 def show_casting(station: Station, row: Row, stratum: str) -> None:
-    facts = f"{clock(row.time, '%Y-%m-%d %H:%M:%S')} · P(defect) {row.p_defect:.4f} · {row.name or row.image[:8]}"
+    facts = f"{clock(row.time, '%Y-%m-%d %H:%M:%S')} · P(defect) {row.p_defect:.4f} · "
+    facts += printable(row.name) or row.image[:8]
     st.markdown(
         f'<div class="quiet">{html.escape(facts)}</div><div class="judged" data-testid="judged" data-id="{row.id}" '
         f'style="color: {COLOURS[row.verdict]}">{row.verdict.capitalize()}'
         f"{f': {html.escape(row.reason)}' if row.reason else ''}</div>",
         unsafe_allow_html=True,
     )
-    show_buttons(station, row, stratum)
-    left, right = st.columns(2)
-    left.image(row.content, width="stretch", alt="the casting")
-    if row.model != station.model:
-        right.caption(f"Judged by another model ({row.model[:8]}), so that there is no heat map.")
-        return
-    drawn = heatmap(station.inspector, station.model, row.image, row.content)
-    if isinstance(drawn, bytes):
-        right.image(drawn, width="stretch", alt="heat map of the evidence for a defect")
+    buttons = st.container()
+    if row.model == station.model:
+        evidence = heatmap(station.inspector, station.model, row.image, row.content)
     else:
-        right.caption(drawn)
+        evidence = f"Judged by another model ({row.model[:8]}), so that there is no heat map."
+    seen = (picture(row.content), "the casting"), (evidence, "heat map of the evidence for a defect")
+    for place, (drawn, alt) in zip(st.columns(2), seen, strict=True):
+        if isinstance(drawn, bytes):
+            place.image(drawn, width="stretch", alt=alt)
+        else:
+            place.caption(drawn)
+    with buttons:  # once there is something to decide by
+        show_buttons(station, row, stratum)
+    if st.session_state.get("shown", ("", 0.0))[0] != row.id:
+        st.session_state["shown"] = row.id, time.monotonic()
+
+
+@contextmanager
+def saying_what_stands() -> Iterator[None]:
+    """Where the record does not take something, people are told: the tab itself may still be able to read."""
+    try:
+        yield
+    except AwayError:
+        st.toast("The record did not take that, and it does not stand. Do it again.")
 
 
 def show_buttons(station: Station, row: Row | None, stratum: str) -> None:
-    """Good, defective, skip and undo, each with a key."""
+    """Good, defective, skip and undo, each with a key, for this casting alone."""
+    decided: dict[str, str] = st.session_state["decided"]
+
+    def is_seen() -> bool:
+        return time.monotonic() - st.session_state["shown"][1] > GLANCE
 
     def put(is_defect: bool) -> None:
         assert row
-        with suppress(AwayError):  # of which the tab tells
+        if not is_seen():
+            return
+        with saying_what_stands():
             with station.record() as connection:
                 is_mine = decide(connection, row.id, stratum, is_defect)
             if is_mine:
-                st.session_state["decided"].append((row.id, stratum))
-            else:
+                decided[row.id] = stratum
+            elif row.id not in decided:  # a second press may overtake the first one
                 st.toast("Somebody else has decided on that one.")
 
     def skip() -> None:
         assert row
-        st.session_state["skipped"].append(row.id)
+        if is_seen():
+            st.session_state["skipped"].append(row.id)
 
-    def take_back() -> None:
-        verdict_id, stratum = st.session_state["decided"][-1]
-        with suppress(AwayError):
+    def take_back(verdict_id: str) -> None:
+        with saying_what_stands():
             with station.record() as connection:
                 undo(connection, verdict_id)
             # Only what the record has taken back may leave the list, or the next undo would be of another one.
-            st.session_state["decided"].pop()
-            st.session_state["stratum"] = stratum
+            st.session_state["stratum"] = decided.pop(verdict_id, stratum)
 
     word = {"passed": ("confirm", "overrule"), "rejected": ("overrule", "confirm"), "unsure": ("", "")}[stratum]
     good, defective = (
         f"{label}, {said}" if said else label for label, said in zip(("Good", "Defective"), word, strict=True)
     )
+    last = next(reversed(decided), "")
+    on_click: dict[str, Callable[[], None]] = {
+        "good": partial(put, False),
+        "defective": partial(put, True),
+        "skip": skip,
+        "undo": partial(take_back, last),
+    }
     with st.container(horizontal=True):
-        st.button(good, key="good", shortcut=KEYS["good"], on_click=put, args=(False,), disabled=row is None)
-        st.button(defective, key="defective", shortcut=KEYS["defective"], on_click=put, args=(True,), disabled=not row)
-        st.button("Skip", key="skip", shortcut=KEYS["skip"], on_click=skip, disabled=row is None)
-        st.button(
-            "Undo", key="undo", shortcut=KEYS["undo"], on_click=take_back, disabled=not st.session_state["decided"]
-        )
+        for name, label in (("good", good), ("defective", defective), ("skip", "Skip"), ("undo", "Undo")):
+            # A press that comes late is of what was there before: it finds no button of that key, and decides nothing.
+            of = last if name == "undo" else row.id if row else ""
+            st.button(label, key=f"{name} {of}", shortcut=KEYS[name], on_click=on_click[name], disabled=not of)
 
 
 def show_estimates(strata: dict[str, Stratum]) -> None:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 import streamlit as st
 from numpy.typing import NDArray
 
-from castnet.line.page.looks import COLOURS, clock, heatmap, percent, plain
+from castnet.line.page.looks import COLOURS, clock, heatmap, percent, picture, plain
 from castnet.line.page.station import Station, telling_of_away
 from castnet.line.record import verdicts
 from castnet.line.today import (
@@ -183,10 +183,10 @@ def show_rejected(station: Station, rejected: Sequence[Row]) -> None:
 def show_casting(station: Station, row: Row, place: Any) -> None:
     """A recorded casting with its heat map, if this page's model judged it."""
     caption = f"{clock(row.time)} · P(defect) {row.p_defect:.4f} · {plain(row.name or row.image[:8])}"
-    if row.model != station.model:
-        place.image(row.content, caption=f"{caption} · by another model", width="stretch")
-        return
-    drawn = heatmap(station.inspector, station.model, row.image, row.content)
+    if row.model == station.model:
+        drawn = heatmap(station.inspector, station.model, row.image, row.content)
+    else:
+        caption, drawn = f"{caption} · by another model", picture(row.content)
     if isinstance(drawn, str):
         place.caption(f"{caption}: {drawn}")
     else:
