@@ -11,6 +11,17 @@ if TYPE_CHECKING:
     from castnet.line.predict import Record
 
 
+def _name(text: str) -> str:
+    """A name that is not empty: as of a shell's variable that is not set, it would be the current folder."""
+    if not text:
+        raise UserError("the name of a file or folder is empty; no name may be empty")
+    return text
+
+
+def _path(text: str) -> Path:
+    return Path(_name(text))
+
+
 def _generate(args: argparse.Namespace) -> int:
     from castnet.drawn.folder import generate
 
@@ -45,11 +56,8 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _predict(args: argparse.Namespace) -> int:
-    # An empty name, as of a shell's variable that is not set, would be the current folder.
-    if bool(args.paths) == bool(args.watch) or "" in (*args.paths, args.watch):
-        raise UserError(
-            "predict: name images, folders or patterns, or else a folder with --watch; no name may be empty"
-        )
+    if bool(args.paths) == bool(args.watch):
+        raise UserError("predict: name images, folders or patterns, or else a folder with --watch")
     if args.watch:
         if args.on:
             raise UserError("predict: --watch judges on this machine alone; leave --on out")
@@ -152,7 +160,7 @@ def parser() -> argparse.ArgumentParser:
     commands = main.add_subparsers(required=True, metavar="COMMAND")
 
     generate = commands.add_parser("generate", help="draw castings as a folder of class folders")
-    generate.add_argument("root", type=Path, help="folder to make")
+    generate.add_argument("root", type=_path, help="folder to make")
     generate.add_argument("--n", type=int, default=3000, help="number of parts (default: %(default)s)")
     generate.add_argument("--seed", type=int, default=0, help="the same seed draws the same castings")
     generate.add_argument("--pairs", action="store_true", help="draw every part both good and defective")
@@ -165,21 +173,21 @@ def parser() -> argparse.ArgumentParser:
         epilog="Exit code 0: train and test are disjoint, or absent, 1: they are not disjoint, 2: trouble, such as an "
         "image that cannot be read.",
     )
-    audit.add_argument("root", type=Path, help="folder with class folders, or with train/ and test/")
-    audit.add_argument("-o", "--out", type=Path, default=Path("audit"), help="folder for the report (default: audit)")
-    audit.add_argument("--same", type=Path, help="table file,same_as of images that a person saw to show one part")
+    audit.add_argument("root", type=_path, help="folder with class folders, or with train/ and test/")
+    audit.add_argument("-o", "--out", type=_path, default=Path("audit"), help="folder for the report (default: audit)")
+    audit.add_argument("--same", type=_path, help="table file,same_as of images that a person saw to show one part")
     audit.set_defaults(run=_audit)
 
     resplit = commands.add_parser("resplit", help="split audited images anew, no group on two sides")
-    resplit.add_argument("groups", type=Path, help="the groups.csv of an audit")
-    resplit.add_argument("out", type=Path, help="table to write, for data.assignment and data.groups")
+    resplit.add_argument("groups", type=_path, help="the groups.csv of an audit")
+    resplit.add_argument("out", type=_path, help="table to write, for data.assignment and data.groups")
     resplit.add_argument("--seed", type=int, default=0, help="the same seed makes the same split")
     resplit.set_defaults(run=_resplit)
 
     export = commands.add_parser("export", help="write a trained model as one file for the line")
-    export.add_argument("source", type=Path, metavar="RUN_OR_CKPT", help="folder of a training run, or a checkpoint")
+    export.add_argument("source", type=_path, metavar="RUN_OR_CKPT", help="folder of a training run, or a checkpoint")
     export.add_argument(
-        "-o", "--out", type=Path, default=Path("model.onnx"), help="file to write (default: model.onnx)"
+        "-o", "--out", type=_path, default=Path("model.onnx"), help="file to write (default: model.onnx)"
     )
     export.add_argument("--unfinished", action="store_true", help="take a checkpoint of a run that did not end")
     export.set_defaults(run=_export)
@@ -190,13 +198,13 @@ def parser() -> argparse.ArgumentParser:
         epilog="Exit code 0: all good, 1: a defect found, 2: trouble, such as an image that cannot be read, 3: no "
         "defect found, but an image that the model is unsure of.",
     )
-    predict.add_argument("model", type=Path, help="what `castnet export` wrote")
-    predict.add_argument("paths", nargs="*", metavar="PATH", help="images, folders of them, or patterns")
+    predict.add_argument("model", type=_path, help="what `castnet export` wrote")
+    predict.add_argument("paths", nargs="*", type=_name, metavar="PATH", help="images, folders of them, or patterns")
     form = predict.add_mutually_exclusive_group()
     form.add_argument("--json", dest="form", action="store_const", const="json", help="print one JSON object a line")
     form.add_argument("--csv", dest="form", action="store_const", const="csv", help="print CSV")
     predict.add_argument("--on", choices=["ray"], help="judge on the Ray cluster of RAY_ADDRESS, or a local one")
-    predict.add_argument("--watch", metavar="DIR", help="judge images as they come into a folder")
+    predict.add_argument("--watch", type=_name, metavar="DIR", help="judge images as they come into a folder")
     _add_record(predict)
     predict.set_defaults(run=_predict, form="table")
 
@@ -206,13 +214,15 @@ def parser() -> argparse.ArgumentParser:
         epilog="Exit code 0: compared, 1: more defects pass than --max-new-escapes allows, 2: trouble, such as an "
         "image that cannot be read.",
     )
-    compare.add_argument("old", type=Path, help="what `castnet export` wrote")
-    compare.add_argument("new", type=Path, help="another such model")
-    compare.add_argument("where", metavar="FOLDER|URL", help="class folders of images, or a record that keeps images")
+    compare.add_argument("old", type=_path, help="what `castnet export` wrote")
+    compare.add_argument("new", type=_path, help="another such model")
     compare.add_argument(
-        "-o", "--out", type=Path, default=Path("compare.html"), help="page to write (default: %(default)s)"
+        "where", type=_name, metavar="FOLDER|URL", help="class folders of images, or a record that keeps images"
     )
-    compare.add_argument("--groups", type=Path, metavar="CSV", help="which images show one part, as an audit tells it")
+    compare.add_argument(
+        "-o", "--out", type=_path, default=Path("compare.html"), help="page to write (default: %(default)s)"
+    )
+    compare.add_argument("--groups", type=_path, metavar="CSV", help="which images show one part, as an audit tells it")
     compare.add_argument(
         "--max-new-escapes", type=int, metavar="N", help="the most parts with a defect that may pass NEW and not OLD"
     )
@@ -226,21 +236,23 @@ def parser() -> argparse.ArgumentParser:
         "none is.",
     )
     reviewed.add_argument("url", metavar="URL", help="the record: sqlite:///FILE or postgresql+psycopg://…")
-    reviewed.add_argument("folder", type=Path, help="folder to make: good/, defective/, groups.csv, provenance.csv")
+    reviewed.add_argument("folder", type=_path, help="folder to make: good/, defective/, groups.csv, provenance.csv")
     reviewed.set_defaults(run=_reviewed)
 
     serve = commands.add_parser("serve", help="judge images over HTTP")
-    serve.add_argument("model", type=Path, help="what `castnet export` wrote")
+    serve.add_argument("model", type=_path, help="what `castnet export` wrote")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     serve.add_argument("--port", type=int, default=8000, help="port to listen on (default: %(default)s)")
-    serve.add_argument("--shadow", type=Path, metavar="MODEL", help="record another model's verdicts beside these")
-    serve.add_argument("--token-file", type=Path, metavar="FILE", help="holds the token that requests must bear")
+    serve.add_argument("--shadow", type=_path, metavar="MODEL", help="record another model's verdicts beside these")
+    serve.add_argument("--token-file", type=_path, metavar="FILE", help="holds the token that requests must bear")
     serve.add_argument("--open", action="store_true", help="listen on any address without a token")
     _add_record(serve)
     serve.set_defaults(run=_serve)
 
     app = commands.add_parser("app", help="show the page on which to inspect castings")
-    app.add_argument("model", type=Path, nargs="?", help="what `castnet export` wrote (default: the last run in runs/)")
+    app.add_argument(
+        "model", type=_path, nargs="?", help="what `castnet export` wrote (default: the last run in runs/)"
+    )
     app.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     app.add_argument("--port", type=int, default=8501, help="port to listen on (default: %(default)s)")
     app.add_argument("--open", action="store_true", help="listen on any address without a login")
@@ -256,8 +268,10 @@ def parse() -> argparse.Namespace:
     """
     command = parser()
     args, left = command.parse_known_args()
-    if left and (args.run is not _predict or any(word.startswith("-") for word in left)):
-        command.error(f"unrecognized arguments: {' '.join(left)}")
+    at = left.index("--") if "--" in left else len(left)  # what follows are paths, whatever they begin with
+    options = left if args.run is not _predict else [word for word in left[:at] if word.startswith("-")]
+    if options:
+        command.error(f"unrecognized arguments: {printable(' '.join(options))}")
     if left:
-        args.paths += left
+        args.paths += map(_name, left[:at] + left[at + 1 :])
     return args

@@ -97,7 +97,11 @@ def write_whole(contents: Mapping[Path, bytes]) -> None:
     begun = {path: _beside(path) for path in contents}
     try:
         for path, content in contents.items():
-            begun[path].write_bytes(content)
+            try:
+                begun[path].write_bytes(content)
+            except OSError as error:
+                error.filename = str(path)  # which a full disk does not name
+                raise
         for path, partial in begun.items():
             partial.replace(path)
     finally:

@@ -19,8 +19,10 @@ from castnet.errors import UserError
 
 Grey = NDArray[np.uint8]
 
-# What torchvision's ImageFolder takes for an image.
-SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
+# What torchvision's ImageFolder takes for an image, and other endings that files of the formats below go by.
+SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"} | {
+    ".jpe", ".jfif", ".apng", ".dib", ".pbm", ".pnm"
+}  # fmt: skip
 # How files of these formats begin, by the name of Pillow's plugin. Pillow knows forty more, among them some that start
 # another program.
 FORMATS = {
@@ -39,7 +41,7 @@ EIGHT_BIT_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YC
 # Pillow warns of bombs beyond a limit that lies above these, and of tags that hold no pixels.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", module=r"PIL\.")
-ORIENTATION, BITS = 0x0112, 0x0102  # numbers of tags in EXIF and TIFF
+ORIENTATION, BITS, SAMPLE_FORMAT = 0x0112, 0x0102, 0x0153  # numbers of tags in EXIF and TIFF
 
 
 @dataclass(slots=True)
@@ -76,7 +78,10 @@ def decode(source: Path | bytes | Photograph) -> Grey:
         content = file if isinstance(file, bytes) else read_file(file)
         if isinstance(source, Photograph):
             source.content = content
-        with Image.open(BytesIO(content), formats=[format_of(content)]) as image:
+        kind = format_of(content)
+        if kind == "PNG":  # Pillow compares its checksums with what they are of only when it is asked to
+            Image.open(BytesIO(content), formats=[kind]).verify()
+        with Image.open(BytesIO(content), formats=[kind]) as image:
             if max(image.size) > MAX_SIDE or image.width * image.height > MAX_PIXELS:
                 raise UserError(
                     f"has {image.width} × {image.height} pixels; at most {MAX_PIXELS:,} are read, {MAX_SIDE:,} a side"
@@ -89,7 +94,9 @@ def decode(source: Path | bytes | Photograph) -> Grey:
     except UserError as error:
         raise UserError(f"{name}: {error}") from error
     except UnidentifiedImageError as error:  # its message names an object in memory
-        raise UserError(f"{name}: cannot be read as an image (broken)") from error
+        raise UserError(
+            f"{name}: cannot be read as an image (broken, or not of 8 bits a channel; convert it)"
+        ) from error
     except OSError as error:
         raise UserError(f"{name}: cannot be read as an image ({error.strerror or error})") from error
     except Exception as error:  # a decoder that meets what it did not expect raises anything
@@ -99,7 +106,8 @@ def decode(source: Path | bytes | Photograph) -> Grey:
 def _is_deep(image: ImageFile.ImageFile) -> bool:
     """Whether each channel has more bits than the 8 that Pillow would take of it; its mode tells that of grey alone."""
     if image.format == "TIFF":
-        return bool(np.max(image.getexif().get(BITS, 1)) > 8)
+        tags = image.getexif()
+        return bool(np.max(tags.get(BITS, 1)) > 8 or np.max(tags.get(SAMPLE_FORMAT, 1)) > 1)  # or has a sign
     if image.format == "PPM":  # what decodes it is told the largest value
         return any(isinstance(tile.args, tuple) and tile.args[-1] > 255 for tile in image.tile)
     return image.format == "PNG" and ";16" in str(image.tile)

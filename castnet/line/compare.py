@@ -185,7 +185,8 @@ def _print(where: str, comparison: Comparison, told: dict[str, Any]) -> None:
     print(f"{sum(changed.values()):,} verdicts change" + "".join(f", {n:,} {kind}" for kind, n in changed.items()))
     print(f"page: {printable(told['page'])}")
     for name, reason in told["unreadable"].items():
-        print(f"{printable(name)}: {printable(reason)}")
+        named = reason.partition(": ")[0].endswith(name)
+        print(printable(reason if named else f"{name}: {reason}"))
     if gate := told["gate"]:
         counts = f"{gate['new_escapes']:,} new escapes, {gate['max_new_escapes']:,} allowed"
         print(f"gate {'held' if gate['held'] else 'failed'}: {counts}{' (parts)' if told['parts'] else ''}")
@@ -195,7 +196,7 @@ def _page(where: str, comparison: Comparison, told: dict[str, Any]) -> str:
     """The comparison as a page that stands alone, the dearest changes with pictures."""
     left, shown = SHOWN, {}
     for kind, pairs in comparison.changes.items():
-        shown[kind] = [(pair, _picture(pair.image.read())) for pair in pairs[:left]]
+        shown[kind] = [(pair, _picture(pair.image)) for pair in pairs[:left]]
         left -= len(shown[kind])
     return TEMPLATES.get_template("compare.html.j2").render(
         where=where,
@@ -207,8 +208,12 @@ def _page(where: str, comparison: Comparison, told: dict[str, Any]) -> str:
     )
 
 
-def _picture(source: Path | bytes) -> str:
-    image = Image.fromarray(decode(source))
+def _picture(known: Known) -> str | None:
+    """A small JPEG file in base64; None if the image has gone since it was judged, as a line's record forgets them."""
+    try:
+        image = Image.fromarray(decode(known.read()))
+    except UserError:
+        return None
     image.thumbnail((PICTURE, PICTURE))
     buffer = BytesIO()
     image.save(buffer, "JPEG", quality=80)

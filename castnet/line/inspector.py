@@ -136,8 +136,8 @@ class Inspector:
                 f"the model calls good what it gives P(defect) = {p_defect:g}, beyond its card's threshold "
                 f"{self.threshold:g}; export it anew"
             )
+        sure = verdict in ("good", "defective")  # whatever the classes are called, and one may be `unsure`
         name = {"good": self._good, "defective": self._defect}.get(verdict, UNSURE)
-        sure = name != UNSURE
         return Verdict(
             verdict=verdict if sure else UNSURE,
             reason=None if sure else verdict,
@@ -218,7 +218,8 @@ def _give_memory_back() -> None:
 
 def _grey(source: Source) -> Grey:
     if isinstance(source, np.ndarray):
-        if source.dtype != np.uint8 or source.ndim not in (2, 3) or (source.ndim == 3 and source.shape[2] != 3):
+        is_colour = source.ndim == 3 and source.shape[2] == 3
+        if source.dtype != np.uint8 or not source.size or not (source.ndim == 2 or is_colour):
             raise UserError(
                 f"array {source.dtype} {source.shape}: expected uint8 (height, width) or (height, width, 3)"
             )

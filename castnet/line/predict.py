@@ -79,7 +79,7 @@ def predict(
         unread = f", {codes.count(TROUBLE):,} not read" if TROUBLE in codes else ""
         unsure = f", {codes.count(UNSURE):,} unsure" if UNSURE in codes else ""
         print(
-            f"{len(files):,} images: {codes.count(GOOD):,} good, {codes.count(DEFECT):,} defective{unsure}{unread} "
+            f"{len(codes):,} images: {codes.count(GOOD):,} good, {codes.count(DEFECT):,} defective{unsure}{unread} "
             f"(threshold {inspector.threshold:.3g}, {time.perf_counter() - start:.1f} s)"
         )
     return worst(codes)

@@ -102,7 +102,9 @@ def application(inspector: Inspector, judge: Judge, token: str | None, close: Ca
             body = await _body(request, keep=True)
             return await asyncio.get_running_loop().run_in_executor(pool, judge, body)
         except UserError as error:
-            raise HTTPException(422, str(error)) from error
+            is_form = request.headers.get("content-type", "").startswith("multipart/")
+            hint = "; this is a form: send the file alone as the body (curl --data-binary @FILE)" if is_form else ""
+            raise HTTPException(422, f"{error}{hint}") from error
         finally:
             waiting -= 1
 

@@ -314,6 +314,12 @@ def test_images_beside_train_and_test_are_named(castings: Path, tmp_path: Path) 
     assert list_folder(root).unreadable == {"val": f"{count} images lie in neither train/ nor test/"}
 
 
+def test_a_train_folder_that_is_empty_is_no_folder_without_one(castings: Path, tmp_path: Path) -> None:
+    shutil.copytree(castings / "test", tmp_path / "test")
+    (tmp_path / "train").mkdir()
+    assert list_folder(tmp_path).unreadable == {"train": "has no class folders"}
+
+
 def test_train_and_test_in_capital_letters_are_not_audited_as_classes(castings: Path, tmp_path: Path) -> None:
     shutil.copytree(castings / "test", tmp_path / "TRAIN")
     with pytest.raises(UserError, match="TRAIN: would be taken for a class; rename it to train/"):

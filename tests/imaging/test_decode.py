@@ -1,5 +1,6 @@
 import struct
 import zlib
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,23 @@ def test_deep_colours_are_refused_too(content: bytes) -> None:
 @pytest.mark.parametrize("content", [b"P6 1 1 100 abc", b"P3 1 1 255 1 2 3 ", b"P1 1 1 1 ", b"P5 1 1 9 a"])
 def test_shallow_pixels_are_read(content: bytes) -> None:
     assert decode(content).shape == (1, 1)
+
+
+def test_a_png_that_its_checksums_call_broken_is_not_read() -> None:
+    buffer = BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)).save(buffer, "PNG")
+    whole = buffer.getvalue()
+    assert decode(whole).shape == (64, 64)
+    for torn in (whole[:2000] + bytes(len(whole) - 2000), whole[:1000] + b"?" + whole[1001:]):
+        with pytest.raises(UserError, match="image: cannot be read as an image"):
+            decode(torn)
+
+
+def test_a_tiff_of_numbers_with_a_sign_is_refused() -> None:
+    buffer = BytesIO()
+    Image.new("L", (2, 2)).save(buffer, "TIFF", tiffinfo={339: 2})
+    with pytest.raises(UserError, match="convert it to 8 bits a channel"):
+        decode(buffer.getvalue())
 
 
 def test_deep_pixels_are_refused_not_clipped(tmp_path: Path) -> None:

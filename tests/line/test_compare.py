@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from castnet.commands import parser
 from castnet.errors import UserError
+from castnet.line import compare as compare_module
 from castnet.line.inspector import Inspector, Verdict
 from castnet.line.known import images_of
 from castnet.line.record import reviews, verdicts
@@ -153,6 +154,21 @@ def test_an_image_that_cannot_be_judged_is_named_and_ends_with_2(
 
 
 CLASSES = {"def_front": True, "ok_front": False}
+
+
+def test_an_image_that_goes_while_others_are_judged_costs_its_picture_alone(
+    strict: list[Path], castings: Path, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(castings / "test", tmp_path / "test")
+    page_of = compare_module._page
+
+    def gone(*arguments: Any) -> str:
+        shutil.rmtree(folder)
+        return page_of(*arguments)
+
+    monkeypatch.setattr(compare_module, "_page", gone)
+    assert compare_module.compare(*strict, str(folder), out, None, None, as_json=True) == 0
+    assert "The image is no longer there." in out.read_text()
 
 
 def of_other_classes(model: Path, out: Path, good: str = "good", defect: str = "broken") -> Path:

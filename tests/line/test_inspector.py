@@ -1,3 +1,4 @@
+import json
 import struct
 import subprocess
 import sys
@@ -6,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
@@ -66,9 +68,28 @@ def test_one_inspector_serves_many_threads(inspector: Inspector, test_images: li
 
 
 def test_an_array_that_is_no_image_is_refused(inspector: Inspector) -> None:
-    for array in (np.zeros((4, 4), np.float32), np.zeros((4, 4, 4), np.uint8), np.zeros(4, np.uint8)):
+    for array in (
+        np.zeros((4, 4), np.float32),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros(4, np.uint8),
+        np.zeros((0, 4), np.uint8),
+    ):
         with pytest.raises(UserError, match=r"expected uint8 \(height, width\)"):
             inspector.inspect(array)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("classes", [("unsure", "good"), ("defective", "unsure"), ("good", "defective")])
+def test_a_verdict_is_what_it_is_whatever_the_classes_are_called(
+    model: Path, inspector: Inspector, castings: Path, tmp_path: Path, classes: tuple[str, str]
+) -> None:
+    proto = onnx.load(model)
+    (entry,) = (entry for entry in proto.metadata_props if entry.key == "castnet")
+    entry.value = json.dumps(json.loads(entry.value) | {"class_names": classes, "defect_class": classes[0]})
+    onnx.save(proto, tmp_path / "named.onnx")
+    files = sorted((castings / "test").rglob("*.jpeg"))
+    before, named = (list(each.inspect_many(files)) for each in (inspector, Inspector(tmp_path / "named.onnx")))
+    assert [(v.verdict, v.reason) for v in named] == [(v.verdict, v.reason) for v in before]
+    assert {(v.verdict, v.class_name) for v in named} >= {("defective", classes[0]), ("good", classes[1])}
 
 
 def test_the_heat_map_has_the_images_size_and_tints_only_where_the_evidence_is() -> None:

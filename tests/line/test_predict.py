@@ -2,6 +2,7 @@ import csv
 import glob
 import json
 import math
+import os
 import shutil
 import signal
 import threading
@@ -96,6 +97,25 @@ def test_a_pattern_finds_what_glob_finds(tmp_path: Path, monkeypatch: pytest.Mon
     expected = [name for name in glob.glob(pattern, recursive=True) if name.endswith(".jpeg")]
     assert sorted(map(str, found.images)) == sorted(set(expected))  # which finds some twice
     assert expected
+
+
+def test_what_follows_two_dashes_is_a_path_and_what_is_counted_adds_up(
+    model: Path, sorted_out: dict[bool, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(sorted_out[False][0], "-good.jfif")
+    shutil.copy(sorted_out[True][0], "bad.JPE")
+    os.symlink("nowhere", "gone.jpeg")
+    ran = castnet("predict", model, "--csv", "--", "-good.jfif", "bad.JPE")
+    assert [row["file"] for row in csv.DictReader(ran.stdout.splitlines())] == ["'-good.jfif", "bad.JPE"], ran.stderr
+    ran = castnet("predict", model, ".")
+    assert ran.returncode == 2
+    assert "3 images: 1 good, 1 defective, 1 not read" in ran.stdout
+    for command in (["audit", ""], ["audit", ".", "-o", ""], ["compare", model, model, ""], ["generate", ""]):
+        refused = castnet(*command)
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+        assert "no name may be empty" in refused.stderr
+    assert len(os.listdir()) == 3
 
 
 def test_a_folder_that_a_pattern_finds_is_searched_in_depth_as_by_a_shell(

@@ -65,6 +65,8 @@ def test_what_is_no_image_or_too_large_is_refused_and_the_next_one_judged(
     _, address = server
     image = test_images[0].read_bytes()
     with httpx.Client(base_url=address, timeout=PATIENCE) as client:
+        form = client.post("/inspect", files={"image": image})
+        assert (form.status_code, "send the file alone as the body" in form.text) == (422, True)
         for body, status, reason in (
             (b"", 422, "cannot be read as an image"),
             (b"text", 422, "cannot be read as an image"),
