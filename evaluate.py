@@ -41,7 +41,8 @@ def evaluate(cfg: DictConfig) -> None:
             "report.robustness=true: judges all test images; leave trainer.limit_test_batches or fast_dev_run out"
         )
     source: dict[str, Any] = OmegaConf.to_container(cfg.data, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
-    datamodule = load_datamodule(ckpt_path, classifier.hparams["class_names"], cache_dir=cfg.paths.cache_dir, **source)
+    source = {"cache_dir": cfg.paths.cache_dir, **source}
+    datamodule = load_datamodule(ckpt_path, classifier.hparams["class_names"], **source)
     print(describe(datamodule), flush=True)
     trainer.test(classifier, datamodule, verbose=False)
     if cfg.report.robustness:

@@ -30,6 +30,7 @@ with extra("train"):
         read_start,
         require_best,
         require_own_folder,
+        require_test,
         settled,
     )
     from castnet.data.augment import Augmentation
@@ -64,13 +65,15 @@ def train(cfg: DictConfig) -> dict[str, float]:
     require_own_folder(cfg)
     trainer = build_trainer(cfg.trainer, logger=build_loggers(cfg), callbacks=build_callbacks(cfg))
     if cfg.ckpt_path:
-        settings = {"data": datamodule.hparams, "model": OmegaConf.to_container(cfg.model, resolve=True)}
+        of = {key: OmegaConf.to_container(cfg[key], resolve=True) for key in ("model", "trainer")}
+        settings = {"data": datamodule.hparams, **of}
         run, planned = Path(cfg.paths.output_dir), cfg.trainer.max_epochs
         if (epochs := require_resumable(Path(cfg.ckpt_path), run, planned, settings)) < planned:
             trainer.fit_loop.max_epochs = epochs
     datamodule.prepare_data()
     datamodule.setup()
     require_enough(datamodule.rows, trainer.world_size)
+    require_test(trainer, datamodule)
     print(describe(datamodule), flush=True)
 
     weights = read_start(cfg.model.start, datamodule.hparams["image_size"])

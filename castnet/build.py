@@ -22,7 +22,7 @@ from castnet.errors import UserError
 from castnet.model.classifier import CastingClassifier
 from castnet.model.start import Weights, read_weights
 from castnet.processes import ranks
-from castnet.settings import Count, Text, require
+from castnet.settings import Count, Positive, Text, require
 from castnet.settings import check as check_arguments
 
 Built = TypeVar("Built")
@@ -143,6 +143,20 @@ def require_best(callbacks: DictConfig | None) -> None:
         raise UserError(f"callbacks.checkpoint.mode={mode}: would keep the worst {monitor}; set it to {best}")
 
 
+def require_test(trainer: Trainer, datamodule: CastingDataModule) -> None:
+    """Refuse a share of the test images that is less than a batch, which Lightning would do after training.
+
+    Raises:
+        UserError: it is.
+    """
+    limit, batches = trainer.limit_test_batches, len(datamodule.test_dataloader())
+    if isinstance(limit, float) and 0 < limit * batches < 1:
+        raise UserError(
+            f"trainer.limit_test_batches={limit}: is less than one of the {batches} batches of test images; expected a "
+            "whole number of them, or a larger share"
+        )
+
+
 def require_own_folder(config: DictConfig) -> None:
     """Refuse callbacks that would write where other runs have theirs.
 
@@ -207,6 +221,10 @@ def build_trainer(config: DictConfig, **given: Any) -> Trainer:
     """
     for name in ("max_epochs", "accumulate_grad_batches", "check_val_every_n_epoch"):  # Lightning divides by them
         require(f"trainer.{name}", config.get(name, 1), Count)
+    require("trainer.gradient_clip_val", config.get("gradient_clip_val"), Positive | None)
+    require("trainer.min_epochs", config.get("min_epochs"), Count | None)
+    if (least := config.get("min_epochs") or 0) > config.max_epochs:
+        raise UserError(f"trainer.min_epochs={least}: expected at most trainer.max_epochs={config.max_epochs}")
     # The loaders share images among processes; Lightning's samplers would count some twice.
     trainer = build("trainer", config, Trainer, use_distributed_sampler=False, **given)
     if trainer.precision not in PRECISIONS:

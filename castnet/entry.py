@@ -16,7 +16,7 @@ from hydra.errors import HydraException, OverrideParseException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from castnet.errors import UserError, fail, willing
@@ -122,6 +122,20 @@ def _require_hydras_folder(config: DictConfig) -> None:
         fail("paths.output_dir: follows from hydra.run.dir, or hydra.sweep.dir for a sweep; name that folder instead")
 
 
+def _require_plain_folders(config: DictConfig, swept: bool) -> None:
+    """Refuse what of Hydra's own would have runs lie where nothing finds them, or where others lie."""
+    if config.hydra.job.chdir:
+        fail("hydra.job.chdir=true: every path is meant from where you are; leave it out")
+    if config.hydra.output_subdir != ".hydra":
+        fail("hydra.output_subdir: runs are resumed by what stands in .hydra; leave it out")
+    subdir: str = OmegaConf.to_container(config.hydra.sweep, resolve=False)["subdir"]  # type: ignore[call-overload, index]
+    if swept and ("hydra.job.num" not in str(subdir) or "/" in str(subdir)):
+        fail(
+            f"hydra.sweep.subdir={subdir}: expected one folder for each run within hydra.sweep.dir, whose name has "
+            "${hydra.job.num} in it"
+        )
+
+
 def _require_whole_study(config: DictConfig, swept: bool) -> None:
     """Refuse a search space that nothing would search, and a search without a sweep."""
     searching, space = "n_trials" in config.hydra.sweeper, config.hydra.runtime.choices.get("study")
@@ -140,8 +154,11 @@ class KeepRuns(Callback):
         _require_whole_study(config, swept=False)
         if not is_first():  # the first process of the run holds it
             return
+        _require_plain_folders(config, swept=False)
         folder = Path(config.hydra.run.dir)
-        resumed = config.get("ckpt_path") and config.hydra.job.name == "train"
+        resumed = config.get("ckpt_path") and "model" in config  # and not one to evaluate
+        if resumed and not Path(str(config.ckpt_path)).is_file():
+            fail(f"ckpt_path={config.ckpt_path}: no such file; expected a checkpoint such as RUN/checkpoints/last.ckpt")
         own = resumed and Path(str(config.ckpt_path)).resolve().is_relative_to(folder.resolve())
         own = own and (folder / ".hydra").is_dir()
         if own:  # how the run was begun stays written there, whatever this attempt is
@@ -152,6 +169,7 @@ class KeepRuns(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         _require_hydras_folder(config)
         _require_whole_study(config, swept=True)
+        _require_plain_folders(config, swept=True)
         named = {override.partition("=")[0] for override in config.hydra.overrides.hydra}
         if "hydra.run.dir" in named and "hydra.sweep.dir" not in named:
             fail(

@@ -176,6 +176,8 @@ def test_other_classes_than_the_checkpoints_are_refused(
     ("override", "message"),
     [
         ("+data.image_size=64", "data.image_size=64: the checkpoint was trained with 32; leave it out"),
+        ("+data.shots=[2,2]", "what it learnt could be among the test images"),
+        ("+data.class_names=[a,b]", "data.class_names: no such setting"),
         ("+data.oversample=4", "data.oversample=4: the checkpoint was trained with 2; leave it out"),
         ("+trainer.limit_test_batches=0", "trainer.limit_test_batches=0: leaves nothing to judge"),
         (

@@ -117,6 +117,8 @@ def test_an_interrupted_run_resumes_where_it_stopped_as_if_nothing_had_been(run_
         ("data.augmentation.shift=0.1", "data.augmentation.shift=0.02, and not 0.1"),
         ("model.lr=2e-3", "model.lr=0.001, and not 0.002"),
         ("model.one_cycle_warmup=null", "model.one_cycle_warmup=0.15, and not None"),
+        ("+trainer.accumulate_grad_batches=2", "trainer.accumulate_grad_batches=None, and not 2"),
+        ("+trainer.precision=bf16-mixed", "trainer.precision=None, and not bf16-mixed"),
         (
             "model.optimizer._target_=torch.optim.SGD",
             "model.optimizer._target_=torch.optim.Adam, and not torch.optim.SGD",
@@ -171,6 +173,22 @@ def test_a_sweep_leaves_one_comparable_run_for_each_value(run_train: Command) ->
     assert [float(row["val auroc"]) for row in rows] == [entry["validation"]["auroc"] for entry in metrics]
     assert "model.lr=3e-3" in rows[1]["overrides"] or "model.lr=0.003" in rows[1]["overrides"]
     assert "mean ± sd" in ran.out
+
+
+@pytest.mark.parametrize("subdir", ["seed${seed}", "s/${hydra.job.num}", "../${hydra.job.num}"])
+def test_the_runs_of_a_sweep_lie_in_folders_of_their_own_within_it(run_train: Command, subdir: str) -> None:
+    ran = run_train("-m", "seed=0,1", f"hydra.sweep.subdir='{subdir}'")
+    assert ran.code == 2
+    assert f"hydra.sweep.subdir={subdir}: expected one folder for each run within hydra.sweep.dir" in ran.err
+    assert not list(ran.folder.rglob("metrics.json"))
+
+
+def test_a_run_of_another_name_is_resumed_by_its_own_overrides(run_train: Command) -> None:
+    named = ("hydra.job.name=mine", "trainer.max_epochs=1")
+    begun = run_train(*named)
+    assert begun.code == 0, begun.err
+    ran = run_train(*named, f"ckpt_path={begun.folder}/checkpoints/last.ckpt")
+    assert ran.code == 0, ran.err
 
 
 def test_a_run_that_fails_leaves_a_sweep_the_table_of_those_before_it(run_train: Command) -> None:
@@ -228,6 +246,11 @@ def test_the_last_epoch_is_kept_where_it_was_not_the_best_and_is_the_last_that_e
         ("data.root=nowhere", "data.root=nowhere: no such folder"),
         ("data.image_size=16", "data.image_size=16: expected greater than or equal to 22"),
         ("ckpt_path=nowhere.ckpt", "ckpt_path=nowhere.ckpt: no such file"),
+        ("hydra.job.chdir=true", "hydra.job.chdir=true: every path is meant from where you are"),
+        ("hydra.output_subdir=null", "hydra.output_subdir: runs are resumed by what stands in .hydra"),
+        ("+trainer.limit_test_batches=0.01", "trainer.limit_test_batches=0.01: is less than one of the"),
+        ("+trainer.min_epochs=9", "trainer.min_epochs=9: expected at most trainer.max_epochs=2"),
+        ("+trainer.gradient_clip_val=-1", "trainer.gradient_clip_val=-1: expected"),
         ("callbacks.checkpoint.monitor=val/lose", "monitor=val/lose: no epoch logs that; expected one of val/loss"),
         ("data.root=/home/me/teile (1)", "needs quotes within quotes: 'data.root="),
         ("data.root=~/teile", "for ~ write $HOME"),

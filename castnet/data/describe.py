@@ -31,7 +31,7 @@ def describe(datamodule: CastingDataModule) -> str:
     line = f"data={found['source']} in {found['root']}: {sizes}{corrected}. {found['protocol']}"
     apart = found["subset"] == "all" or judged_by_part(datamodule.hparams)
     shared = "" if apart else on_both_sides(datamodule.groups, datamodule.rows)
-    told = (line, _beside(datamodule), _not_corrected(datamodule), shared, datamodule.fitted)
+    told = (line, _beside(datamodule), _not_corrected(datamodule), _empty(datamodule), shared, datamodule.fitted)
     return "\n".join(part for part in told if part)
 
 
@@ -52,3 +52,10 @@ def _not_corrected(datamodule: CastingDataModule) -> str:
     unknown = sorted(named.difference(datamodule.folder.files))
     told = f"data.corrections: {len(unknown)} of {len(named)} are of no image in this folder, such as "
     return told + f"{unknown[0]}." if unknown else ""
+
+
+def _empty(datamodule: CastingDataModule) -> str:
+    """A line about slices that reports are silent of."""
+    rows = datamodule.rows[datamodule.test_subset]
+    names = ", ".join(name for name, chosen in datamodule.slices.items() if not chosen[rows].any())
+    return names and f"data.slices: of {names} no image is tested, and no report has figures."

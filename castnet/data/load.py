@@ -10,7 +10,7 @@ from castnet.errors import UserError
 from castnet.settings import check
 
 
-def load_datamodule(ckpt_path: Path, class_names: Sequence[str], **source: Any) -> CastingDataModule:
+def load_datamodule(ckpt_path: Path, class_names: Sequence[str], /, **source: Any) -> CastingDataModule:
     """Prepare a folder of castings exactly as they were prepared for a checkpoint, to evaluate it.
 
     Evaluated are the images of root/test. Where the root has none, evaluated are the test images held out in training
@@ -54,7 +54,9 @@ def load_datamodule(ckpt_path: Path, class_names: Sequence[str], **source: Any) 
         datamodule.test_subset = "all"
     datamodule.prepare_data()
     datamodule.setup()
-    folders_own = datamodule.folder.is_test is not None and not judged_by_part(trained)
+    folders_own = datamodule.folder.is_test is not None and not any(
+        judged_by_part(settings) for settings in (trained, datamodule.hparams)
+    )
     if same_folder and not folders_own and loaded.learnt_before not in (None, datamodule.learnt):
         raise UserError(
             f"data.root={root}: its images, or what is known of them, are not what the checkpoint was trained with, so "

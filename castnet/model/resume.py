@@ -1,13 +1,15 @@
 """A run that goes on after it was stopped ends as if nothing had been."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
@@ -17,6 +19,11 @@ from castnet.model.classifier import CastingClassifier
 
 # What is found in the images where it is None.
 FOUND = {"image_size", "shift", "zoom", "turns", "rotation", "flip", "views", "anywhere"}
+# Of the Trainer's settings: what is learnt, and with which numbers.
+TRAINS = (
+    "accumulate_grad_batches", "gradient_clip_algorithm", "gradient_clip_val", "limit_train_batches", "max_steps",
+    "overfit_batches", "precision",
+)  # fmt: skip
 # Where things lie, how fast they come, what has had its effect, and what calibration changes.
 MAY_CHANGE = {"root", "cache_dir", "num_workers", "protocol", "start", "temperature", "threshold", "defective_from"}
 
@@ -66,7 +73,7 @@ def require_resumable(ckpt_path: Path, run: Path, max_epochs: int, settings: Map
         ckpt_path: the checkpoint.
         run: folder of the run that is to go on, where Hydra wrote how it was begun.
         max_epochs: how many epochs it is to have in the end.
-        settings: of `data` and `model` it is to go on with; what is None there is found in the images.
+        settings: of `data`, `model` and `trainer` it is to go on with; what is None there is found in the images.
 
     Returns:
         How many epochs the run has in the end: `max_epochs` or, where early stopping ended it, those that it has.
@@ -84,12 +91,7 @@ def require_resumable(ckpt_path: Path, run: Path, max_epochs: int, settings: Map
     if checkpoint.get("finished"):
         raise UserError(f"ckpt_path={ckpt_path}: is calibrated, its run has ended; go on from last.ckpt beside it")
     begun = {"data": checkpoint.get("datamodule_hyper_parameters", {}), "model": checkpoint["hyper_parameters"]}
-    if changed := _changed(begun, settings):
-        key, before, now = changed[0]
-        raise UserError(
-            f"ckpt_path={ckpt_path}: its run was begun with {key}={before}, and not {now}; resume it with its own "
-            "overrides, which stand in its .hydra/overrides.yaml"
-        )
+    _require_unchanged(ckpt_path, begun, settings)
     try:
         done, schedules = checkpoint["epoch"] + 1, checkpoint["lr_schedulers"]
         files = [file for state in checkpoint["callbacks"].values() for file in _files(state)]
@@ -100,15 +102,26 @@ def require_resumable(ckpt_path: Path, run: Path, max_epochs: int, settings: Map
     if any(".." in Path(file).parts for file in files):
         raise UserError(f"ckpt_path={ckpt_path}: cannot be resumed (it names files outside its run)")
     try:
-        planned = OmegaConf.load(run / ".hydra" / "config.yaml").trainer.max_epochs
+        trainer = OmegaConf.load(run / ".hydra" / "config.yaml").trainer
+        planned, begun = trainer.max_epochs, {"trainer": {name: trainer.get(name) for name in TRAINS}}
     except (OSError, YAMLError, AttributeError) as error:
         raise UserError(f"ckpt_path={ckpt_path}: how its run was begun cannot be read ({error})") from error
+    _require_unchanged(ckpt_path, begun, {"trainer": {name: settings["trainer"].get(name) for name in TRAINS}})
     if schedules and planned != max_epochs:
         raise UserError(
             f"ckpt_path={ckpt_path}: its one-cycle schedule was made for {planned} epochs; resume with "
             f"trainer.max_epochs={planned}, or train anew"
         )
     return done if stopped else max_epochs
+
+
+def _require_unchanged(ckpt_path: Path, begun: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    if changed := _changed(begun, settings):
+        key, before, now = changed[0]
+        raise UserError(
+            f"ckpt_path={ckpt_path}: its run was begun with {key}={before}, and not {now}; resume it with its own "
+            "overrides, which stand in its .hydra/overrides.yaml"
+        )
 
 
 def _changed(begun: Mapping[str, Any], settings: Mapping[str, Any], within: str = "") -> list[tuple[str, Any, Any]]:
@@ -129,6 +142,18 @@ def _files(state: dict[str, Any]) -> list[str]:
     return [*map(str, single), *map(str, state.get("best_k_models", {}))]
 
 
+def _where_it_lies(load: Callable[[dict[str, Any]], None], here: str, state: dict[str, Any]) -> None:
+    """Load a ModelCheckpoint's state: a run that was moved has its files elsewhere, and Lightning would forget them."""
+    there = state["dirpath"]
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {moved(file): score for file, score in value.items()}
+        return here + value.removeprefix(there) if isinstance(value, str) and value.startswith(there) else value
+
+    load({name: moved(value) for name, value in state.items()})
+
+
 def fit(
     trainer: Trainer, classifier: CastingClassifier, datamodule: LightningDataModule, ckpt_path: str | None
 ) -> None:
@@ -143,6 +168,9 @@ def fit(
         monitor = getattr(callback, "monitor", None)
         if monitor is not None and monitor not in logged:
             raise UserError(f"monitor={monitor}: no epoch logs that; expected one of {', '.join(logged)}")
+    for kept in trainer.checkpoint_callbacks:
+        if isinstance(kept, ModelCheckpoint):
+            kept.load_state_dict = partial(_where_it_lies, kept.load_state_dict, str(kept.dirpath))  # type: ignore[method-assign]
     # On SIGTERM Lightning would ask the other processes of the run first, which wait elsewhere for this one.
     trainer._signal_connector._sigterm_notifier_fn = lambda *_: None  # type: ignore[method-assign]
     try:

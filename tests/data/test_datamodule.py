@@ -289,6 +289,9 @@ def test_slices_are_file_patterns_or_the_values_of_a_tables_column(castings: Pat
     assert set(found) == {"good", "lamp: new", "lamp: old"}
     assert found["good"].tolist() == ["ok_front" in file for file in test_files]
     assert found["lamp: new"].tolist() == ["7.jpeg" in file for file in test_files]
+    assert "data.slices" not in describe(configured(castings, tmp_path, *slices))
+    learnt = describe(configured(castings, tmp_path, "+data.slices.learnt='train/*'"))
+    assert "data.slices: of learnt no image is tested" in learnt
     with pytest.raises(UserError, match=r"data\.slices\.none=\*/x_\*: matches no image"):
         configured(castings, tmp_path, "+data.slices.none=*/x_*")
 

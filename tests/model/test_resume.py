@@ -89,11 +89,11 @@ def test_a_run_killed_at_any_time_ends_digit_for_digit_like_one_that_was_not(
 
 def test_a_one_cycle_run_resumes_to_the_epochs_its_schedule_was_made_for_and_no_others(trained: Path) -> None:
     last = trained / "checkpoints" / "last.ckpt"
-    require_resumable(last, trained, 2, {})
+    require_resumable(last, trained, 2, {"trainer": {}})
     with pytest.raises(UserError, match="made for 2 epochs; resume with trainer"):
-        require_resumable(last, trained, 5, {})
+        require_resumable(last, trained, 5, {"trainer": {}})
     with pytest.raises(UserError, match=r"belongs to another run than .*; go on in its own folder"):
-        require_resumable(last, trained.parent / "other", 2, {})
+        require_resumable(last, trained.parent / "other", 2, {"trainer": {}})
 
 
 def test_a_checkpoint_that_names_files_outside_its_run_is_not_resumed(trained: Path, tmp_path: Path) -> None:
@@ -102,4 +102,19 @@ def test_a_checkpoint_that_names_files_outside_its_run_is_not_resumed(trained: P
     checkpoint["callbacks"][key]["best_model_path"] = f"{tmp_path}/checkpoints/../precious.ckpt"
     torch.save(checkpoint, tmp_path / "hostile.ckpt")
     with pytest.raises(UserError, match="names files outside its run"):
-        require_resumable(tmp_path / "hostile.ckpt", tmp_path, 2, {})
+        require_resumable(tmp_path / "hostile.ckpt", tmp_path, 2, {"trainer": {}})
+
+
+def test_a_run_that_was_moved_goes_on_with_the_best_epoch_it_had(run_train: Command, tmp_path: Path) -> None:
+    """It was killed before its test, and no epoch of it is better than the first."""
+    idle = ["model.lr=1e-12", "model.one_cycle_warmup=null", "trainer.max_epochs=2"]
+    begun = run_train(*idle, folder="begun")
+    assert begun.code == 0, begun.err
+    before = json.loads((begun.folder / "metrics.json").read_text())
+    moved = begun.folder.rename(begun.folder.with_name("moved"))
+    (moved / "metrics.json").unlink()
+    ran = run_train(*idle, f"ckpt_path={moved}/checkpoints/last.ckpt", folder="moved")
+    assert ran.code == 0, ran.err
+    assert "No weights were kept as the best" not in ran.out
+    assert json.loads((moved / "metrics.json").read_text()) == before
+    assert not begun.folder.exists()
