@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, Mo
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from omegaconf import DictConfig, OmegaConf
+from pydantic import Field
 
 from castnet.data.augment import Augmentation
 from castnet.data.datamodule import CastingDataModule
@@ -22,7 +23,7 @@ from castnet.errors import UserError
 from castnet.model.classifier import CastingClassifier
 from castnet.model.start import Weights, read_weights
 from castnet.processes import ranks
-from castnet.settings import Count, Positive, Text, require
+from castnet.settings import Count, Text, require
 from castnet.settings import check as check_arguments
 
 Built = TypeVar("Built")
@@ -221,8 +222,8 @@ def build_trainer(config: DictConfig, **given: Any) -> Trainer:
     """
     for name in ("max_epochs", "accumulate_grad_batches", "check_val_every_n_epoch"):  # Lightning divides by them
         require(f"trainer.{name}", config.get(name, 1), Count)
-    require("trainer.gradient_clip_val", config.get("gradient_clip_val"), Positive | None)
-    require("trainer.min_epochs", config.get("min_epochs"), Count | None)
+    require("trainer.gradient_clip_val", config.get("gradient_clip_val"), Annotated[float, Field(ge=0)] | None)
+    require("trainer.min_epochs", config.get("min_epochs"), Annotated[int, Field(ge=0)] | None)
     if (least := config.get("min_epochs") or 0) > config.max_epochs:
         raise UserError(f"trainer.min_epochs={least}: expected at most trainer.max_epochs={config.max_epochs}")
     # The loaders share images among processes; Lightning's samplers would count some twice.

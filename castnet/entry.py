@@ -7,6 +7,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -116,9 +117,27 @@ def _is_no_advertisement(record: logging.LogRecord) -> bool:
     return "Tip: " not in record.getMessage()
 
 
+def _overrides(config: DictConfig, kind: str) -> list[str]:
+    """Overrides of the `task` or of `hydra` as they were written: what they refer to may not be there yet."""
+    return OmegaConf.to_container(config.hydra.overrides[kind], resolve=False)  # type: ignore[return-value]
+
+
+def _or_exit(hook: Callable[..., None]) -> Callable[..., None]:
+    """A callback's hook that ends the program by what goes wrong, of which Hydra would make a warning."""
+
+    @wraps(hook)
+    def hooked(*arguments: Any, **named: Any) -> None:
+        try:
+            hook(*arguments, **named)
+        except Exception as error:
+            fail(error)
+
+    return hooked
+
+
 def _require_hydras_folder(config: DictConfig) -> None:
     """Refuse an output folder other than Hydra's, which alone is kept from being overwritten."""
-    if any(override.lstrip("+").startswith("paths.output_dir=") for override in config.hydra.overrides.task):
+    if any(override.lstrip("+").startswith("paths.output_dir=") for override in _overrides(config, "task")):
         fail("paths.output_dir: follows from hydra.run.dir, or hydra.sweep.dir for a sweep; name that folder instead")
 
 
@@ -129,10 +148,11 @@ def _require_plain_folders(config: DictConfig, swept: bool) -> None:
     if config.hydra.output_subdir != ".hydra":
         fail("hydra.output_subdir: runs are resumed by what stands in .hydra; leave it out")
     subdir: str = OmegaConf.to_container(config.hydra.sweep, resolve=False)["subdir"]  # type: ignore[call-overload, index]
-    if swept and ("hydra.job.num" not in str(subdir) or "/" in str(subdir)):
+    # Overrides may hold slashes.
+    if swept and ("hydra.job.num" not in str(subdir) or "/" in str(subdir) or "override_dirname" in str(subdir)):
         fail(
             f"hydra.sweep.subdir={subdir}: expected one folder for each run within hydra.sweep.dir, whose name has "
-            "${hydra.job.num} in it"
+            "${hydra.job.num} in it, and no / or override_dirname"
         )
 
 
@@ -149,6 +169,7 @@ class KeepRuns(Callback):
     No other run gets into the folder as long as this one lasts.
     """
 
+    @_or_exit
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         _require_hydras_folder(config)
         _require_whole_study(config, swept=False)
@@ -166,11 +187,12 @@ class KeepRuns(Callback):
                 config.hydra.output_subdir = None
         self._hold("hydra.run.dir", folder, may_be_used=own)
 
+    @_or_exit
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         _require_hydras_folder(config)
         _require_whole_study(config, swept=True)
         _require_plain_folders(config, swept=True)
-        named = {override.partition("=")[0] for override in config.hydra.overrides.hydra}
+        named = {override.partition("=")[0] for override in _overrides(config, "hydra")}
         if "hydra.run.dir" in named and "hydra.sweep.dir" not in named:
             fail(
                 "hydra.run.dir: does not count for a sweep, such as experiment=new_parts; name hydra.sweep.dir, or "

@@ -117,8 +117,8 @@ def test_an_interrupted_run_resumes_where_it_stopped_as_if_nothing_had_been(run_
         ("data.augmentation.shift=0.1", "data.augmentation.shift=0.02, and not 0.1"),
         ("model.lr=2e-3", "model.lr=0.001, and not 0.002"),
         ("model.one_cycle_warmup=null", "model.one_cycle_warmup=0.15, and not None"),
-        ("+trainer.accumulate_grad_batches=2", "trainer.accumulate_grad_batches=None, and not 2"),
-        ("+trainer.precision=bf16-mixed", "trainer.precision=None, and not bf16-mixed"),
+        ("+trainer.accumulate_grad_batches=2", "trainer.accumulate_grad_batches=1, and not 2"),
+        ("+trainer.precision=bf16-mixed", "trainer.precision=32-true, and not bf16-mixed"),
         (
             "model.optimizer._target_=torch.optim.SGD",
             "model.optimizer._target_=torch.optim.Adam, and not torch.optim.SGD",
@@ -175,12 +175,27 @@ def test_a_sweep_leaves_one_comparable_run_for_each_value(run_train: Command) ->
     assert "mean ± sd" in ran.out
 
 
-@pytest.mark.parametrize("subdir", ["seed${seed}", "s/${hydra.job.num}", "../${hydra.job.num}"])
+@pytest.mark.parametrize(
+    "subdir",
+    ["seed${seed}", "s/${hydra.job.num}", "../${hydra.job.num}", "${hydra.job.num}_${hydra.job.override_dirname}"],
+)
 def test_the_runs_of_a_sweep_lie_in_folders_of_their_own_within_it(run_train: Command, subdir: str) -> None:
     ran = run_train("-m", "seed=0,1", f"hydra.sweep.subdir='{subdir}'")
     assert ran.code == 2
     assert f"hydra.sweep.subdir={subdir}: expected one folder for each run within hydra.sweep.dir" in ran.err
     assert not list(ran.folder.rglob("metrics.json"))
+
+
+def test_what_refers_to_something_else_does_not_keep_a_folder_from_being_kept(run_train: Command) -> None:
+    swept = ("-m", "seed=0", "trainer.max_epochs=1", "hydra.sweep.subdir='run${hydra.job.num}'")
+    single = ("+trainer.default_root_dir='${paths.output_dir}'", "trainer.max_epochs=1")
+    for overrides, folder in ((swept, "sweep"), (single, "single")):
+        begun = run_train(*overrides, folder=folder)
+        assert begun.code == 0, begun.err
+        before = {path: path.read_bytes() for path in begun.folder.rglob("*") if path.is_file()}
+        again = run_train(*overrides, folder=folder)
+        assert (again.code, "already holds something" in again.err) == (2, True), again.err
+        assert {path: path.read_bytes() for path in begun.folder.rglob("*") if path.is_file()} == before
 
 
 def test_a_run_of_another_name_is_resumed_by_its_own_overrides(run_train: Command) -> None:

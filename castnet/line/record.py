@@ -84,7 +84,7 @@ def make_tables(engine: sa.Engine) -> None:
     Raises:
         SQLAlchemyError: the database cannot be reached, or does not take any text.
     """
-    if engine.dialect.name == "postgresql":
+    if engine.dialect.name == "postgresql" and not sa.inspect(engine).has_table(verdicts.name):
         with engine.connect() as connection:
             encoding = connection.execute(sa.text("SHOW server_encoding")).scalar_one()
         if encoding not in ENCODINGS:  # one name of a file would keep every later verdict from being written

@@ -254,7 +254,8 @@ def _row(line: bytes) -> dict[str, Any] | None:
 
 def _forget_oldest(connection: sa.Connection, limit: int) -> int:
     """Delete the oldest images beyond a number of bytes, but for those decided on; returns how many went."""
-    decided = sa.select(verdicts.c.image).join(reviews, reviews.c.verdict_id == verdicts.c.id)
+    # From the few reviews to their verdicts: a join would pass over all verdicts.
+    decided = sa.select(verdicts.c.image).where(verdicts.c.id.in_(sa.select(reviews.c.verdict_id)))
     every, theirs = sa.select(sa.func.sum(images.c.bytes)), images.c.image.in_(decided)
     kept, forgotten = (connection.execute(every).scalar() or 0), 0
     if kept > limit:  # only then is it worth a look at which are whose

@@ -88,9 +88,8 @@ def watch(model: Path, folder: Path, form: str, record: Record | None = None) ->
             for photograph, result in zip(photographs, inspector.inspect_many(sources), strict=True):
                 file = photograph.path
                 version, since = waiting[file]
-                if photograph.content and len(photograph.content) != version[0]:  # completed since it was listed
-                    continue
-                if isinstance(result, UserError) and now - since < PATIENCE:
+                is_other = photograph.content and len(photograph.content) != version[0]  # completed since it was listed
+                if (is_other or isinstance(result, UserError)) and now - since < PATIENCE:
                     continue
                 (size, modified, _), known = done.get(file, ((0, 0, 0), ""))
                 digest = hashlib.sha256(photograph.content).hexdigest()

@@ -19,11 +19,16 @@ from castnet.model.classifier import CastingClassifier
 
 # What is found in the images where it is None.
 FOUND = {"image_size", "shift", "zoom", "turns", "rotation", "flip", "views", "anywhere"}
-# Of the Trainer's settings: what is learnt, and with which numbers.
-TRAINS = (
-    "accumulate_grad_batches", "gradient_clip_algorithm", "gradient_clip_val", "limit_train_batches", "max_steps",
-    "overfit_batches", "precision",
-)  # fmt: skip
+# Of the Trainer's settings: what is learnt, and with which numbers; and what each is if nothing is said.
+TRAINS = {
+    "accumulate_grad_batches": 1,
+    "gradient_clip_algorithm": None,
+    "gradient_clip_val": None,
+    "limit_train_batches": 1.0,
+    "overfit_batches": 0.0,
+    "precision": "32-true",
+}
+SPELT = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 # Where things lie, how fast they come, what has had its effect, and what calibration changes.
 MAY_CHANGE = {"root", "cache_dir", "num_workers", "protocol", "start", "temperature", "threshold", "defective_from"}
 
@@ -103,10 +108,10 @@ def require_resumable(ckpt_path: Path, run: Path, max_epochs: int, settings: Map
         raise UserError(f"ckpt_path={ckpt_path}: cannot be resumed (it names files outside its run)")
     try:
         trainer = OmegaConf.load(run / ".hydra" / "config.yaml").trainer
-        planned, begun = trainer.max_epochs, {"trainer": {name: trainer.get(name) for name in TRAINS}}
+        planned, begun = trainer.max_epochs, {"trainer": TRAINS | _said(trainer)}
     except (OSError, YAMLError, AttributeError) as error:
         raise UserError(f"ckpt_path={ckpt_path}: how its run was begun cannot be read ({error})") from error
-    _require_unchanged(ckpt_path, begun, {"trainer": {name: settings["trainer"].get(name) for name in TRAINS}})
+    _require_unchanged(ckpt_path, begun, {"trainer": TRAINS | _said(settings["trainer"])})
     if schedules and planned != max_epochs:
         raise UserError(
             f"ckpt_path={ckpt_path}: its one-cycle schedule was made for {planned} epochs; resume with "
@@ -122,6 +127,16 @@ def _require_unchanged(ckpt_path: Path, begun: Mapping[str, Any], settings: Mapp
             f"ckpt_path={ckpt_path}: its run was begun with {key}={before}, and not {now}; resume it with its own "
             "overrides, which stand in its .hydra/overrides.yaml"
         )
+
+
+def _said(trainer: Mapping[Any, Any]) -> dict[str, Any]:
+    """What a Trainer's settings say of what is learnt, each spelt in one way."""
+    said = {name: trainer[name] for name in TRAINS if trainer.get(name) is not None}
+    if "precision" in said:
+        said["precision"] = SPELT.get(str(said["precision"]), said["precision"])
+    if said.get("gradient_clip_val") == 0:
+        del said["gradient_clip_val"]
+    return said
 
 
 def _changed(begun: Mapping[str, Any], settings: Mapping[str, Any], within: str = "") -> list[tuple[str, Any, Any]]:
@@ -142,14 +157,18 @@ def _files(state: dict[str, Any]) -> list[str]:
     return [*map(str, single), *map(str, state.get("best_k_models", {}))]
 
 
-def _where_it_lies(load: Callable[[dict[str, Any]], None], here: str, state: dict[str, Any]) -> None:
+def _where_it_lies(kept: ModelCheckpoint, load: Callable[[dict[str, Any]], None], state: dict[str, Any]) -> None:
     """Load a ModelCheckpoint's state: a run that was moved has its files elsewhere, and Lightning would forget them."""
-    there = state["dirpath"]
+    if not kept.dirpath or not state["dirpath"]:
+        load(state)
+        return
+    here, there = Path(kept.dirpath), state["dirpath"]
 
     def moved(value: Any) -> Any:
         if isinstance(value, dict):
             return {moved(file): score for file, score in value.items()}
-        return here + value.removeprefix(there) if isinstance(value, str) and value.startswith(there) else value
+        is_there = isinstance(value, str) and Path(value).is_relative_to(there)
+        return str(here / Path(value).relative_to(there)) if is_there else value
 
     load({name: moved(value) for name, value in state.items()})
 
@@ -170,7 +189,7 @@ def fit(
             raise UserError(f"monitor={monitor}: no epoch logs that; expected one of {', '.join(logged)}")
     for kept in trainer.checkpoint_callbacks:
         if isinstance(kept, ModelCheckpoint):
-            kept.load_state_dict = partial(_where_it_lies, kept.load_state_dict, str(kept.dirpath))  # type: ignore[method-assign]
+            kept.load_state_dict = partial(_where_it_lies, kept, kept.load_state_dict)  # type: ignore[method-assign]
     # On SIGTERM Lightning would ask the other processes of the run first, which wait elsewhere for this one.
     trainer._signal_connector._sigterm_notifier_fn = lambda *_: None  # type: ignore[method-assign]
     try:

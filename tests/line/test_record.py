@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from castnet.errors import UserError
 from castnet.files import digest_of
-from castnet.line import watch
+from castnet.line import record, watch
 from castnet.line.inspector import Inspector, Source, Verdict
 from castnet.line.judge import WAITING, judging
 from castnet.line.predict import predict
@@ -195,10 +195,12 @@ def test_a_server_of_any_encoding_that_takes_all_text_is_taken_and_another_is_na
 
 
 def test_a_server_that_does_not_answer_is_away(
-    inspector: Inspector, model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+    inspector: Inspector, model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setitem(record.PSYCOPG, "connect_timeout", 2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = f"postgresql+psycopg://line@127.0.0.1:{silent.getsockname()[1]}/line?connect_timeout=2"
+        url = f"postgresql+psycopg://line@127.0.0.1:{silent.getsockname()[1]}/line"
         with Recorder(url, "serve", inspector, model, spool=tmp_path) as recorder:
             recorder.put("a", b"image", inspector.inspect(b"P5 2 2 255 \x00\x01\x02\x03"))
     assert "cannot be written (" in capfd.readouterr().err

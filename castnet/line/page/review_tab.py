@@ -93,10 +93,10 @@ def show_casting(station: Station, row: Row, stratum: str) -> None:
             place.image(drawn, width="stretch", alt=alt)
         else:
             place.caption(drawn)
-    with buttons:  # once there is something to decide by
-        show_buttons(station, row, stratum)
     if st.session_state.get("shown", ("", 0.0))[0] != row.id:
         st.session_state["shown"] = row.id, time.monotonic()
+    with buttons:  # once there is something to decide by
+        show_buttons(station, row, stratum)
 
 
 @contextmanager
