@@ -204,7 +204,6 @@ class KeepRuns(Callback):
         return {}  # launchers send callbacks to other processes along with a job; what is held stays with this one
 
     def _hold(self, key: str, folder: Path, may_be_used: bool) -> None:
-        # Hydra turns an exception of a callback into a warning, so this exits.
         try:
             self._held = hold(folder)  # until Hydra lets go of this callback
             self._held.__enter__()

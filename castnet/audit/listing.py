@@ -48,9 +48,10 @@ def list_folder(root: Path) -> Listing:
         if folder not in parts.values() and (images := list_images(folder).images):
             unreadable[folder.name] = f"{len(images):,} images lie in neither train/ nor test/"
     for split, part in parts.items():
-        if split != "all" and not class_folders(part):  # as where a disk is not mounted
+        folders = class_folders(part)
+        if split != "all" and not folders:  # as where a disk is not mounted
             unreadable[split] = "has no class folders"
-        for folder in class_folders(part):
+        for folder in folders:
             listing = list_images(folder)
             found += [(path.relative_to(root).as_posix(), split, folder.name) for path in listing.images]
             for path, error in listing.unreadable.items():

@@ -19,11 +19,10 @@ from castnet.errors import UserError, printable
 from castnet.files import replacing
 from castnet.imaging.decode import decode
 from castnet.line.inspector import Inspector, Verdict
-from castnet.line.known import Known, images_of, with_parts, without_password
+from castnet.line.known import DECISIONS, Known, images_of, with_parts, without_password
 from castnet.line.paired import Comparison, Pair
 
 HELD, FAILED, TROUBLE = 0, 1, 2  # exit codes
-VERDICTS = {"good": False, "defective": True}  # the classes of what people decided, and which is the defect
 PICTURE, SHOWN = 240, 1000  # side in pixels of a picture, and how many of them a page has
 ROWS = {
     "of": "of images",
@@ -96,13 +95,13 @@ def _prepared(
     """The images, once all that can be asked before any is judged was asked."""
     cards = [model.card for model in models]
     old, new = ({name: name == card["defect_class"] for name in card["class_names"]} for card in cards)
-    if old != new and VERDICTS not in (old, new):
+    if old != new and DECISIONS not in (old, new):
         told = [f"{', '.join(sorted(card['class_names']))} apart (defect: {card['defect_class']})" for card in cards]
         raise UserError(
             f"the old model tells {told[0]}, the new one {told[1]}; expected models of the same classes, or that one "
-            f"learnt {' and '.join(VERDICTS)}, as `castnet reviewed` writes them"
+            f"learnt {' and '.join(DECISIONS)}, as `castnet reviewed` writes them"
         )
-    roles = VERDICTS | old | new
+    roles = DECISIONS | old | new
     if max_new_escapes is not None and max_new_escapes < 0:
         raise UserError(f"--max-new-escapes {max_new_escapes}: expected 0 or more")
     if out.exists() and not (out.is_file() and out.suffix == ".html"):  # a model, say, or the record

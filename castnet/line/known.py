@@ -9,6 +9,8 @@ from castnet.errors import UserError, extra
 from castnet.imaging.listing import list_images
 from castnet.imaging.tables import read_column
 
+DECISIONS = {"good": False, "defective": True}  # what people decide, and whether it is the defect
+
 
 @dataclass(frozen=True)
 class Known:

@@ -209,10 +209,8 @@ class Recorder:
                 if self._keep:  # what others kept, and left in a spool, is not this process's to bound
                     forgotten = _forget_oldest(connection, self._keep_bytes)
                     if forgotten and not self._forgets:
-                        _say(
-                            f"images on record exceed --keep-bytes {self._keep_bytes}: the oldest go, {forgotten:,} now"
-                        )
-                    self._forgets = self._forgets or forgotten > 0
+                        self._forgets, bound = True, f"--keep-bytes {self._keep_bytes}"
+                        _say(f"images on record exceed {bound}: the oldest go, {forgotten:,} now")
         self._has_tables = True
 
 

@@ -13,10 +13,11 @@ import sqlalchemy as sa
 
 from castnet.errors import UserError, printable
 from castnet.imaging.decode import decode, format_of
+from castnet.line.known import DECISIONS
 from castnet.line.predict import cell
 from castnet.line.record import images, open_record, reading, reviews, verdicts
 
-CLASSES = ("good", "defective")
+CLASSES = tuple(DECISIONS)
 COLUMNS = (
     "file", "name", "verdict_id", "judged", "model", "p_defect", "unfamiliarity", "verdict", "reason", "decision",
     "decided", "image",
