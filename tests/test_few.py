@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
 from castnet.drawn.weights import shipped
@@ -42,3 +43,14 @@ def test_more_shots_than_parts_are_refused_in_one_line(run_train: Command) -> No
     ran = run_train("experiment=few", "data.shots=[4,4000]")
     assert ran.code == 2
     assert "error: data.shots=[4,4000]: asks for 4000 parts of a class that has" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("asked", "meaning"),
+    [("data.split=new_parts", "New parts: all images"), ("data.shots=[2,3]", "A handful of parts was learnt")],
+)
+def test_a_run_says_how_its_parts_are_dealt_whatever_the_set_says_of_its_own_split(
+    run_train: Command, asked: str, meaning: str
+) -> None:
+    ran = run_train("data.protocol=As published.", asked, "+trainer.fast_dev_run=true")
+    assert (ran.code, meaning in ran.out, "As published." in ran.out) == (0, True, False), ran.err

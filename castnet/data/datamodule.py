@@ -36,7 +36,8 @@ class CastingDataModule(LightningDataModule):
 
     Args:
         source: where missing images come from, see `castnet.data.sources.obtain`.
-        protocol: one sentence on what the figures of this data mean; it goes into every report.
+        protocol: one sentence on what the figures of this data mean; it goes into every report. A run whose parts are
+            dealt anew (`split=new_parts`, `shots`) says that instead.
         root: folder of images, see `castnet.data.folder.read_folder`.
         defect_class: the class folder of defective castings.
         generate: `n`, `seed` and `pairs` of the generated castings.

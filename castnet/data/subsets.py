@@ -15,6 +15,16 @@ from castnet.data.split import Indices, a_handful, by_part, first_of_class, fold
 from castnet.errors import UserError
 
 SPLITS = Literal["stratified", "first_of_class", "grouped", "new_parts"]
+# What figures mean where parts are dealt anew, whatever the set says of its own split.
+NEW_PARTS = (
+    "New parts: all images, whatever their folder, are dealt to folds by part. A fold is tested by a network that saw "
+    "none of its parts; epoch and threshold were chosen on further parts. Corrected labels count in tests too, since a "
+    "part has one label."
+)
+HANDFUL = (
+    "A handful of parts was learnt and all others are judged. The threshold was set on the parts that were learnt, for "
+    "lack of others: trust the ranking (AUROC), and check the rates on parts of your own before relying on them."
+)
 
 
 def judged_by_part(settings: Mapping[str, Any]) -> bool:
@@ -26,6 +36,21 @@ def draws_test(settings: Mapping[str, Any]) -> bool:
     """Whether every run draws its own test images, so that those of one may have been learnt by another."""
     is_settled = settings["source"] != "folder" or settings["assignment"] or (Path(settings["root"]) / "test").is_dir()
     return judged_by_part(settings) or not is_settled
+
+
+def protocol(settings: Mapping[str, Any], start: str | None) -> str:
+    """What the figures of a run mean, in a sentence or two.
+
+    Args:
+        settings: the data module's.
+        start: the weights that the run starts from, `model.start`.
+    """
+    meaning: str = settings["protocol"]
+    if judged_by_part(settings):
+        meaning = NEW_PARTS if settings["shots"] is None else HANDFUL
+    if start not in (None, "drawn") and draws_test(settings):
+        meaning += f" All began from {start}, which may have seen any of them."
+    return meaning
 
 
 def check_subsets(settings: Mapping[str, Any]) -> None:
