@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 # A change smaller than this is nobody's business, however alike the training images are: of the mean grey level, with
-# white as 1, and of the logarithms of contrast and of each band's energy.
+# white as 1, and of the logarithms of sharpness, of contrast and of each band's energy.
 NOTICED = 0.02
 FLOOR = 0.002  # of an energy, half a grey level, so that a flat image has a logarithm
 THUMBNAIL, STRUCTURES = 16, 32
@@ -24,8 +24,10 @@ MARGIN = 1.1  # the cut lies this much further out, for parts that differ more t
 class Familiarity:
     """Two distances from the training images, each divided by its cut; the larger one counts.
 
-    The appearance is a handful of numbers: mean, contrast and the energy of each octave of detail, from the finest to
-    the coarsest. Their Mahalanobis distance notices other light, another focus and other surfaces. The structure is a
+    The appearance is a handful of numbers: how sharp patches are in the direction where they are least so, mean,
+    contrast and the energy of each octave of detail, from the finest to the coarsest. Their Mahalanobis distance notices
+    other light, another focus, other surfaces, and what moved or turned while it was exposed. More sharpness than the
+    other numbers go with is nobody's business: noise hides no defect. The structure is a
     thumbnail of 16 × 16, its own mean and contrast removed; what 32 principal components of the training images leave
     of it notices another shape, a part that lies elsewhere and one that is half covered. Neither asks the network, so
     that neither is surer of the images that the network has learnt by heart.
@@ -54,7 +56,12 @@ class Familiarity:
         return (distances / self.cuts.to(images.device)).amax(1)
 
     def _by_appearance(self, values: Tensor) -> Tensor:
-        return torch.linalg.vector_norm((values - self.appearance_mean.to(values)) @ self.whitening.to(values), dim=1)
+        known = len(self.appearance_mean)
+        whitened = (values[:, -known:] - self.appearance_mean.to(values)) @ self.whitening.to(values)
+        if known == values.shape[1]:  # earlier checkpoints know nothing of sharpness
+            # A lower triangular matrix whitens: its first column is what the other numbers do not tell of the first.
+            whitened = torch.cat([whitened[:, :1].clamp(max=0), whitened[:, 1:]], dim=1)
+        return torch.linalg.vector_norm(whitened, dim=1)
 
     def _by_structure(self, values: Tensor) -> Tensor:
         values = values - self.structure_mean.to(values)
@@ -102,15 +109,39 @@ class Familiarity:
 
 
 def appearance(images: Tensor) -> Tensor:
-    """Mean, log contrast and log energy of each octave of detail: float32 (n, k) from (n, 1, side, side) in [0, 1]."""
-    mean, energies = images.mean((1, 2, 3)), [images.std((1, 2, 3))]
+    """Sharpness, mean, log contrast and log energy of each octave of detail.
+
+    Args:
+        images: float32 (n, 1, side, side) in [0, 1].
+
+    Returns:
+        float32 (n, k).
+    """
+    first, mean, energies = sharpness(images), images.mean((1, 2, 3)), [images.std((1, 2, 3))]
     while images.shape[-1] >= 4:
         coarser = F.avg_pool2d(images, 2)
         even = 2 * coarser.shape[-1]
         detail = images[..., :even, :even] - F.interpolate(coarser, scale_factor=2.0)
         energies.append(detail.abs().mean((1, 2, 3)))
         images = coarser
-    return torch.cat([mean[:, None], (torch.stack(energies, dim=1) + FLOOR).log()], dim=1)
+    others = (torch.stack(energies, dim=1) + FLOOR).log()
+    return torch.cat([first[:, None], mean[:, None], others], dim=1)
+
+
+def sharpness(images: Tensor) -> Tensor:
+    """Log contrast of patches of 4 × 4 pixels along the direction that has least of it, float32 (n,).
+
+    The root of the structure tensor's smaller eigenvalue (Shi & Tomasi, Good Features to Track, CVPR 1994) of the
+    diagonal differences (Roberts 1963), and of these the geometric mean. What moves while it is exposed loses the
+    contrast along its way, which is another one in every patch where it turns.
+
+    Args:
+        images: float32 (n, 1, side, side) in [0, 1].
+    """
+    down, up = images[..., 1:, 1:] - images[..., :-1, :-1], images[..., 1:, :-1] - images[..., :-1, 1:]
+    of_down, of_up, of_both = (F.avg_pool2d(product, 3) for product in (down * down, up * up, down * up))
+    smaller = (of_down + of_up) / 2 - (((of_down - of_up) / 2) ** 2 + of_both**2).sqrt()
+    return (smaller.clamp(min=0).sqrt() + FLOOR).log().mean((1, 2, 3))
 
 
 def structure(images: Tensor) -> Tensor:

@@ -35,6 +35,24 @@ def _warp(image: Grey, scale: float = 1, degrees: float = 0, shift: float = 0, t
     return cv2.warpAffine(image, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE).astype(np.uint8)
 
 
+def _while_exposed(image: Grey, way: float, move: Callable[[float], Grey]) -> Grey:
+    """The mean of what a part looked like from half its way before to half its way after; `way` is a share of the side."""
+    steps = int(np.ceil(way * max(image.shape))) + 1
+    seen = np.zeros(image.shape)
+    for share in np.linspace(-0.5, 0.5, steps):
+        seen += move(share)
+    return _clipped(seen / steps)
+
+
+def _moved(image: Grey, way: float, rng: np.random.Generator) -> Grey:
+    towards = rng.uniform(0, 2 * np.pi)
+    return _while_exposed(image, way, lambda share: _warp(image, shift=share * way, towards=towards))
+
+
+def _turned(image: Grey, degrees: float, rng: np.random.Generator) -> Grey:
+    return _while_exposed(image, np.radians(degrees) / 2, lambda share: _warp(image, degrees=share * degrees))
+
+
 def _dust(image: Grey, specks: float, rng: np.random.Generator) -> Grey:
     dusty = image.copy()
     for _ in range(int(specks)):
@@ -56,6 +74,8 @@ CORRUPTIONS: dict[str, tuple[Spoil, str, tuple[float, float, float]]] = {
         "pixels, sigma",
         (0.5, 1, 2),
     ),
+    "moved while exposed": (_moved, "of the side", (0.02, 0.05, 0.1)),
+    "turned while exposed": (_turned, "°", (3, 10, 30)),
     "sensor noise": (
         lambda image, sigma, rng: _clipped(image + rng.normal(0, sigma, image.shape)),
         "grey levels, sigma",

@@ -1,3 +1,6 @@
+from dataclasses import replace
+
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -6,6 +9,7 @@ from torch import Tensor
 from castnet.drawn.folder import draw
 from castnet.imaging.resample import area_average
 from castnet.model.familiarity import Familiarity
+from castnet.report.robustness import CORRUPTIONS
 
 
 def as_input(images: list[np.ndarray], side: int = 64) -> Tensor:
@@ -33,6 +37,33 @@ def test_what_is_no_casting_is_not(familiarity: Familiarity) -> None:
     casting = drawn(range(300, 301))[0]
     spoilt = [casting // 10]
     assert (familiarity(as_input([*flat, *noise, *spoilt])) >= 1).all()
+
+
+def rough(castings: list[np.ndarray]) -> list[np.ndarray]:
+    """The same with a skin, so that there is fine detail everywhere."""
+    skins = (np.random.default_rng(seed).normal(0, 60, casting.shape) for seed, casting in enumerate(castings))
+    grown = (casting + cv2.GaussianBlur(skin, (0, 0), 2) for casting, skin in zip(castings, skins, strict=True))
+    return [np.clip(casting, 0, 255).astype(np.uint8) for casting in grown]
+
+
+@pytest.mark.parametrize(
+    ("corruption", "dose", "share"),
+    [("moved while exposed", 0.1, 1), ("turned while exposed", 30, 1), ("sensor noise", 16, 0), ("dust", 10, 0)],
+)
+def test_what_wipes_detail_out_is_not_familiar_and_what_adds_some_is(corruption: str, dose: float, share: int) -> None:
+    familiarity = Familiarity.fit([as_input(rough(drawn(range(160))))], np.arange(160))
+    spoil = CORRUPTIONS[corruption][0]
+    spoilt = [spoil(casting, dose, np.random.default_rng(0)) for casting in rough(drawn(range(200, 240)))]
+    assert (familiarity(as_input(spoilt)) >= 1).float().mean().item() == pytest.approx(share, abs=0.05)
+
+
+def test_familiarity_that_knows_nothing_of_sharpness_is_still_read(familiarity: Familiarity) -> None:
+    """As checkpoints have it that were written before there was any."""
+    older = replace(
+        familiarity, appearance_mean=familiarity.appearance_mean[1:], whitening=familiarity.whitening[1:, 1:]
+    )
+    assert (older(as_input(drawn(range(200, 210)))) < 1).all()
+    assert (older(torch.zeros(1, 1, 64, 64)) >= 1).all()
 
 
 def test_copies_of_one_part_do_not_make_the_cut_tighter() -> None:
