@@ -25,12 +25,12 @@ class Familiarity:
     """Two distances from the training images, each divided by its cut; the larger one counts.
 
     The appearance is a handful of numbers: how sharp patches are in the direction where they are least so, mean,
-    contrast and the energy of each octave of detail, from the finest to the coarsest. Their Mahalanobis distance notices
-    other light, another focus, other surfaces, and what moved or turned while it was exposed. More sharpness than the
-    other numbers go with is nobody's business: noise hides no defect. The structure is a
-    thumbnail of 16 × 16, its own mean and contrast removed; what 32 principal components of the training images leave
-    of it notices another shape, a part that lies elsewhere and one that is half covered. Neither asks the network, so
-    that neither is surer of the images that the network has learnt by heart.
+    contrast and the energy of each octave of detail, from the finest to the coarsest. Their Mahalanobis distance
+    notices other light, another focus, other surfaces, and what moved or turned while it was exposed. More sharpness
+    than goes with the other numbers does not count: noise hides no defect. The structure is a thumbnail of 16 × 16, its
+    own mean and contrast removed; what 32 principal components of the training images leave of it notices another
+    shape, a part that lies elsewhere and one that is half covered. Neither asks the network, so that neither is surer
+    of the images that the network has learnt by heart.
 
     Attributes:
         appearance_mean: float32 (k,), k by the size of the images.

@@ -36,7 +36,7 @@ def _warp(image: Grey, scale: float = 1, degrees: float = 0, shift: float = 0, t
 
 
 def _while_exposed(image: Grey, way: float, move: Callable[[float], Grey]) -> Grey:
-    """The mean of what a part looked like from half its way before to half its way after; `way` is a share of the side."""
+    """The mean of what a part looked like from half its way before to half its way after, a share of the side."""
     steps = int(np.ceil(way * max(image.shape))) + 1
     seen = np.zeros(image.shape)
     for share in np.linspace(-0.5, 0.5, steps):

@@ -14,6 +14,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
 from optuna import Study, Trial, TrialPruned, create_study
+from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import fail_stale_trials
 from optuna.storages._heartbeat import get_heartbeat_thread
@@ -53,7 +54,7 @@ class Search:
         run: None,
     ) -> None:
         self.n_trials, self.n_jobs, self.max_failure_rate = n_trials, n_jobs, max_failure_rate
-        self.study_name, self.storage, self.sampler = study_name, storage, sampler
+        self.study_name, self.storage, self.sampler, self.pruner = study_name, storage, sampler, pruner
         self.average, self.params = average, params
         self.objectives = [objective] if isinstance(objective, str) else objective
         self.directions = [direction] if isinstance(direction, str) else direction
@@ -81,7 +82,11 @@ class Search:
         written = [f"{key}={value}" for key, value in self.params.items()] + arguments
         self.space = space(OverridesParser.create(config_loader=loader).parse_overrides(written), self.average)
         for example in self.space.examples():  # Hydra refuses settings that do not exist before the first trial
-            loader.load_sweep_config(config, example)
+            tried = loader.load_sweep_config(config, example)
+        if unknown := [key for key in self.average if OmegaConf.select(tried, key, default=self) is self]:
+            raise UserError(f"hydra.sweeper.average: {unknown[0]} is no setting; expected such as seed or data.fold")
+        if self.pruner:  # the runs build theirs
+            build("hydra.sweeper.pruner", OmegaConf.create(self.pruner), BasePruner)  # type: ignore[type-abstract]
         study = create_study(
             storage=open_storage(self.storage),
             study_name=self.study_name,

@@ -44,9 +44,11 @@ def space(overrides: Sequence[Override], averaged: Sequence[str]) -> Space:
     Raises:
         UserError: nothing is searched, a sweep cannot be searched, or an interval is to be averaged over.
     """
-    last = {override.get_key_element(): override for override in overrides}
+    last = {override.get_key_element().lstrip("+"): override for override in overrides}
     sweeps = {key: override for key, override in last.items() if override.is_sweep_override()}
-    searched = {key: _distribution(key, override) for key, override in sweeps.items() if key not in averaged}
+    searched = {
+        override.get_key_element(): _distribution(override) for key, override in sweeps.items() if key not in averaged
+    }
     if not searched:
         raise UserError("hydra.sweeper.params: names no setting to search; choose one with study=…, or add KEY=RANGE")
     if unlisted := [key for key in averaged if key in sweeps and not sweeps[key].is_discrete_sweep()]:
@@ -59,7 +61,7 @@ def space(overrides: Sequence[Override], averaged: Sequence[str]) -> Space:
             list(chosen)
             for chosen in product(
                 *(
-                    [f"{key}={value}" for value in sweeps[key].sweep_string_iterator()]
+                    [f"{sweeps[key].get_key_element()}={value}" for value in sweeps[key].sweep_string_iterator()]
                     for key in averaged
                     if key in sweeps
                 )
@@ -68,9 +70,12 @@ def space(overrides: Sequence[Override], averaged: Sequence[str]) -> Space:
     )
 
 
-def _distribution(key: str, override: Override) -> BaseDistribution:
+def _distribution(override: Override) -> BaseDistribution:
     sweep = override.value()
+    known = {"log", "int"} if isinstance(sweep, IntervalSweep) else {"log"} if isinstance(sweep, RangeSweep) else set()
     try:
+        if unknown := sorted(getattr(sweep, "tags", set()) - known):
+            raise ValueError(f"the tag {unknown[0]} says nothing here; expected one of {sorted(known) or 'none'}")
         if isinstance(sweep, IntervalSweep):
             assert sweep.start is not None
             assert sweep.end is not None
@@ -89,4 +94,5 @@ def _distribution(key: str, override: Override) -> BaseDistribution:
             return FloatDistribution(values[0], float(last), step=float(sweep.step))
         return CategoricalDistribution(tuple(override.sweep_string_iterator()))
     except (ValueError, IndexError) as error:
-        raise UserError(f"{key}={override.get_value_string()}: nothing to search in ({error})") from error
+        written = f"{override.get_key_element()}={override.get_value_string()}"
+        raise UserError(f"{written}: nothing to search in ({error})") from error

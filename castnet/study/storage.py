@@ -80,9 +80,15 @@ def require_same(study: Study, objectives: Mapping[str, str], searched: Space) -
         "repetitions": searched.repeats,
         "fixed settings": sorted(line for line in searched.fixed if not line.lstrip("+~").startswith(WHERE)),
     }
+    kept = [direction.name.lower() for direction in study.directions]
+    if kept != list(objectives.values()):  # of one that another program made
+        raise UserError(
+            f"hydra.sweeper.study_name={study.study_name}: that study has other directions: {json.dumps(kept)} "
+            f"instead of {json.dumps(list(objectives.values()))}; name a new study"
+        )
     if not study.user_attrs and not study.get_trials(deepcopy=False):
-        study.set_user_attr("castnet", asked)
         study.set_metric_names(list(objectives))
+        study.set_user_attr("castnet", asked)
     known = study.user_attrs.get("castnet", {})
     for part, value in asked.items():
         if known.get(part) != value:

@@ -1,4 +1,5 @@
 import csv
+import json
 import re
 import shlex
 import sqlite3
@@ -237,6 +238,8 @@ def test_the_dashboard_opens_the_same_storage(search: Command) -> None:
         ([LR, "hydra.sweeper.storage='postgresqlu:secret'"], "hydra.sweeper.storage=postgresqlu: no URL"),
         ([LR, "hydra.sweeper.sampler={_target_:optuna.NoSuch}"], "sampler._target_=optuna.NoSuch: cannot be had"),
         ([LR, "hydra.sweeper.storage=sqlite:////proc/x/studies.db"], "cannot be opened"),
+        ([LR, "hydra.sweeper.average=[seeed]", "seed=0,1"], "hydra.sweeper.average: seeed is no setting"),
+        ([LR, "hydra.sweeper.pruner.n_startup_trials=-1"], "hydra.sweeper.pruner: Number of startup trials"),
     ],
 )  # fmt: skip
 def test_a_mistake_gets_one_line_before_the_first_trial(search: Command, overrides: list[str], message: str) -> None:
@@ -246,6 +249,18 @@ def test_a_mistake_gets_one_line_before_the_first_trial(search: Command, overrid
     assert message in line
     assert "secret" not in ran.err + ran.out
     assert not list(ran.folder.glob("*/.hydra"))
+
+
+@pytest.mark.parametrize("directions", [["maximize"], ["minimize", "minimize"]])
+def test_a_study_that_another_program_made_the_other_way_round_is_not_gone_on_with(
+    search: Command, directions: list[str]
+) -> None:
+    Path("runs").mkdir()
+    optuna.create_study(storage="sqlite:///runs/studies.db", study_name="s", directions=directions)
+    ran = search(LR)
+    assert ran.code == 2
+    assert f"hydra.sweeper.study_name=s: that study has other directions: {json.dumps(directions)}" in ran.err
+    assert not study().user_attrs
 
 
 def test_a_study_that_compares_something_else_is_not_gone_on_with(search: Command) -> None:

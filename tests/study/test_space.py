@@ -35,6 +35,12 @@ def test_steps_on_a_logarithmic_scale_are_refused() -> None:
         parsed("x=tag(log,range(0.1,0.4,0.1))")
 
 
+@pytest.mark.parametrize("sweep", ["tag(lgo,interval(1,2))", "tag(log,choice(1,2))", "tag(int,range(1,3))"])
+def test_a_tag_that_says_nothing_is_refused(sweep: str) -> None:
+    with pytest.raises(UserError, match=r"^x=tag.*: nothing to search in \(the tag (lgo|log|int) says nothing here"):
+        parsed(f"x={sweep}")
+
+
 def test_of_two_overrides_of_a_key_the_later_counts() -> None:
     found = parsed("x=interval(0,1)", "y=1", "~z", "x=interval(2,3)", "y=choice(4,5)")
     assert found.searched == {"x": FloatDistribution(2, 3), "y": CategoricalDistribution(("4", "5"))}
@@ -46,3 +52,9 @@ def test_sweeps_of_averaged_keys_are_the_runs_of_a_trial() -> None:
     assert parsed("x=1,2").repeats == [[]]
     with pytest.raises(UserError, match="no list of values to average over"):
         parsed("x=1,2", "seed=interval(0,1)")
+
+
+def test_a_key_that_is_forced_is_the_same_key() -> None:
+    found = parsed("x=1,2", "y=interval(0,1)", "++x=interval(2,3)", "++y=1", "++seed=0,1", "+new=3,4")
+    assert found.searched == {"++x": FloatDistribution(2, 3), "+new": CategoricalDistribution(("3", "4"))}
+    assert (found.fixed, found.averaged, found.repeats) == (["++y=1"], ["++seed=0,1"], [["++seed=0"], ["++seed=1"]])
