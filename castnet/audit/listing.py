@@ -77,7 +77,12 @@ def read_pairs(same: Path, files: Sequence[str]) -> list[tuple[int, int]]:
             rows = csv.DictReader(lines)
             if missing := {"file", "same_as"} - set(rows.fieldnames or []):
                 raise KeyError(min(missing))
-            return [(index_of[row["file"]], index_of[row["same_as"]]) for row in rows]
+            pairs = []
+            for row in rows:
+                if None in (row["file"], row["same_as"]):
+                    raise UserError(f"{same}: line {rows.line_num} is cut off, without file or same_as")
+                pairs.append((index_of[row["file"]], index_of[row["same_as"]]))
+            return pairs
     except (OSError, csv.Error) as error:
         raise UserError(f"{same}: cannot be read ({getattr(error, 'strerror', error)})") from error
     except KeyError as error:

@@ -66,6 +66,15 @@ class SharedBatches(BatchSampler):
                 yield batch[self.rank :: self.world]
 
 
+def both_from_the_first(labels: NDArray[np.int64]) -> Indices:
+    """An order in which both classes come in their shares, however soon it ends, as indices (n,) of labels (n,)."""
+    reached = np.empty(len(labels))
+    for label in np.unique(labels):
+        of_class = np.flatnonzero(labels == label)
+        reached[of_class] = np.arange(len(of_class)) / len(of_class)
+    return np.argsort(reached, kind="stable")
+
+
 class PartSampler(Sampler[int]):
     """Every image once, the parts in random order and a part's images one after the other.
 

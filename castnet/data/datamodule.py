@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler, Sampler, SequentialSampler
 
 from castnet.data.augment import make_augmentation, network_input
-from castnet.data.batches import Batch, PartSampler, PixelDataset, SharedBatches
+from castnet.data.batches import Batch, PartSampler, PixelDataset, SharedBatches, both_from_the_first
 from castnet.data.fit import fit_to_folder
 from castnet.data.folder import Folder, correct_labels, read_folder
 from castnet.data.groups import read_groups, read_slices
@@ -208,7 +208,7 @@ class CastingDataModule(LightningDataModule):
     def test_slices(self) -> dict[str, NDArray[np.bool_]]:
         """Test images to judge by themselves, bool (n,) by name.
 
-        With `groups`, those whose part neither a train nor a val image shows are among them, unless all are.
+        With `groups`, those whose part neither a train nor a val image shows are among them.
         """
         rows = self.rows[self.test_subset]
         slices = {name: chosen[rows] for name, chosen in self.slices.items()}
@@ -216,9 +216,16 @@ class CastingDataModule(LightningDataModule):
             slices["parts never seen in training"] = ~seen_in_training(self.groups, self.rows, "test")
         return slices
 
-    def loader(self, subset: str, shuffle: bool = False, rank: int = 0, world: int = 1) -> DataLoader[Batch]:
-        """Batches, of which process `rank` of `world` gets its share, in the folder's order unless shuffled."""
-        dataset = PixelDataset(self.block, self.folder.labels, self.rows[subset])
+    def loader(
+        self, subset: str, shuffle: bool = False, rank: int = 0, world: int = 1, mixed: bool = False
+    ) -> DataLoader[Batch]:
+        """Batches, of which process `rank` of `world` gets its share.
+
+        They are in the folder's order, one class after the other, unless shuffled or `mixed`.
+        """
+        rows = self.rows[subset]
+        rows = rows[both_from_the_first(self.folder.labels[rows])] if mixed else rows
+        dataset = PixelDataset(self.block, self.folder.labels, rows)
         sampler: Sampler[int] | None = None
         if shuffle and self.hparams["whole_parts"]:
             assert self.groups is not None
@@ -234,10 +241,13 @@ class CastingDataModule(LightningDataModule):
         return DataLoader(dataset, collate_fn=lambda batch: batch, num_workers=workers, **batches)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        return self.loader("train", True, *self._share())
+        overfits = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
+        return self.loader("train", True, *self._share(), mixed=overfits)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        return self.loader("val", False, *self._share())
+        limit = self.trainer.limit_val_batches if self.trainer else 1.0  # overfit_batches sets it, too
+        # What is cut short is not to end before the other class begins.
+        return self.loader("val", False, *self._share(), mixed=isinstance(limit, int) or limit < 1)
 
     def test_dataloader(self) -> DataLoader[Batch]:
         return self.loader(self.test_subset, False, *self._share())

@@ -4,6 +4,7 @@ import csv
 import json
 import multiprocessing
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -114,7 +115,7 @@ def generate(
     if seed < 0:
         raise UserError(f"seed={seed}: expected 0 or more")
     partial = root.absolute().parent / f"{root.absolute().name}.partial"
-    command = f"castnet generate {root} --n {n} --seed {seed}{' --pairs' * pairs} --resume"
+    command = f"castnet generate {shlex.quote(str(root))} --n {n} --seed {seed}{' --pairs' * pairs} --resume"
     by_hand = f"`{command}` goes on; removing {partial} starts anew"
     try:
         if root.exists() and (not root.is_dir() or any(root.iterdir())):

@@ -180,9 +180,8 @@ class CastingClassifier(LightningModule):
     def _require_finite(self, name: str, *values: Tensor) -> None:
         """End training before a number that means nothing becomes a verdict."""
         if not all(value.isfinite().all() for value in values):
-            raise UserError(
-                f"epoch {self.current_epoch + 1}: {name} not finite; lower model.lr={self.hparams['lr']} and train anew"
-            )
+            when = "" if self.trainer.testing else f"epoch {self.current_epoch + 1}: "
+            raise UserError(f"{when}{name} not finite; lower model.lr={self.hparams['lr']} and train anew")
 
     def _log_metrics(self, stage: str) -> dict[str, float]:
         metrics = cast(CastingMetrics, getattr(self, f"{stage}_metrics"))

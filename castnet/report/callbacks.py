@@ -184,5 +184,6 @@ class TestReport(Callback):
         if stage == "test" and self.evaluation:  # by now the progress bar has left the terminal
             Console().print(self.evaluation.table())
             settings = cast(CastingDataModule, trainer.datamodule).hparams  # type: ignore[attr-defined]
-            if (found := self.evaluation.validation) and (line := advice(found, settings)):
+            learnt = trainer.global_step > 0  # and not what is only judged
+            if learnt and (found := self.evaluation.validation) and (line := advice(found, settings)):
                 print(line)

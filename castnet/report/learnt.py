@@ -24,7 +24,7 @@ def advice(validation: Mapping[str, float], data: Mapping[str, Any]) -> str | No
     if validation["auroc"] < LEAST_AUROC:
         found.append(f"AUROC is {validation['auroc']:.2f}, where chance has 0.5")
     if validation["overkill_rate"] >= WHOLE:
-        found.append(f"{validation['overkill_rate']:.0%} of the good parts are rejected")
+        found.append(f"{validation['overkill_rate']:.0%} of the good parts do not pass")
     if validation["escape_rate"] >= WHOLE:
         found.append(f"{validation['escape_rate']:.0%} of the defects pass")
     if not found:

@@ -169,6 +169,7 @@ def test_what_a_person_saw_to_be_one_part_is_joined(castings: Path, tmp_path: Pa
     ("text", "message"),
     [
         ("file,same_as\ntrain/gone.jpeg,train/gone.jpeg\n", "'train/gone.jpeg' is missing"),
+        ("file,same_as\ntrain/gone.jpeg\n", "line 2 is cut off, without file or same_as"),
         ("a,b\n1,2\n", "'file'"),
         ("a,b\n", "'file'"),
         ("", "'file'"),

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from castnet.report.learnt import advice
@@ -10,7 +12,7 @@ FINE = {"auroc": 0.99, "escape_rate": 0.02, "overkill_rate": 0.3}
     ("worse", "said"),
     [
         ({"auroc": 0.52}, "AUROC is 0.52, where chance has 0.5"),
-        ({"overkill_rate": 1.0}, "100% of the good parts are rejected"),
+        ({"overkill_rate": 1.0}, "100% of the good parts do not pass"),
         ({"escape_rate": 1.0}, "100% of the defects pass"),
     ],
 )
@@ -37,7 +39,12 @@ def test_a_cut_and_a_mistaken_surface_are_named_where_they_may_be_why() -> None:
     assert "threshold" not in (advice({**FINE, "auroc": 0.5}, parts) or "")
 
 
-def test_it_is_the_last_line_of_a_run(run_train: Command) -> None:
+def test_it_is_the_last_line_of_a_run_and_not_of_one_that_only_judges(
+    run_train: Command, run_evaluate: Command, castings: Path
+) -> None:
     ran = run_train("trainer.max_epochs=1", "model.lr=1e-12")
     assert ran.code == 0, ran.err
     assert ran.out.strip().splitlines()[-1].startswith("This run has learnt nothing to rely on")
+    best = ran.folder / "checkpoints" / "best.ckpt"
+    ran = run_evaluate(f"ckpt_path={best}", "data=folder", f"data.root={castings}", "data.defect_class=def_front")
+    assert (ran.code, "learnt nothing" in ran.out) == (0, False), ran.err
