@@ -15,6 +15,7 @@ import csv
 import multiprocessing
 import os
 import resource
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -34,6 +35,7 @@ from castnet.drawn.folder import generate
 from castnet.imaging.decode import decode
 
 SERIES = 8
+SMALLEST = 160  # enough castings besides those in series for a folder of them
 
 
 def draw_series(root: Path, count: int, seed: int) -> None:
@@ -120,6 +122,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 5000, 20000], help="numbers of images")
     sizes = parser.parse_args().sizes
+    if min(sizes) < SMALLEST:
+        parser.error(f"--sizes {min(sizes)}: expected {SMALLEST} or more")
     print(f"{os.cpu_count()} CPUs")
     print("   images pairs found  precision   recall   seconds    CPU s peak GiB")
     with tempfile.TemporaryDirectory() as folder:
@@ -127,7 +131,11 @@ def main() -> None:
             process = multiprocessing.get_context("spawn").Process(target=measure, args=(size, Path(folder)))
             process.start()
             process.join()
+            if process.exitcode:
+                sys.exit(process.exitcode)
 
 
 if __name__ == "__main__":
-    main()
+    from castnet import entry  # which what is measured in other processes does without
+
+    entry.guard(main)

@@ -3,7 +3,7 @@
 python benchmarks/cache.py data=casting data.root=FOLDER
 """
 
-import sys
+import argparse
 import time
 from pathlib import Path
 from statistics import median
@@ -20,8 +20,10 @@ REPEATS = 5
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    _, overrides = parser.parse_known_args()
     with initialize_config_dir(CONF, version_base="1.3"):
-        cfg = compose("train", sys.argv[1:])
+        cfg = compose("train", overrides)
     datamodule = build("data", cfg.data, CastingDataModule)
     datamodule.prepare_data()
     datamodule.setup()

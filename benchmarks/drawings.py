@@ -24,6 +24,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from matplotlib.figure import Figure
 
+from castnet import entry
 from castnet.build import build, build_classifier
 from castnet.data.datamodule import CastingDataModule
 from castnet.drawn.weights import SHIPPED, card
@@ -84,7 +85,9 @@ def judged(weights: Path, image_size: int, overrides: list[str]) -> Pooled:
     take_over(classifier, read_weights(weights), dense=True)
     rows = np.arange(len(data.folder.files))
     with torch.inference_mode():
-        batches = (data.input_of(torch.from_numpy(data.block[part])) for part in np.array_split(rows, len(rows) // 64))
+        batches = (
+            data.input_of(torch.from_numpy(data.block[part])) for part in np.array_split(rows, len(rows) // 64 + 1)
+        )
         logits = torch.cat([classifier(batch) for batch in batches]).numpy().astype(np.float64)
     defect = data.folder.classes.index(data.hparams["defect_class"])
     labels = [data.folder.classes[label] for label in data.folder.labels]
@@ -146,4 +149,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    entry.guard(main)

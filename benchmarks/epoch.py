@@ -7,7 +7,7 @@ cuts batches from the pixel block, augments them and steps the same optimizer, a
 ready network inputs from memory instead, which nobody could train with: the difference is what augmentation costs.
 """
 
-import sys
+import argparse
 import tempfile
 import time
 from collections import defaultdict
@@ -91,8 +91,10 @@ class Interleave(Callback):
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    _, overrides = parser.parse_known_args()
     with initialize_config_dir(CONF, version_base="1.3"), tempfile.TemporaryDirectory() as folder:
-        cfg = compose("train", [*sys.argv[1:], f"trainer.max_epochs={EPOCHS + 1}", f"paths.output_dir={folder}"])
+        cfg = compose("train", [*overrides, f"trainer.max_epochs={EPOCHS + 1}", f"paths.output_dir={folder}"])
         OmegaConf.resolve(cfg.callbacks)
         datamodule = build("data", cfg.data, CastingDataModule)
         datamodule.prepare_data()

@@ -22,6 +22,7 @@ from sklearn.cluster import MiniBatchKMeans
 from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 
+from castnet import entry
 from castnet.data.datamodule import CastingDataModule
 from castnet.imaging.decode import Grey, decode
 from castnet.imaging.listing import list_images
@@ -297,4 +298,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    entry.guard(main)

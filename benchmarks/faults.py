@@ -27,6 +27,8 @@ def main() -> None:
     parser.add_argument("--only", action="append", default=[], metavar="WORD", help="rows whose name holds it")
     parser.add_argument("--work", type=Path, help="existing folder to work in (default: a temporary one)")
     args = parser.parse_args()
+    if unknown := [word for word in args.only if not any(word in name for name in ROWS)]:
+        parser.error(f"--only {unknown[0]}: in the name of no row; they are {', '.join(ROWS)}")
     chosen = {name: row for name, row in ROWS.items() if not args.only or any(word in name for word in args.only)}
     failed = False
     with tempfile.TemporaryDirectory(prefix="faults-", dir=args.work) as work:

@@ -6,6 +6,7 @@ IMAGES is a folder of JPEG files. The clients share the machine with the server,
 """
 
 import argparse
+import atexit
 import http.client
 import re
 import signal
@@ -65,12 +66,18 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120)
     args = parser.parse_args()
     images = [file.read_bytes() for file in list_images(args.images).images[:200]]
+    if not images:
+        parser.error(f"{args.images}: no images there")
+    if args.clients < 1 or args.seconds <= 0:
+        parser.error("--clients and --seconds: expected more than 0")
     server = subprocess.Popen(
         [sys.executable, "-m", "castnet.cli", "serve", args.model, "--port", "0"], stdout=subprocess.PIPE, text=True
     )
+    atexit.register(server.kill)
     assert server.stdout
     found = re.search(r":(\d+)/inspect", server.stdout.readline())
-    assert found
+    if not found:  # the server has said why
+        sys.exit(server.wait())
     stop = threading.Event()
     clients = [Client(int(found[1]), images[index:] + images[:index], stop) for index in range(args.clients)]
     for client in clients:
@@ -96,4 +103,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from castnet import entry  # which what is measured in other processes does without
+
+    entry.guard(main)

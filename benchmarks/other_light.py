@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from sklearn.metrics import roc_auc_score
 
+from castnet import entry
 from castnet.audit.unwrap import locate
 from castnet.data.augment import network_input
 from castnet.data.folder import correct_labels, read_folder
@@ -92,4 +93,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    entry.guard(main)

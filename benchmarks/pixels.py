@@ -4,7 +4,7 @@ python benchmarks/pixels.py
 python benchmarks/pixels.py data=casting data.root=FOLDER
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +31,10 @@ def pixels(datamodule: CastingDataModule, subset: str) -> tuple[NDArray[np.float
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    _, overrides = parser.parse_known_args()
     with initialize_config_dir(CONF, version_base="1.3"):
-        cfg = compose("train", sys.argv[1:])
+        cfg = compose("train", overrides)
     datamodule = build("data", cfg.data, CastingDataModule)
     datamodule.prepare_data()
     datamodule.setup()

@@ -219,6 +219,8 @@ def main() -> None:
     parser.add_argument("--clicked", type=int, default=10_000, help="verdicts on record when the page is clicked")
     args = parser.parse_args()
     contents = [file.read_bytes() for file in list_images(args.images).images[:500]]
+    if not contents:
+        parser.error(f"{args.images}: no images there")
     inspector = Inspector(args.model)
     print(f"{os.cpu_count()} CPUs, {len(contents)} images of {args.images.name}")
     with tempfile.TemporaryDirectory() as folder:
@@ -231,4 +233,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from castnet import entry  # which what is measured in other processes does without
+
+    entry.guard(main)

@@ -6,7 +6,7 @@ Every rule sees the calibrated probabilities of the validation images alone. Pri
 pass and the good ones rejected.
 """
 
-import sys
+import argparse
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,7 +45,9 @@ def judged(ckpt_path: Path) -> dict[str, tuple[Probabilities, Defective]]:
 
 
 def main() -> None:
-    checkpoints = [judged(Path(argument)) for argument in sys.argv[1:]]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoints", type=Path, nargs="+", metavar="CHECKPOINT")
+    checkpoints = [judged(path) for path in parser.parse_args().checkpoints]
     table = Table("rule: defects that pass / good castings rejected", *(f"run {i}" for i in range(len(checkpoints))))
     for name, rule in RULES.items():
         cells = []

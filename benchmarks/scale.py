@@ -38,6 +38,7 @@ from castnet.drawn.folder import draw
 CONF = str(Path(__file__).parents[1] / "conf")
 STAGES = ("list", "split", "blocks", "again", "epoch", "evaluate", "audit")
 DRAWN, PER_FOLDER = 400, 10_000
+SMALLEST = 20  # both classes in train and test
 BATCH = 256  # large, so that the network's own cost hides least of what else an image costs
 DEFECT = "def_front"
 
@@ -153,6 +154,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.measure:
         return measure(args.measure, args.folder, args.image_size)
+    if min(args.n) < SMALLEST:
+        parser.error(f"--n {min(args.n)}: expected {SMALLEST} or more")
     others = [path.name for path in args.folder.glob("*") if not re.fullmatch(r"\d+-\d+|scale\.png", path.name)]
     if others:
         parser.error(f"{args.folder}: holds {others[0]}, which is not this benchmark's; name a new folder")

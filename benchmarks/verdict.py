@@ -28,6 +28,7 @@ import torch
 from onnx.utils import Extractor
 from PIL import Image
 
+from castnet import entry
 from castnet.imaging.decode import decode
 from castnet.imaging.listing import list_images
 from castnet.line.inspector import Inspector
@@ -179,6 +180,8 @@ def main() -> None:
     parser.add_argument("--images-in-folder", type=int, default=10_000)
     args = parser.parse_args()
     files = list_images(args.images).images
+    if not files:
+        parser.error(f"{args.images}: no images there")
     inspector = Inspector(args.model)
     print(f"{os.cpu_count()} CPUs, {len(files):,} images in {args.images.name}")
     with tempfile.TemporaryDirectory() as folder:
@@ -195,4 +198,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    entry.guard(main)
