@@ -13,6 +13,7 @@ from torch import Tensor
 # white as 1, and of the logarithms of sharpness, of contrast and of each band's energy.
 NOTICED = 0.02
 FLOOR = 0.002  # of an energy, half a grey level, so that a flat image has a logarithm
+SHARP = 2  # octaves whose sharpness counts, from the finest
 THUMBNAIL, STRUCTURES = 16, 32
 FOLDS = 5
 # Of the images held out, this share is to be familiar; each of two scores takes its part of what the rest may be.
@@ -59,8 +60,8 @@ class Familiarity:
         known = len(self.appearance_mean)
         whitened = (values[:, -known:] - self.appearance_mean.to(values)) @ self.whitening.to(values)
         if known == values.shape[1]:  # earlier checkpoints know nothing of sharpness
-            # A lower triangular matrix whitens: its first column is what the other numbers do not tell of the first.
-            whitened = torch.cat([whitened[:, :1].clamp(max=0), whitened[:, 1:]], dim=1)
+            # A lower triangular matrix whitens: its first columns are what the numbers after do not tell of the first.
+            whitened = torch.cat([whitened[:, :SHARP].clamp(max=0), whitened[:, SHARP:]], dim=1)
         return torch.linalg.vector_norm(whitened, dim=1)
 
     def _by_structure(self, values: Tensor) -> Tensor:
@@ -109,7 +110,7 @@ class Familiarity:
 
 
 def appearance(images: Tensor) -> Tensor:
-    """Sharpness, mean, log contrast and log energy of each octave of detail.
+    """Sharpness of the finest octaves, mean, log contrast and log energy of each octave of detail.
 
     Args:
         images: float32 (n, 1, side, side) in [0, 1].
@@ -117,15 +118,15 @@ def appearance(images: Tensor) -> Tensor:
     Returns:
         float32 (n, k).
     """
-    first, mean, energies = sharpness(images), images.mean((1, 2, 3)), [images.std((1, 2, 3))]
+    first = [sharpness(F.avg_pool2d(images, 2**octave)) for octave in range(SHARP)]
+    mean, energies = images.mean((1, 2, 3)), [images.std((1, 2, 3))]
     while images.shape[-1] >= 4:
         coarser = F.avg_pool2d(images, 2)
         even = 2 * coarser.shape[-1]
         detail = images[..., :even, :even] - F.interpolate(coarser, scale_factor=2.0)
         energies.append(detail.abs().mean((1, 2, 3)))
         images = coarser
-    others = (torch.stack(energies, dim=1) + FLOOR).log()
-    return torch.cat([first[:, None], mean[:, None], others], dim=1)
+    return torch.cat([torch.stack([*first, mean], dim=1), (torch.stack(energies, dim=1) + FLOOR).log()], dim=1)
 
 
 def sharpness(images: Tensor) -> Tensor:
