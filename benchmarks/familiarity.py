@@ -29,7 +29,7 @@ from castnet.imaging.listing import list_images
 from castnet.imaging.resample import RESAMPLE
 from castnet.model.checkpoint import load_classifier
 from castnet.model.classifier import CastingClassifier
-from castnet.model.familiarity import STRUCTURES, THUMBNAIL, appearance, structure
+from castnet.model.familiarity import NOTICED, SHARP, STRUCTURES, THUMBNAIL, appearance, structure
 from castnet.report.robustness import CORRUPTIONS
 
 Array = NDArray[np.float64]
@@ -94,11 +94,17 @@ def neighbours(known: Seen, labels: Labels) -> Score:
 
 
 def by_appearance(known: Seen, labels: Labels) -> Score:
-    mean, covariance = (
-        known.appearance.mean(0),
-        np.cov(known.appearance.T) + 0.02**2 * np.eye(known.appearance.shape[1]),
-    )
-    return lambda images: mahalanobis(images.appearance, mean, covariance)
+    """Mahalanobis distance, in which more sharpness than goes with the other numbers does not count."""
+    mean = known.appearance.mean(0)
+    covariance = np.cov(known.appearance.T) + NOTICED**2 * np.eye(known.appearance.shape[1])
+    whitening = np.linalg.cholesky(np.linalg.inv(covariance))
+
+    def distance(images: Seen) -> Array:
+        whitened = (images.appearance - mean) @ whitening
+        whitened[:, :SHARP] = np.minimum(whitened[:, :SHARP], 0)
+        return np.linalg.norm(whitened, axis=1)
+
+    return distance
 
 
 def components(known: Seen) -> tuple[Array, Array, Array]:
