@@ -26,8 +26,16 @@ with extra("train"):
     from castnet.settings import Text, require
 
 
+SETTINGS = ("ckpt_path", "data", "paths", "report", "trainer")
+
+
 def evaluate(cfg: DictConfig) -> None:
     """Evaluate as configured; the report's files go into Hydra's output folder."""
+    if unknown := [str(key) for key in cfg if key not in SETTINGS]:
+        raise UserError(
+            f"{unknown[0]}: an evaluation has no such setting, but {', '.join(SETTINGS)}; how the network was trained "
+            "and where it cuts stand in its checkpoint"
+        )
     require("ckpt_path", cfg.ckpt_path, Text)
     require("report.robustness", cfg.report.robustness, bool)
     ckpt_path = Path(cfg.ckpt_path)

@@ -36,7 +36,7 @@ with extra("train"):
     from castnet.data.augment import Augmentation
     from castnet.data.datamodule import CastingDataModule
     from castnet.data.describe import describe
-    from castnet.data.subsets import protocol, require_enough
+    from castnet.data.subsets import draws_test, require_enough
     from castnet.model.checkpoint import finish_checkpoint, load_classifier
     from castnet.model.classifier import CastingClassifier
     from castnet.model.network import SMALLEST_IMAGE
@@ -53,7 +53,8 @@ def train(cfg: DictConfig) -> dict[str, float]:
     require("ckpt_path", cfg.ckpt_path, Text | None)
     rule = build("threshold", cfg.threshold, ThresholdRule) if cfg.get("threshold") else None
     datamodule = build("data", cfg.data, CastingDataModule)
-    datamodule.hparams["protocol"] = protocol(datamodule.hparams, cfg.model.start)
+    if cfg.model.start not in (None, "drawn") and draws_test(datamodule.hparams):
+        datamodule.hparams["protocol"] += f" All began from {cfg.model.start}, which may have seen any of them."
     # The model is built when its classes are known, and what else may have to be found in the folder.
     image_size = cfg.data.image_size or SMALLEST_IMAGE
     check("model", settled(cfg.model, image_size, Augmentation()), CastingClassifier)

@@ -136,6 +136,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from castnet import entry  # which what is measured in other processes does without
+    from castnet import entry  # here, since the processes that are measured do not need it
 
     entry.guard(main)

@@ -58,6 +58,9 @@ def test_two_processes_train_as_one_and_count_every_image_once(
     assert len(list((tmp_path / "cache").glob("*.npy"))) == 1
     written = [sorted(path.name.partition(".out.")[0] for path in run.iterdir()) for run in (one, two)]
     assert written[1] == written[0]  # nothing twice
+    # Its schedule counts batches of two.
+    ran = run_train("data.batch_size=8", f"ckpt_path={two}/checkpoints/last.ckpt", folder="two", pictures=True)
+    assert (ran.code, "error: trainer.devices: the run was begun by 2 in all" in ran.err) == (2, True), ran.err
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])

@@ -1,5 +1,6 @@
 """The LightningDataModule: a folder of castings as batches of pixels."""
 
+import shlex
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,7 +20,7 @@ from castnet.data.groups import read_groups, read_slices
 from castnet.data.pixels import pixel_block
 from castnet.data.sources import Generated, obtain
 from castnet.data.split import Indices
-from castnet.data.subsets import SPLITS, check_subsets, digest, judged_by_part, seen_in_training, subsets
+from castnet.data.subsets import SPLITS, check_subsets, digest, judged_by_part, meaning, seen_in_training, subsets
 from castnet.errors import UserError
 from castnet.processes import count_everywhere
 from castnet.settings import Count, ImageSize, Seed, Share, Text, check
@@ -103,6 +104,7 @@ class CastingDataModule(LightningDataModule):
         self.save_hyperparameters()
         check("data", CastingDataModule.__init__, self.hparams)
         check_subsets(self.hparams)
+        self.save_hyperparameters({**self.hparams, "protocol": meaning(self.hparams)})
         if source == "generated" and generate is None:
             raise UserError("data.generate=None: expected n and seed of the castings to draw")
         self.augmentation = None if augmentation is None else make_augmentation(augmentation)
@@ -187,7 +189,7 @@ class CastingDataModule(LightningDataModule):
         try:
             found = fit_to_folder([self.folder.paths[row] for row in rows], defective, parts)
         except UserError as error:
-            raise UserError(f"{error}; `castnet audit {self.hparams['root']}` lists all such") from error
+            raise UserError(f"{error}; `castnet audit {shlex.quote(self.hparams['root'])}` lists all such") from error
         self.hparams["image_size"] = self.hparams["image_size"] or found.image_size
         if augmentation is not None:
             self.hparams["augmentation"] = {
@@ -246,7 +248,7 @@ class CastingDataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Batch]:
         limit = self.trainer.limit_val_batches if self.trainer else 1.0  # overfit_batches sets it, too
-        # What is cut short is not to end before the other class begins.
+        # Validation that is cut short is not to end before the other class begins; a test keeps the files' order.
         return self.loader("val", False, *self._share(), mixed=isinstance(limit, int) or limit < 1)
 
     def test_dataloader(self) -> DataLoader[Batch]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from castnet.data.datamodule import CastingDataModule
-from castnet.data.subsets import judged_by_part
+from castnet.data.subsets import draws_test, judged_by_part
 from castnet.errors import UserError
 from castnet.settings import check
 
@@ -45,7 +45,7 @@ def load_datamodule(ckpt_path: Path, class_names: Sequence[str], /, **source: An
         )
     if source["groups"] is None and same_folder:
         source = {**source, "groups": trained["groups"]}
-    if same_folder and judged_by_part(trained):
+    if same_folder and draws_test(trained):
         source = {**source, "protocol": trained["protocol"]}  # which says what kind of test that is
     if not same_folder:
         source = {**source, "split": "stratified", "fold": 0, "shots": None, "whole_parts": False}

@@ -38,19 +38,11 @@ def draws_test(settings: Mapping[str, Any]) -> bool:
     return judged_by_part(settings) or not is_settled
 
 
-def protocol(settings: Mapping[str, Any], start: str | None) -> str:
-    """What the figures of a run mean, in a sentence or two.
-
-    Args:
-        settings: the data module's.
-        start: the weights that the run starts from, `model.start`.
-    """
-    meaning: str = settings["protocol"]
-    if judged_by_part(settings):
-        meaning = NEW_PARTS if settings["shots"] is None else HANDFUL
-    if start not in (None, "drawn") and draws_test(settings):
-        meaning += f" All began from {start}, which may have seen any of them."
-    return meaning
+def meaning(settings: Mapping[str, Any]) -> str:
+    """What the figures of data with these settings mean, in a sentence or two."""
+    dealt = "" if not judged_by_part(settings) else NEW_PARTS if settings["shots"] is None else HANDFUL
+    protocol: str = settings["protocol"]
+    return protocol if protocol.startswith(dealt) else dealt  # of a run that is over it may say more
 
 
 def check_subsets(settings: Mapping[str, Any]) -> None:

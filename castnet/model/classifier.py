@@ -246,6 +246,7 @@ class CastingClassifier(LightningModule):
         except ZeroDivisionError as error:  # PyTorch cannot rise within the first step
             share = self.hparams["one_cycle_warmup"]
             raise UserError(
-                f"model.one_cycle_warmup={share}: is one of {steps} steps; expected 0, more, or null"
+                f"model.one_cycle_warmup={share}: is one of this run's {steps} steps, in which no rate can rise; "
+                "expected 0, null, a larger share, or more steps (trainer.max_epochs)"
             ) from error
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

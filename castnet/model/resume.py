@@ -42,6 +42,10 @@ class RandomState(Callback):
 
     def __init__(self) -> None:
         self.resumed: dict[str, Any] = {}
+        self.processes = 1
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.processes = trainer.world_size
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values and tensors alone, which load with `weights_only=True`."""
@@ -52,9 +56,21 @@ class RandomState(Callback):
             "numpy": {**numpy_state, "state": {**numpy_state["state"], "key": numpy_state["state"]["key"].tolist()}},
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "processes": self.processes,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up a checkpoint's state.
+
+        Raises:
+            UserError: the run was begun by another number of processes, which made batches and a schedule of theirs.
+        """
+        begun = state_dict.get("processes", self.processes)  # earlier checkpoints do not say
+        if begun != self.processes:
+            raise UserError(
+                f"trainer.devices: the run was begun by {begun} in all, and would go on with {self.processes}; resume "
+                "it with its own overrides, which stand in its .hydra/overrides.yaml"
+            )
         self.resumed = state_dict
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,5 +1,6 @@
 """Whether a run has learnt anything, and what to try if not."""
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,7 +45,7 @@ def advice(validation: Mapping[str, float], data: Mapping[str, Any]) -> str | No
     if data["image_size"] < 128:
         tries.append("data.image_size=128, since defects may be too small to be seen")
     tries.append("more epochs (trainer.max_epochs)")
-    tries.append(f"`castnet audit {data['root']}`, since labels may contradict each other")
+    tries.append(f"`castnet audit {shlex.quote(data['root'])}`, since labels may contradict each other")
     tries.append("more parts, above all of the rarer class")
     return (
         f"This run has learnt nothing to rely on: on validation images {' and '.join(found)}. Try {'; '.join(tries)}."

@@ -36,7 +36,13 @@ def _warp(image: Grey, scale: float = 1, degrees: float = 0, shift: float = 0, t
 
 
 def _while_exposed(image: Grey, way: float, move: Callable[[float], Grey]) -> Grey:
-    """The mean of what a part looked like from half its way before to half its way after, a share of the side."""
+    """The mean of what is seen while a part moves from half its way before to half its way after.
+
+    Args:
+        image: what is seen half way.
+        way: how far what moves farthest goes, as a share of the image's longer side.
+        move: the image at a share of the way, from -0.5 to 0.5.
+    """
     steps = int(np.ceil(way * max(image.shape))) + 1
     seen = np.zeros(image.shape)
     for share in np.linspace(-0.5, 0.5, steps):

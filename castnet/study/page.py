@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import pyplot
+from matplotlib import pyplot, rc_context
 from matplotlib.figure import Figure
 from optuna import Study
 from optuna.trial import TrialState
@@ -48,7 +48,8 @@ def write_page(study: Study, searched: Space, folder: Path) -> str:
         if TrialState.COMPLETE in states
         else []
     )
-    pictures = {title: png(figure) for title, figure in _figures(study, names)}
+    with rc_context({"text.parse_math": True}):  # which castnet's own figures switch off, and scales of logarithms need
+        pictures = {title: png(figure) for title, figure in _figures(study, names)}
     page = render("study.html.j2", pictures, name=study.study_name, counts=counts, best=rows)
     (folder / "study.html").write_text(page, encoding="utf-8")
     lines = [

@@ -83,7 +83,9 @@ class Search:
         self.space = space(OverridesParser.create(config_loader=loader).parse_overrides(written), self.average)
         for example in self.space.examples():  # Hydra refuses settings that do not exist before the first trial
             tried = loader.load_sweep_config(config, example)
-        if unknown := [key for key in self.average if OmegaConf.select(tried, key, default=self) is self]:
+        swept = {line.partition("=")[0].lstrip("+") for line in self.space.averaged}  # groups among them
+        settled = [key for key in self.average if key.lstrip("+") not in swept]
+        if unknown := [key for key in settled if OmegaConf.select(tried, key, default=self) is self]:
             raise UserError(f"hydra.sweeper.average: {unknown[0]} is no setting; expected such as seed or data.fold")
         if self.pruner:  # the runs build theirs
             build("hydra.sweeper.pruner", OmegaConf.create(self.pruner), BasePruner)  # type: ignore[type-abstract]

@@ -44,38 +44,37 @@ def space(overrides: Sequence[Override], averaged: Sequence[str]) -> Space:
     Raises:
         UserError: nothing is searched, a sweep cannot be searched, or an interval is to be averaged over.
     """
-    last = {override.get_key_element().lstrip("+"): override for override in overrides}
+    last: dict[str, Override] = {}
+    for override in overrides:
+        written = override.get_key_element()
+        bare = written.lstrip("+")
+        # What was added with + may be changed by a later line without, and Hydra needs both.
+        replaced = {written, bare, f"++{bare}", *([f"+{bare}"] if written.startswith("++") else [])}
+        last = {key: kept for key, kept in last.items() if key not in replaced} | {written: override}
+    names = [name.lstrip("+") for name in averaged]
     sweeps = {key: override for key, override in last.items() if override.is_sweep_override()}
-    searched = {
-        override.get_key_element(): _distribution(override) for key, override in sweeps.items() if key not in averaged
-    }
+    repeated = {key: sweeps[key] for name in names for key in sweeps if key.lstrip("+") == name}
+    searched = {key: _distribution(key, override) for key, override in sweeps.items() if key not in repeated}
     if not searched:
         raise UserError("hydra.sweeper.params: names no setting to search; choose one with study=…, or add KEY=RANGE")
-    if unlisted := [key for key in averaged if key in sweeps and not sweeps[key].is_discrete_sweep()]:
+    if unlisted := [key for key, override in repeated.items() if not override.is_discrete_sweep()]:
         raise UserError(f"{unlisted[0]}={sweeps[unlisted[0]].get_value_string()}: no list of values to average over")
+    values = [[f"{key}={value}" for value in override.sweep_string_iterator()] for key, override in repeated.items()]
     return Space(
         fixed=[override.input_line or "" for key, override in last.items() if key not in sweeps],
         searched=searched,
-        averaged=[override.input_line or "" for key, override in sweeps.items() if key in averaged],
-        repeats=[
-            list(chosen)
-            for chosen in product(
-                *(
-                    [f"{sweeps[key].get_key_element()}={value}" for value in sweeps[key].sweep_string_iterator()]
-                    for key in averaged
-                    if key in sweeps
-                )
-            )
-        ],
+        averaged=[override.input_line or "" for key, override in sweeps.items() if key in repeated],
+        repeats=[list(chosen) for chosen in product(*values)],
     )
 
 
-def _distribution(override: Override) -> BaseDistribution:
+def _distribution(key: str, override: Override) -> BaseDistribution:
     sweep = override.value()
-    known = {"log", "int"} if isinstance(sweep, IntervalSweep) else {"log"} if isinstance(sweep, RangeSweep) else set()
+    in_order = isinstance(sweep, RangeSweep) and not sweep.shuffle
+    known = {"log", "int"} if isinstance(sweep, IntervalSweep) else {"log"} if in_order else set()
     try:
         if unknown := sorted(getattr(sweep, "tags", set()) - known):
-            raise ValueError(f"the tag {unknown[0]} says nothing here; expected one of {sorted(known) or 'none'}")
+            raise ValueError(f"the tag {unknown[0]} says nothing here; expected {' or '.join(sorted(known)) or 'none'}")
         if isinstance(sweep, IntervalSweep):
             assert sweep.start is not None
             assert sweep.end is not None
@@ -94,5 +93,4 @@ def _distribution(override: Override) -> BaseDistribution:
             return FloatDistribution(values[0], float(last), step=float(sweep.step))
         return CategoricalDistribution(tuple(override.sweep_string_iterator()))
     except (ValueError, IndexError) as error:
-        written = f"{override.get_key_element()}={override.get_value_string()}"
-        raise UserError(f"{written}: nothing to search in ({error})") from error
+        raise UserError(f"{key}={override.get_value_string()}: nothing to search in ({error})") from error

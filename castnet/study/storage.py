@@ -72,7 +72,7 @@ def require_same(study: Study, objectives: Mapping[str, str], searched: Space) -
         searched: the search space.
 
     Raises:
-        UserError: the study has other objectives, another search space, other repetitions or other fixed settings.
+        UserError: the study has other objectives, directions, repetitions or fixed settings, or another search space.
     """
     asked = {
         "objective": dict(objectives),
@@ -80,13 +80,13 @@ def require_same(study: Study, objectives: Mapping[str, str], searched: Space) -
         "repetitions": searched.repeats,
         "fixed settings": sorted(line for line in searched.fixed if not line.lstrip("+~").startswith(WHERE)),
     }
-    kept = [direction.name.lower() for direction in study.directions]
-    if kept != list(objectives.values()):  # of one that another program made
-        raise UserError(
-            f"hydra.sweeper.study_name={study.study_name}: that study has other directions: {json.dumps(kept)} "
-            f"instead of {json.dumps(list(objectives.values()))}; name a new study"
-        )
     if not study.user_attrs and not study.get_trials(deepcopy=False):
+        kept = [direction.name.lower() for direction in study.directions]
+        if kept != list(objectives.values()):  # as another program made it
+            raise UserError(
+                f"hydra.sweeper.study_name={study.study_name}: that study has other directions: {json.dumps(kept)} "
+                f"instead of {json.dumps(list(objectives.values()))}; name a new study"
+            )
         study.set_metric_names(list(objectives))
         study.set_user_attr("castnet", asked)
     known = study.user_attrs.get("castnet", {})

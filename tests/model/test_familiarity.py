@@ -8,7 +8,7 @@ from torch import Tensor
 
 from castnet.drawn.folder import draw
 from castnet.imaging.resample import area_average
-from castnet.model.familiarity import Familiarity
+from castnet.model.familiarity import FLOOR, SHARP, Familiarity, sharpness
 from castnet.report.robustness import CORRUPTIONS
 
 
@@ -46,15 +46,32 @@ def rough(castings: list[np.ndarray]) -> list[np.ndarray]:
     return [np.clip(casting, 0, 255).astype(np.uint8) for casting in grown]
 
 
-@pytest.mark.parametrize(
-    ("corruption", "dose", "share"),
-    [("moved while exposed", 0.1, 1), ("turned while exposed", 30, 1), ("sensor noise", 16, 0), ("dust", 10, 0)],
-)
-def test_what_wipes_detail_out_is_not_familiar_and_what_adds_some_is(corruption: str, dose: float, share: int) -> None:
+@pytest.mark.parametrize(("corruption", "dose"), [("moved while exposed", 0.1), ("turned while exposed", 30)])
+def test_what_wipes_detail_out_is_not_familiar(corruption: str, dose: float) -> None:
     familiarity = Familiarity.fit([as_input(rough(drawn(range(160))))], np.arange(160))
     spoil = CORRUPTIONS[corruption][0]
     spoilt = [spoil(casting, dose, np.random.default_rng(0)) for casting in rough(drawn(range(200, 240)))]
-    assert (familiarity(as_input(spoilt)) >= 1).float().mean().item() == pytest.approx(share, abs=0.05)
+    assert (familiarity(as_input(spoilt)) >= 1).float().mean() >= 0.95
+
+
+def test_more_sharpness_than_goes_with_the_rest_does_not_count_and_less_does(familiarity: Familiarity) -> None:
+    usual = familiarity.appearance_mean.repeat(2, 1)
+    for octave, step in enumerate(torch.eye(SHARP)):
+        changed = usual.clone()
+        changed[:, :SHARP] += torch.tensor([[1.0], [-1.0]]) * step
+        more, less = familiarity._by_appearance(changed).tolist()
+        assert less > 1
+        # Of the second octave the first is told to be sharp as well, so that it lacks what it has not.
+        assert more == pytest.approx(0, abs=1e-4) if octave == 0 else more < less
+
+
+def test_sharpness_is_that_of_the_direction_which_has_least_of_it() -> None:
+    rng = np.random.default_rng(0)
+    line, grain = rng.random(64), rng.random((64, 64))
+    images = torch.from_numpy(np.stack([np.tile(line, (64, 1)), grain])).float()[:, None]
+    striped, grained = sharpness(images).tolist()
+    assert striped == pytest.approx(np.log(FLOOR), abs=0.01)
+    assert grained > np.log(0.1)
 
 
 def test_familiarity_that_knows_nothing_of_sharpness_is_still_read(familiarity: Familiarity) -> None:

@@ -24,6 +24,17 @@ def test_a_stronger_dose_changes_an_image_more(name: str, castings: Path) -> Non
     assert 0 < changes[0] < changes[1] < changes[2]
 
 
+@pytest.mark.parametrize("name", ["moved while exposed", "turned while exposed"])
+def test_a_part_that_moves_is_seen_where_it_is_half_way(name: str) -> None:
+    image = np.zeros((99, 99), np.uint8)
+    image[45:54, 70:79] = 200
+    for seed in range(4):
+        spoilt = CORRUPTIONS[name][0](image, CORRUPTIONS[name][2][1], np.random.default_rng(seed)).astype(float)
+        rows, columns = np.mgrid[:99, :99]
+        middle = (spoilt * rows).sum() / spoilt.sum(), (spoilt * columns).sum() / spoilt.sum()
+        assert middle == pytest.approx((49, 74), abs=0.5)
+
+
 def test_evaluate_draws_the_table_on_request_clean_row_first(
     run_evaluate: Command, trained: Path, model: Path, castings: Path, tmp_path: Path
 ) -> None:

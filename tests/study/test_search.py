@@ -11,7 +11,9 @@ from wsgiref.util import setup_testing_defaults
 
 import optuna
 import pytest
+from matplotlib.figure import Figure
 
+from castnet.report.html import png
 from tests.conftest import PATIENCE, Command, Ran, begin, call
 from tests.study import quick
 
@@ -249,6 +251,30 @@ def test_a_mistake_gets_one_line_before_the_first_trial(search: Command, overrid
     assert message in line
     assert "secret" not in ran.err + ran.out
     assert not list(ran.folder.glob("*/.hydra"))
+
+
+def test_a_group_may_be_averaged_over(search: Command) -> None:
+    ran = search(LR, "hydra.sweeper.average=[experiment]", "experiment=fast,seed", "hydra.sweeper.n_trials=1")
+    assert ran.code == 0, ran.err
+    assert len(list(ran.folder.glob("*/.hydra"))) == 2
+
+
+def test_powers_of_ten_are_drawn_as_such(search: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    import castnet.report.figures  # noqa: F401 (where castnet's own figures do without mathematics)
+
+    understood: list[bool] = []
+
+    def drawn(figure: Figure) -> bytes:
+        picture = png(figure)
+        for axes in figure.axes:
+            understood.extend(label.get_parse_math() for label in axes.get_xticklabels() if "10^" in label.get_text())
+        return picture
+
+    monkeypatch.setattr("castnet.study.page.png", drawn)
+    ran = search("model.lr=tag(log,interval(1e-4,1e-1))", "hydra.sweeper.n_trials=3")
+    assert ran.code == 0, ran.err
+    assert understood
+    assert all(understood)
 
 
 @pytest.mark.parametrize("directions", [["maximize"], ["minimize", "minimize"]])

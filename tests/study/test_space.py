@@ -35,7 +35,9 @@ def test_steps_on_a_logarithmic_scale_are_refused() -> None:
         parsed("x=tag(log,range(0.1,0.4,0.1))")
 
 
-@pytest.mark.parametrize("sweep", ["tag(lgo,interval(1,2))", "tag(log,choice(1,2))", "tag(int,range(1,3))"])
+@pytest.mark.parametrize(
+    "sweep", ["tag(lgo,interval(1,2))", "tag(log,choice(1,2))", "tag(int,range(1,3))", "tag(log,shuffle(range(1,5)))"]
+)
 def test_a_tag_that_says_nothing_is_refused(sweep: str) -> None:
     with pytest.raises(UserError, match=r"^x=tag.*: nothing to search in \(the tag (lgo|log|int) says nothing here"):
         parsed(f"x={sweep}")
@@ -58,3 +60,8 @@ def test_a_key_that_is_forced_is_the_same_key() -> None:
     found = parsed("x=1,2", "y=interval(0,1)", "++x=interval(2,3)", "++y=1", "++seed=0,1", "+new=3,4")
     assert found.searched == {"++x": FloatDistribution(2, 3), "+new": CategoricalDistribution(("3", "4"))}
     assert (found.fixed, found.averaged, found.repeats) == (["++y=1"], ["++seed=0,1"], [["++seed=0"], ["++seed=1"]])
+
+
+def test_what_is_added_and_then_changed_keeps_both_lines() -> None:
+    found = parsed("x=1,2", "+new=1", "new=2", "++y=1", "y=2", "+z=1", "++z=2")
+    assert found.fixed == ["+new=1", "new=2", "y=2", "++z=2"]

@@ -16,7 +16,7 @@ from castnet.line.inspector import Inspector
 COLOURS = {"good": "#1f7a4d", "defective": "#b3261e", "unsure": "#8a5a00"}
 REASONS = {
     None: "",
-    "unfamiliar": "Unfamiliar: unlike what the model was trained on. Another object, light, focus or place?",
+    "unfamiliar": "Unfamiliar: unlike what the model was trained on. Another object, light, focus, place or movement?",
     "doubtful": "Doubtful: too close to call; a second look costs less than either mistake.",
 }
 STYLE = """
