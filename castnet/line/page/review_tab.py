@@ -19,11 +19,15 @@ from castnet.line.today import Row, hours_of
 DAYS = 7
 KEYS = {"good": "G", "defective": "D", "skip": "S", "undo": "U"}
 GLANCE = 0.4  # seconds; who presses a key sooner after a casting was drawn has not looked at it
-# A key that is held repeats itself, and would decide on castings that nobody has seen.
+# A key that is held repeats itself, and would decide on castings that nobody has seen. So would one that is pressed
+# twice, where a slow browser has drawn the next casting by the time that it gets to the second press.
 ONE_PRESS = f"""
 <script>
   window.onePress ??= addEventListener("keydown", event => {{
-    if (event.repeat && {list(KEYS.values())}.includes(event.key.toUpperCase())) event.stopImmediatePropagation();
+    if (!{list(KEYS.values())}.includes(event.key.toUpperCase())) return;
+    const isSoon = event.timeStamp - (window.lastPress ?? -Infinity) < {1000 * GLANCE};
+    if (event.repeat || isSoon) event.stopImmediatePropagation();
+    else window.lastPress = event.timeStamp;
   }}, true) ?? true;
 </script>
 """
