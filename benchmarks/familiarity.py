@@ -29,7 +29,7 @@ from castnet.imaging.listing import list_images
 from castnet.imaging.resample import RESAMPLE
 from castnet.model.checkpoint import load_classifier
 from castnet.model.classifier import CastingClassifier
-from castnet.model.familiarity import NOTICED, SHARP, STRUCTURES, THUMBNAIL, appearance, structure
+from castnet.model.familiarity import STRUCTURES, THUMBNAIL, Familiarity, appearance, structure
 from castnet.report.robustness import CORRUPTIONS
 
 Array = NDArray[np.float64]
@@ -93,18 +93,14 @@ def neighbours(known: Seen, labels: Labels) -> Score:
     return lambda images: 1 - np.sort(unit(images.dense) @ stored.T, axis=1)[:, -NEAREST]
 
 
+def of_castnet(known: Seen) -> Familiarity:
+    """Both of the distances that castnet itself takes, before they are divided by their cuts."""
+    return Familiarity._without_cuts(torch.from_numpy(known.appearance), torch.from_numpy(known.structure))
+
+
 def by_appearance(known: Seen, labels: Labels) -> Score:
-    """Mahalanobis distance, in which more sharpness than goes with the other numbers does not count."""
-    mean = known.appearance.mean(0)
-    covariance = np.cov(known.appearance.T) + NOTICED**2 * np.eye(known.appearance.shape[1])
-    whitening = np.linalg.cholesky(np.linalg.inv(covariance))
-
-    def distance(images: Seen) -> Array:
-        whitened = (images.appearance - mean) @ whitening
-        whitened[:, :SHARP] = np.minimum(whitened[:, :SHARP], 0)
-        return np.linalg.norm(whitened, axis=1)
-
-    return distance
+    familiarity = of_castnet(known)
+    return lambda images: familiarity._by_appearance(torch.from_numpy(images.appearance)).numpy()
 
 
 def components(known: Seen) -> tuple[Array, Array, Array]:
@@ -115,10 +111,8 @@ def components(known: Seen) -> tuple[Array, Array, Array]:
 
 def residual(known: Seen, labels: Labels) -> Score:
     """What principal components leave of a thumbnail."""
-    mean, vectors, _ = components(known)
-    return lambda images: np.linalg.norm(
-        (images.structure - mean) @ (np.eye(len(vectors)) - vectors @ vectors.T), axis=1
-    )
+    familiarity = of_castnet(known)
+    return lambda images: familiarity._by_structure(torch.from_numpy(images.structure)).numpy()
 
 
 def within(known: Seen, labels: Labels) -> Score:

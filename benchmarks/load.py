@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from castnet import entry
 from castnet.imaging.listing import list_images
 
 
@@ -103,6 +104,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from castnet import entry  # here, since the processes that are measured do not need it
-
     entry.guard(main)

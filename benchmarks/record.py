@@ -27,6 +27,7 @@ from statistics import median
 import sqlalchemy as sa
 from playwright.sync_api import Page, expect, sync_playwright
 
+from castnet import entry
 from castnet.imaging.listing import list_images
 from castnet.line.inspector import Inspector, Verdict
 from castnet.line.record import engine_for, open_record, verdicts
@@ -233,6 +234,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from castnet import entry  # here, since the processes that are measured do not need it
-
     entry.guard(main)

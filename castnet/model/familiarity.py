@@ -118,9 +118,11 @@ def appearance(images: Tensor) -> Tensor:
     Returns:
         float32 (n, k).
     """
-    first = [sharpness(F.avg_pool2d(images, 2**octave)) for octave in range(SHARP)]
+    first = list[Tensor]()
     mean, energies = images.mean((1, 2, 3)), [images.std((1, 2, 3))]
     while images.shape[-1] >= 4:
+        if len(first) < SHARP:
+            first.append(sharpness(images))
         coarser = F.avg_pool2d(images, 2)
         even = 2 * coarser.shape[-1]
         detail = images[..., :even, :even] - F.interpolate(coarser, scale_factor=2.0)
