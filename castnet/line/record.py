@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 import sqlalchemy as sa
@@ -148,12 +149,13 @@ def _engine(url: str) -> sa.Engine:
 
 def _is_something_else(file: Path) -> bool:
     """Whether what is there is no file that SQLite would take; one that cannot be read yet may be."""
-    if file.is_file():
-        with suppress(OSError), file.open("rb") as content:
-            begins = content.read(len(BEGINS)).rstrip(b"\0")  # another process may be about to write it
-            return not BEGINS.startswith(begins)
-        return False
-    return file.exists()
+    with suppress(OSError):
+        if not S_ISREG(file.stat().st_mode):  # asked once, since another process may be about to make it
+            return True
+        with file.open("rb") as content:
+            begins = content.read(len(BEGINS))  # of which another process may have written a part
+        return any(got not in (0, expected) for got, expected in zip(begins, BEGINS, strict=False))
+    return False
 
 
 def _as_it_is(_: object, __: object, arguments: list[Any], options: dict[str, Any]) -> None:

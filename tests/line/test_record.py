@@ -18,7 +18,7 @@ from castnet.line import record, watch
 from castnet.line.inspector import Inspector, Source, Verdict
 from castnet.line.judge import WAITING, judging
 from castnet.line.predict import predict
-from castnet.line.record import images, models, verdicts
+from castnet.line.record import engine_for, images, models, verdicts
 from castnet.line.recorder import FLUSH_SECONDS, Recorder
 from castnet.line.review import decide
 from castnet.line.spool import Spool
@@ -148,6 +148,27 @@ def test_what_is_no_record_is_one_line(model: Path, test_images: list[Path], tmp
     ran = castnet("predict", model, test_images[0], "--record", "postgresql+psycopg://u:secret@host:port/line")
     assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (2, "", 1)
     assert "record: no URL such as sqlite:///record.db" in ran.stderr
+
+
+def test_a_file_that_another_process_is_about_to_make_may_be_a_record(tmp_path: Path) -> None:
+    file, over = tmp_path / "record.db", threading.Event()
+    for begun in (b"", bytes(16), b"SQLite f" + bytes(8), bytes(8) + b"ormat 3\0"):
+        file.write_bytes(begun)
+        engine_for(f"sqlite:///{file}")
+
+    def come_and_go() -> None:
+        while not over.is_set():
+            file.touch()
+            file.unlink()
+
+    other = threading.Thread(target=come_and_go)
+    other.start()
+    try:
+        for _ in range(1000):
+            engine_for(f"sqlite:///{file}")
+    finally:
+        over.set()
+        other.join()
 
 
 def test_verdicts_go_on_while_the_server_is_dead_and_stand_there_once(
