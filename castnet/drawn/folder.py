@@ -227,11 +227,8 @@ def _in_order(tasks: Iterator[Task], processes: int) -> Generator[list[Row]]:
     waiting: deque[Future[list[list[Row]]]] = deque()
     try:
         while batch := list(islice(tasks, BATCH)):
-            # Workers start here and inherit the mask: an interrupt reaches this process alone.
-            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-            with _main_left_out():
+            with _workers_start():
                 waiting.append(pool.submit(_draw_batch, batch))
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
             if len(waiting) > 3 * processes:
                 yield from waiting.popleft().result()
         while waiting:
@@ -241,19 +238,21 @@ def _in_order(tasks: Iterator[Task], processes: int) -> Generator[list[Row]]:
 
 
 @contextmanager
-def _main_left_out() -> Iterator[None]:
-    """Have processes that start do without the main module.
+def _workers_start() -> Iterator[None]:
+    """Have processes that start do without the main module, and leave an interrupt to this process alone.
 
     They would import it anew, train.py and with it all of Lightning, which takes as long as to draw a thousand castings
-    (`multiprocessing.spawn.get_preparation_data`, which goes by these two attributes).
+    (`multiprocessing.spawn.get_preparation_data`, which goes by these two attributes). They inherit the signal mask.
     """
     main = vars(sys.modules["__main__"])
     kept: dict[str, Any] = {name: main[name] for name in ("__file__", "__spec__") if name in main}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     main.update(dict.fromkeys(kept))
     try:
         yield
     finally:
         main.update(kept)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _end_with_parent() -> None:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import random
 import re
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
@@ -384,7 +385,12 @@ def test_a_login_counts_only_where_streamlit_finds_it(
     (tmp_path / ".streamlit").mkdir()
     (tmp_path / ".streamlit" / "secrets.toml").write_bytes(written)
     started: list[str] = []
-    monkeypatch.setattr("os.execv", lambda program, _: started.append(program))
+
+    def execute(program: str, _: list[str]) -> None:
+        started.append(program)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # as the server does: others are started from here
+
+    monkeypatch.setattr("os.execv", execute)
     with nullcontext() if message is None else pytest.raises(UserError, match=re.escape(message)):
         launch(model, "0.0.0.0", 0)
     assert bool(started) is (message is None)
