@@ -7,7 +7,6 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +19,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from castnet.errors import UserError, fail, willing
+from castnet.errors import UserError, fail, or_exit, willing
 from castnet.files import hold
 from castnet.processes import follow, is_first, is_lost, let_first_speak
 from castnet.signals import Stopped, obeying_signals
@@ -122,19 +121,6 @@ def _overrides(config: DictConfig, kind: str) -> list[str]:
     return OmegaConf.to_container(config.hydra.overrides[kind], resolve=False)  # type: ignore[return-value]
 
 
-def _or_exit(hook: Callable[..., None]) -> Callable[..., None]:
-    """A callback's hook that ends the program by what goes wrong, of which Hydra would make a warning."""
-
-    @wraps(hook)
-    def hooked(*arguments: Any, **named: Any) -> None:
-        try:
-            hook(*arguments, **named)
-        except Exception as error:
-            fail(error)
-
-    return hooked
-
-
 def _require_hydras_folder(config: DictConfig) -> None:
     """Refuse an output folder other than Hydra's, which alone is kept from being overwritten."""
     if any(override.lstrip("+").startswith("paths.output_dir=") for override in _overrides(config, "task")):
@@ -169,7 +155,7 @@ class KeepRuns(Callback):
     No other run gets into the folder as long as this one lasts.
     """
 
-    @_or_exit
+    @or_exit
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         _require_hydras_folder(config)
         _require_whole_study(config, swept=False)
@@ -187,7 +173,7 @@ class KeepRuns(Callback):
                 config.hydra.output_subdir = None
         self._hold("hydra.run.dir", folder, may_be_used=own)
 
-    @_or_exit
+    @or_exit
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         _require_hydras_folder(config)
         _require_whole_study(config, swept=True)

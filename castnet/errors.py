@@ -5,10 +5,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import wraps
 from io import TextIOWrapper
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 
 class UserError(Exception):
@@ -43,6 +44,19 @@ def fail(message: object) -> NoReturn:
         print(f"error: {printable(' '.join(str(message).split()))}", file=sys.stderr, flush=True)
     drop_output()
     sys.exit(2)
+
+
+def or_exit(hook: Callable[..., None]) -> Callable[..., None]:
+    """A callback's hook that ends the program by what goes wrong, of which Hydra would make a warning."""
+
+    @wraps(hook)
+    def hooked(*arguments: Any, **named: Any) -> None:
+        try:
+            hook(*arguments, **named)
+        except Exception as error:
+            fail(error)
+
+    return hooked
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from sklearn.metrics import roc_auc_score
 
 from castnet.data.groups import read_groups, read_slices
 from castnet.data.split import Indices, folds_of
-from castnet.errors import UserError, fail
+from castnet.errors import fail, or_exit
 from castnet.imaging.decode import decode
 from castnet.imaging.listing import class_of
 from castnet.imaging.resample import RESAMPLE
@@ -137,13 +137,8 @@ class NewPartsReport(Callback):
                 f"folds, and the report needs each once; set data.fold={','.join(expected)}"
             )
 
+    @or_exit
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        try:
-            self._report(config)
-        except (UserError, OSError) as error:
-            fail(error)
-
-    def _report(self, config: DictConfig) -> None:
         folder = Path(config.hydra.sweep.dir)
         runs = sorted(folder.glob("*/metrics.json"), key=lambda path: (len(path.parent.name), path.parent.name))
         settings: dict[str, list[Path]] = defaultdict(list)
@@ -254,7 +249,7 @@ class Examination:
             for row, (name, values) in enumerate(numbers.items()):
                 form = "{:,.0f}" if name == "images" else "{:.5f}"
                 shown = (form.format(values[of]) for of in ("mean", "worst"))
-                table.add_row(chosen if row == 0 else "", name.replace("_", " "), *shown)
+                table.add_row(escape(chosen) if row == 0 else "", name.replace("_", " "), *shown)
         table.caption = escape(f"{self.metrics['intervals']} {self.data['protocol']}")
         table.caption_justify = "left"
         return table

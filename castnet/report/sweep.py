@@ -15,9 +15,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from castnet.errors import or_exit
 from castnet.files import write_whole
 
 COLUMNS = ("accuracy", "auroc", "escape_rate", "overkill_rate")
+WIDE = 10_000  # characters, more than any table has
 
 
 class SweepTable(Callback):
@@ -27,10 +29,14 @@ class SweepTable(Callback):
         if config.hydra.mode is RunMode.MULTIRUN:  # a later run may fail and end the sweep
             self._gather(Path(config.hydra.sweep.dir))
 
+    @or_exit
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        folder = Path(config.hydra.sweep.dir)
+        folder, console = Path(config.hydra.sweep.dir), Console()
         if rows := self._gather(folder):
-            Console().print(self._table(rows, folder))
+            table = self._table(rows, folder)
+            if console.measure(table, options=console.options.update(max_width=WIDE)).maximum > console.width:
+                table = self._table(rows, folder, one_by_one=False)
+            console.print(table)
 
     def _gather(self, folder: Path) -> list[dict[str, Any]]:
         runs = {path.parent.name: path for path in folder.glob("*/metrics.json")}
@@ -55,11 +61,12 @@ class SweepTable(Callback):
             row |= {f"{slice_name}: {name}": numbers[name] for name in COLUMNS}
         return row
 
-    def _table(self, rows: list[dict[str, Any]], folder: Path) -> Table:
-        """Metrics down, runs across, then mean and standard deviation."""
-        table = Table(title=escape(f"{len(rows)} runs in {folder}"), title_justify="left")
+    def _table(self, rows: list[dict[str, Any]], folder: Path, one_by_one: bool = True) -> Table:
+        """Metrics down, runs across if they are to be shown, then mean and standard deviation."""
+        each = "" if one_by_one else f" (each in {folder / 'sweep.csv'})"
+        table = Table(title=escape(f"{len(rows)} runs in {folder}{each}"), title_justify="left")
         table.add_column("")
-        for row in rows:
+        for row in rows if one_by_one else []:
             table.add_column(row["run"], justify="right")
         table.add_column("mean ± sd", justify="right")
         for name in [name for name in _columns(rows) if name not in ("run", "overrides")]:
@@ -67,7 +74,8 @@ class SweepTable(Callback):
             numbers = [value for value in values if value is not None]
             whole = 1 < len(numbers) == len(values)
             spread = f"{mean(numbers):.4f} ± {stdev(numbers):.4f}" if whole else ""
-            table.add_row(escape(name), *("–" if value is None else f"{value:.4f}" for value in values), spread)
+            cells = ["–" if value is None else f"{value:.4f}" for value in values] if one_by_one else []
+            table.add_row(escape(name), *cells, spread)
         table.caption = escape("\n".join(f"{row['run']}: {row['overrides']}" for row in rows))
         table.caption_justify = "left"
         return table

@@ -65,7 +65,9 @@ def test_one_command_judges_every_part_by_a_network_that_never_saw_it_and_leaves
         csv.writer(table).writerows([("file", "group"), *rows])
     folds = ["data.test_fraction=0.5", "data.val_fraction=0.5", "data.fold=0,1", "trainer.max_epochs=1"]
     settings = [f"data.root={root}", f"data.groups={tmp_path / 'parts.csv'}", "+data.slices.sevens='*7.jpeg'"]
-    ran = run_train("experiment=new_parts", *folds, *settings)
+    lamps = tmp_path / "lamps.csv"
+    lamps.write_text("file,lamp\n" + "".join(f"{file},[/b]\n" for file in files))
+    ran = run_train("experiment=new_parts", *folds, *settings, f"+data.slices.lamp={lamps}:lamp")
     assert ran.code == 0, ran.err
     judged = [
         row["file"] for fold in "01" for row in csv.DictReader((ran.folder / fold / "predictions.csv").open(newline=""))
@@ -82,6 +84,7 @@ def test_one_command_judges_every_part_by_a_network_that_never_saw_it_and_leaves
     for shown in (f"{numbers['all images']['auroc']:.5f}", "count parts", "2 folds by part", "<img alt="):
         assert shown in page
     assert "New parts: 2 folds" in ran.out
+    assert "[/b]" in ran.out
     picture = np.asarray(Image.open(ran.folder / "new_parts.png").convert("RGB")).reshape(-1, 3)
     for colour in ((179, 38, 30), (31, 122, 77)):  # frames of defective and of good parts
         assert (abs(picture.astype(int) - colour).sum(1) < 12).sum() > 100
