@@ -57,7 +57,8 @@ def guard(function: Callable[..., Result], *args: Any) -> Result:
         with obeying_signals():
             return function(*args)
     except OverrideParseException as error:
-        name = error.override.partition("=")[0]
+        name, reason = error.override.partition("=")[0], str(error).partition("while evaluating ")[2]
+        said = f" ({reason.strip()})" if reason else ""
         fail(
             f"{error.override}: cannot be read as a setting; a value with spaces, brackets or letters of other "
             f"alphabets needs quotes within quotes: '{name}=\"VALUE\"'; for ~ write $HOME"

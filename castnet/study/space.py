@@ -83,14 +83,16 @@ def _distribution(key: str, override: Override) -> BaseDistribution:
                 return IntDistribution(int(sweep.start), int(sweep.end), log=log)
             return FloatDistribution(sweep.start, sweep.end, log=log)
         if isinstance(sweep, RangeSweep) and not sweep.shuffle:
-            values = list(sweep.range())
+            values = sorted(sweep.range())  # upwards or downwards, they are the same to a search
+            step = abs(sweep.step)
             if all(isinstance(value, int) for value in values):
-                return IntDistribution(int(values[0]), int(values[-1]), step=int(sweep.step), log="log" in sweep.tags)
+                return IntDistribution(int(values[0]), int(values[-1]), step=int(step), log="log" in sweep.tags)
             if "log" in sweep.tags:
                 raise ValueError("steps are not equal on a scale that is logarithmic; use interval")
             # Added up in binary the last value falls short of its step, and Optuna would leave it out.
-            last = Decimal(str(sweep.start)) + (len(values) - 1) * Decimal(str(sweep.step))
-            return FloatDistribution(values[0], float(last), step=float(sweep.step))
+            start = Decimal(str(sweep.start))
+            low, high = sorted((start, start + (len(values) - 1) * Decimal(str(sweep.step))))
+            return FloatDistribution(float(low), float(high), step=float(step))
         return CategoricalDistribution(tuple(override.sweep_string_iterator()))
     except (ValueError, IndexError) as error:
         raise UserError(f"{key}={override.get_value_string()}: nothing to search in ({error})") from error

@@ -19,6 +19,8 @@ def parsed(*overrides: str) -> Space:
         ("tag(int,log,interval(1,8))", IntDistribution(1, 8, log=True)),
         ("range(1,9)", IntDistribution(1, 8)),
         ("range(16,129,16)", IntDistribution(16, 128, step=16)),
+        ("range(128,8,-32)", IntDistribution(32, 128, step=32)),
+        ("range(0.5,0,-0.1)", FloatDistribution(0.1, 0.5, step=0.1)),
         ("range(0,1,0.25)", FloatDistribution(0, 0.75, step=0.25)),
         ("range(0,1,0.3)", FloatDistribution(0, 0.9, step=0.3)),
         ("choice(16,32)", CategoricalDistribution(("16", "32"))),
