@@ -150,6 +150,17 @@ def _require_whole_study(config: DictConfig, swept: bool) -> None:
         fail(f"study={space or 'null'}: expected -m hydra/sweeper=optuna beside it, since a study is a sweep")
 
 
+def _holds_nothing(folder: Path) -> bool:
+    """Whether there is nothing but what Hydra leaves of a run that was refused before it began."""
+    return all(
+        path.is_dir()
+        or path.parent.name == ".hydra"
+        or path.name == "multirun.yaml"
+        or (path.suffix == ".log" and not path.stat().st_size)
+        for path in folder.rglob("*")
+    )
+
+
 class KeepRuns(Callback):
     """Refuse an output folder that is in use, before Hydra writes into it; a resumed run goes on in its own folder.
 
@@ -194,7 +205,7 @@ class KeepRuns(Callback):
         try:
             self._held = hold(folder)  # until Hydra lets go of this callback
             self._held.__enter__()
-            if any(folder.iterdir()) and not may_be_used:
+            if not (may_be_used or _holds_nothing(folder)):
                 fail(f"{key}={folder}: already holds something; nothing is overwritten, so name a new folder")
         except UserError as error:
             fail(f"{key}={error}")

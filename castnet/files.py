@@ -21,15 +21,25 @@ def hold(folder: Path) -> Iterator[None]:
     Raises:
         UserError: another process holds the folder.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = _made(folder)
+    except (FileExistsError, FileNotFoundError):  # another process may have removed it in the very moment, empty
+        descriptor = _made(folder)
     try:
         _lock(descriptor, folder)
-        yield
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                if os.path.samestat(os.fstat(descriptor), folder.stat()):  # and not one that has its name by now
+                    folder.rmdir()
     finally:
-        with suppress(OSError):
-            folder.rmdir()
         os.close(descriptor)
+
+
+def _made(folder: Path) -> int:
+    folder.mkdir(parents=True, exist_ok=True)
+    return os.open(folder, os.O_RDONLY)
 
 
 @contextmanager

@@ -4,8 +4,10 @@ import os
 import subprocess
 from pathlib import Path
 
-from castnet.errors import printable
-from castnet.files import replacing
+import pytest
+
+from castnet.errors import UserError, printable
+from castnet.files import hold, replacing
 from tests.conftest import PATIENCE, start
 
 
@@ -23,6 +25,18 @@ def test_who_reads_no_further_is_told_no_verdict(castings: Path, model: Path, tm
     with start("compare", model, model, castings / "test", "-o", out, stdout=writer, stderr=subprocess.DEVNULL) as ran:
         os.close(writer)
         assert ran.wait(PATIENCE) == 2  # where 1 would be a verdict
+
+
+def test_who_is_refused_a_folder_leaves_it_to_who_holds_it(tmp_path: Path) -> None:
+    with hold(tmp_path / "new"):
+        with pytest.raises(UserError, match="another run is at work there"), hold(tmp_path / "new"):
+            pass
+        (tmp_path / "new").rename(tmp_path / "done")
+        (tmp_path / "new").mkdir()
+    assert (tmp_path / "new").is_dir(), "it is somebody else's by now"
+    with hold(tmp_path / "done"):
+        pass
+    assert not (tmp_path / "done").exists()
 
 
 def test_what_two_processes_write_under_one_name_does_not_mix(tmp_path: Path) -> None:
