@@ -28,9 +28,9 @@ with extra("train"):
         build_trainer,
         check,
         read_start,
+        require_a_batch,
         require_best,
         require_own_folder,
-        require_test,
         settled,
     )
     from castnet.data.augment import Augmentation
@@ -73,7 +73,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
     datamodule.prepare_data()
     datamodule.setup()
     require_enough(datamodule.rows, trainer.world_size)
-    require_test(trainer, datamodule)
+    require_a_batch(trainer, datamodule)
     print(describe(datamodule), flush=True)
 
     weights = read_start(cfg.model.start, datamodule.hparams["image_size"])

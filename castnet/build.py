@@ -144,18 +144,21 @@ def require_best(callbacks: DictConfig | None) -> None:
         raise UserError(f"callbacks.checkpoint.mode={mode}: would keep the worst {monitor}; set it to {best}")
 
 
-def require_test(trainer: Trainer, datamodule: CastingDataModule) -> None:
-    """Refuse a share of the test images that is less than a batch, which Lightning would do after training.
+def require_a_batch(trainer: Trainer, datamodule: CastingDataModule) -> None:
+    """Refuse a share of the images to judge that is less than a batch, which Lightning would do after training.
 
     Raises:
         UserError: it is.
     """
-    limit, batches = trainer.limit_test_batches, len(datamodule.test_dataloader())
-    if isinstance(limit, float) and 0 < limit * batches < 1:
-        raise UserError(
-            f"trainer.limit_test_batches={limit}: is less than one of the {batches} batches of test images; expected a "
-            "whole number of them, or a larger share"
-        )
+    for name, limit, loader in (
+        ("val", trainer.limit_val_batches, datamodule.val_dataloader()),
+        ("test", trainer.limit_test_batches, datamodule.test_dataloader()),
+    ):
+        if isinstance(limit, float) and 0 < limit * len(loader) < 1:
+            raise UserError(
+                f"trainer.limit_{name}_batches={limit}: is less than one of {len(loader)} batches of {name} images; "
+                "expected a whole number of them, or a larger share"
+            )
 
 
 def require_own_folder(config: DictConfig) -> None:
@@ -224,6 +227,10 @@ def build_trainer(config: DictConfig, **given: Any) -> Trainer:
         require(f"trainer.{name}", config.get(name, 1), Count)
     require("trainer.gradient_clip_val", config.get("gradient_clip_val"), Annotated[float, Field(ge=0)] | None)
     require("trainer.min_epochs", config.get("min_epochs"), Annotated[int, Field(ge=0)] | None)
+    if config.get("barebones"):
+        raise UserError("trainer.barebones=true: nothing is logged, by which the best epoch is known; leave it out")
+    if config.get("val_check_interval") == 0:
+        raise UserError("trainer.val_check_interval=0: expected batches, from 1 on, or a share of an epoch")
     if (least := config.get("min_epochs") or 0) > config.max_epochs:
         raise UserError(f"trainer.min_epochs={least}: expected at most trainer.max_epochs={config.max_epochs}")
     # The loaders share images among processes; Lightning's samplers would count some twice.

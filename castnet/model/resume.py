@@ -25,6 +25,7 @@ TRAINS = {
     "gradient_clip_algorithm": None,
     "gradient_clip_val": None,
     "limit_train_batches": 1.0,
+    "max_steps": -1,
     "overfit_batches": 0.0,
     "precision": "32-true",
 }
@@ -101,7 +102,7 @@ def require_resumable(ckpt_path: Path, run: Path, max_epochs: int, settings: Map
 
     Raises:
         UserError: it is no checkpoint of castnet's training or of another run, is calibrated, was begun with other
-            settings, or its learning rate follows a schedule made for another number of epochs.
+            settings, counts steps, or its learning rate follows a schedule made for another number of epochs.
     """
     load_classifier(ckpt_path)
     checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=True)
@@ -128,6 +129,11 @@ def require_resumable(ckpt_path: Path, run: Path, max_epochs: int, settings: Map
     except (OSError, YAMLError, AttributeError) as error:
         raise UserError(f"ckpt_path={ckpt_path}: how its run was begun cannot be read ({error})") from error
     _require_unchanged(ckpt_path, begun, {"trainer": TRAINS | _said(settings["trainer"])})
+    if (steps := settings["trainer"].get("max_steps", -1)) != -1:
+        raise UserError(
+            f"ckpt_path={ckpt_path}: its run counts steps (trainer.max_steps={steps}), and Lightning does not go on "
+            "from the end of an epoch where steps are counted; train anew, or end runs by trainer.max_epochs alone"
+        )
     if schedules and planned != max_epochs:
         raise UserError(
             f"ckpt_path={ckpt_path}: its one-cycle schedule was made for {planned} epochs; resume with "
