@@ -143,6 +143,7 @@ def test_generated_castings_are_disjoint(castings: Path, tmp_path: Path) -> None
     result = audit(castings, tmp_path / "out", progress=False)
     assert result.disjoint is True
     assert result.groups == 120
+    assert "120 images, no two of them copies" in result.describe()
     assert not result.leaks
     assert not result.two_labels
 
