@@ -75,6 +75,7 @@ def test_a_folder_of_two_classes_without_a_test_part_is_judged_whole(
     assert ran.code == 0, ran.err
     metrics = json.loads((ran.folder / "metrics.json").read_text())
     assert (metrics["data"]["subset"], np.sum(metrics["confusion_matrix"])) == ("all", 10)
+    assert "<td>split</td>" not in (ran.folder / "report.html").read_text()  # none was made of it
 
 
 def test_parts_never_seen_in_training_are_judged_by_themselves(

@@ -158,6 +158,7 @@ class TestReport(Callback):
             class_names=pl_module.hparams["class_names"],
             defect_class=pl_module.hparams["defect_class"],
             threshold=pl_module.hparams["threshold"],
+            defective_from=pl_module.hparams["defective_from"],
             temperature=pl_module.hparams["temperature"],
             offset=cast(CastingClassifier, pl_module).offset,
             files=[datamodule.folder.files[row] for row in rows],

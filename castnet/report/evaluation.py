@@ -40,6 +40,7 @@ class Evaluation:
         class_names: the two classes, in the order of the labels.
         defect_class: the one of them that is the defect.
         threshold: an image is called defective if P(defect) reaches it.
+        defective_from: between the threshold and this P(defect) a line calls an image doubtful; None doubts none.
         temperature, offset: p_defect is of the network's logits for the defect, plus this, divided by that.
         files: paths relative to the data's root, (n,).
         labels: true class indices, int64 (n,).
@@ -58,6 +59,7 @@ class Evaluation:
     class_names: list[str]
     defect_class: str
     threshold: float
+    defective_from: float | None
     temperature: float
     offset: float
     files: list[str]
@@ -146,6 +148,7 @@ class Evaluation:
             "class_names": self.class_names,
             "defect_class": self.defect_class,
             "threshold": self.threshold,
+            "defective_from": self.defective_from,
             "temperature": self.temperature,
             **self.numbers(),
             "intervals": counted(self.parts is not None),
@@ -182,7 +185,8 @@ class Evaluation:
             table.add_row("doubtful", _shown(verdicts["doubtful_rate"]))
             table.add_row("called good, of defective", _shown(verdicts["passed_rate"]))
             table.add_row("called defective, of good", _shown(verdicts["rejected_rate"]))
-        operating_point = f"Threshold {self.threshold:.4g}, temperature {self.temperature:.3g}."
+        doubtful = "" if self.defective_from is None else f", doubtful below {self.defective_from:.4g}"
+        operating_point = f"Threshold {self.threshold:.4g}{doubtful}, temperature {self.temperature:.3g}."
         table.caption = escape(f"{operating_point} {metrics['intervals']} {self.data['protocol']}")
         table.caption_justify = "left"
         return table
@@ -252,7 +256,7 @@ class Evaluation:
             writer.writerows(zip(self.files, *columns, *judged, strict=True))
         metrics = self.metrics()
         errors = [self.files[row] for row in self.errors()]
-        page = html.render("report.html.j2", pictures, metrics=metrics, errors=errors)
+        page = html.render("report.html.j2", pictures, metrics=metrics, errors=errors, most_errors=MOST_ERRORS)
         (folder / "report.html").write_text(page, encoding="utf-8", errors="surrogateescape")
         # The last: what has it is whole, also for other runs of a sweep, which look for it.
         write_whole({folder / "metrics.json": (json.dumps(metrics, indent=2) + "\n").encode()})

@@ -4,11 +4,17 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+# Letters that Matplotlib's own font lacks, of which names of classes may be, are taken from the first of these that is
+# installed and has them.
+FALLBACKS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "Microsoft YaHei", "PingFang SC", "Hiragino Sans", "Malgun Gothic")
+INSTALLED = {font.name for font in font_manager.fontManager.ttflist}
+matplotlib.rcParams["font.family"] = ["DejaVu Sans", *(name for name in FALLBACKS if name in INSTALLED)]
 matplotlib.rcParams["text.parse_math"] = False  # a class may be called $1
 
 INK, QUIET = "#1b2a3a", "#8896a5"
@@ -29,10 +35,11 @@ def image_grid(images: NDArray[np.generic], titles: Sequence[str], colours: Sequ
     figure = Figure(figsize=(width, height))
     # One system of axes for all, in inches: a grid of them takes ten times as long to draw.
     axis = figure.add_axes((0, 0, 1, 1))
+    longest = max((len(line) for title in titles for line in title.splitlines()), default=0)
     for place, (image, title, colour) in enumerate(zip(images, titles, colours, strict=True)):
         x, y = 2.0 * (place % columns), 2.45 * (place // columns)
         axis.imshow(image, cmap="gray", vmin=0, vmax=255, extent=(x + 0.05, x + 1.95, y + 2.4, y + 0.5))
-        axis.text(x + 1, y + 0.46, title, fontsize=8, color=colour, ha="center", va="bottom")
+        axis.text(x + 1, y + 0.46, title, fontsize=_size(8, longest, 24), color=colour, ha="center", va="bottom")
     axis.set(xlim=(0, width), ylim=(height, 0))
     axis.set_axis_off()
     return figure
@@ -78,8 +85,9 @@ def confusion_matrix(counts: NDArray[np.int64], class_names: Sequence[str]) -> F
         colour = "white" if shares[row, column] > 0.5 else INK
         text = f"{counts[row, column]:,}\n{shares[row, column]:.1%}"
         axis.text(column, row, text, ha="center", va="center", color=colour, fontsize=12)
-    axis.set_xticks([0, 1], class_names)
-    axis.set_yticks([0, 1], class_names, rotation=90, va="center")
+    size = _size(10, max(map(len, class_names)), 17)
+    axis.set_xticks([0, 1], class_names, fontsize=size)
+    axis.set_yticks([0, 1], class_names, fontsize=size, rotation=90, va="center")
     axis.set(xlabel="predicted", ylabel="true")
     return figure
 
@@ -208,7 +216,9 @@ def parts_against_cut(
         for column, part in enumerate(range(row * columns, min((row + 1) * columns, len(margins)))):
             spread = column + np.linspace(-0.3, 0.3, len(margins[part])) if len(margins[part]) > 1 else [column]
             colours = np.where(defective[part], BAD, GOOD)
-            axis.scatter(spread, margins[part], s=4, c=colours, alpha=0.6, linewidths=0)
+            axis.scatter(
+                spread, margins[part], s=4 if len(margins[part]) > 20 else 16, c=colours, alpha=0.6, linewidths=0
+            )
             inset = axis.inset_axes(
                 (column - 0.45, low - 0.31 * (high - low), 0.9, 0.3 * (high - low)), transform=axis.transData
             )
@@ -232,6 +242,11 @@ def _square() -> tuple[Figure, Axes]:
     """A figure for one plot with labels like 0.25: to fit margins to others takes as long as to draw all."""
     figure = Figure(figsize=(4.2, 3.8))
     return figure, figure.add_axes((0.17, 0.13, 0.79, 0.83))
+
+
+def _size(points: float, letters: int, room: int) -> float:
+    """A font's size in points, smaller where there are more letters than it has room for."""
+    return points * min(1.0, room / max(letters, 1))
 
 
 def _tidy(axis: Axes) -> None:

@@ -106,6 +106,13 @@ def test_a_run_stores_its_operating_point_and_judges_by_it(trained: Path) -> Non
 def test_the_costs_move_the_threshold_and_no_rule_leaves_it(run_train: Command) -> None:
     ran = run_train("threshold.escape_cost=4", "trainer.max_epochs=1", folder="costs")
     assert json.loads((ran.folder / "metrics.json").read_text())["threshold"] == pytest.approx(0.2)
+    assert "at least 0.2." in (ran.folder / "report.html").read_text()
+    ran = run_train("threshold.escape_cost=4", "threshold.review_cost=0.25", "trainer.max_epochs=1", folder="looked")
+    metrics = json.loads((ran.folder / "metrics.json").read_text())
+    assert (metrics["threshold"], metrics["defective_from"]) == (pytest.approx(0.0625), pytest.approx(0.75))
+    assert "Threshold 0.0625, doubtful below 0.75, temperature" in ran.out
+    page = (ran.folder / "report.html").read_text()
+    assert "passes below P(defect) 0.0625, is doubtful from there and called defective from 0.75 on" in page
     ran = run_train("~threshold", "model.threshold=0.3", "trainer.max_epochs=1", folder="none")
     metrics = json.loads((ran.folder / "metrics.json").read_text())
     assert (metrics["threshold"], metrics["temperature"]) == (0.3, 1)
