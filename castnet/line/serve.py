@@ -201,6 +201,9 @@ class _DrainingServer(uvicorn.Server):
             listener.listen(BACKLOG)  # asyncio set it to the number that it accepts at once
 
     async def on_tick(self, counter: int) -> bool:
+        if cast(FastAPI, self.config.app).state.draining:
+            for listener in self.servers:  # not by the signal, which may come while asyncio accepts from it
+                listener.close()
         if counter % 10 == 0:  # each second
             for connection in list(self.server_state.connections):
                 cast(_Connection, connection).leave_if_overdue()
@@ -208,12 +211,10 @@ class _DrainingServer(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         app = cast(FastAPI, self.config.app)
-        if app.state.draining:
+        if app.state.draining or not self.started:
             super().handle_exit(sig, frame)
         else:
             app.state.draining = True
-            for listener in self.servers:
-                listener.close()
             Timer(DRAIN_SECONDS, super().handle_exit, (sig, frame)).start()
 
 

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 import torch
+import uvicorn
+from fastapi import FastAPI
 
 from castnet.data.augment import network_input
 from castnet.imaging.decode import decode
@@ -21,7 +23,7 @@ from castnet.imaging.resample import area_average
 from castnet.line.access import listen
 from castnet.line.inspector import Inspector, Verdict
 from castnet.line.record import verdicts
-from castnet.line.serve import MAX_BODY, MAX_WAITING
+from castnet.line.serve import MAX_BODY, MAX_WAITING, _DrainingServer
 from castnet.model.checkpoint import load_classifier
 from castnet.model.classifier import VERDICTS
 from tests.conftest import PATIENCE, castnet, start
@@ -29,6 +31,14 @@ from tests.line.conftest import connect
 from tests.line.test_inspector import bomb
 
 Server = tuple["subprocess.Popen[str]", str]
+
+
+def test_told_to_stop_while_it_starts_it_does() -> None:
+    app = FastAPI()
+    app.state.draining = False
+    starting = _DrainingServer(uvicorn.Config(app))
+    starting.handle_exit(signal.SIGTERM, None)
+    assert starting.should_exit
 
 
 @pytest.fixture
