@@ -68,7 +68,11 @@ def compare(
         gate = None
         if max_new_escapes is not None:
             found = comparison.new_escapes
-            gate = {"max_new_escapes": max_new_escapes, "new_escapes": found, "held": found <= max_new_escapes}
+            gate = {
+                "max_new_escapes": max_new_escapes,
+                "new_escapes": found,
+                "held": found <= max_new_escapes and not unreadable,
+            }
         told = {
             "old": _about(old, models[0]),
             "new": _about(new, models[1]),
@@ -188,7 +192,8 @@ def _print(where: str, comparison: Comparison, told: dict[str, Any]) -> None:
         print(printable(reason if named else f"{name}: {reason}"))
     if gate := told["gate"]:
         counts = f"{gate['new_escapes']:,} new escapes, {gate['max_new_escapes']:,} allowed"
-        print(f"gate {'held' if gate['held'] else 'failed'}: {counts}{' (parts)' if told['parts'] else ''}")
+        unknown = f", {len(told['unreadable']):,} images not judged" if told["unreadable"] else ""
+        print(f"gate {'held' if gate['held'] else 'failed'}: {counts}{' (parts)' if told['parts'] else ''}{unknown}")
 
 
 def _page(where: str, comparison: Comparison, told: dict[str, Any]) -> str:

@@ -26,17 +26,16 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Written:
-    """What stands in the folder: images by class, and why others that people decided on do not, by their names."""
+    """What stands in the folder: images by class, and of others that people decided on which they are, and why."""
 
     counts: dict[str, int]
-    left_out: dict[str, str]
+    left_out: list[str]
 
     def describe(self, folder: Path) -> str:
         """How many there are, how to train on them, and a line for each that is missing."""
         counts = ", ".join(f"{count:,} {name}" for name, count in sorted(self.counts.items()))
         settings = f"data.root={folder} data.defect_class={CLASSES[1]} data.groups={folder}/groups.csv"
-        left_out = (f"{printable(name)}: left out, its image {reason}" for name, reason in self.left_out.items())
-        return "\n".join((f"{folder}: {counts}; train with data=folder {settings}", *left_out))
+        return "\n".join((f"{folder}: {counts}; train with data=folder {settings}", *map(printable, self.left_out)))
 
 
 def write_reviewed(url: str, folder: Path, finish: Callable[[Path], object]) -> Written:
@@ -75,7 +74,7 @@ def write_reviewed(url: str, folder: Path, finish: Callable[[Path], object]) -> 
     return Written(dict(Counter(file.partition("/")[0] for file in file_of.values())), left_out)
 
 
-def _write_decided(engine: sa.Engine, folder: Path) -> tuple[Sequence[sa.Row[Any]], dict[str, str], dict[str, str]]:
+def _write_decided(engine: sa.Engine, folder: Path) -> tuple[Sequence[sa.Row[Any]], dict[str, str], list[str]]:
     """Every decision, the last one last; the file written of each image by its digest, and why of others none is."""
     decided = (
         sa.select(verdicts, reviews.c.is_defect, reviews.c.time.label("decided"))
@@ -85,18 +84,19 @@ def _write_decided(engine: sa.Engine, folder: Path) -> tuple[Sequence[sa.Row[Any
     for name in CLASSES:
         (folder / name).mkdir(parents=True)
     file_of: dict[str, str] = {}
-    left_out: dict[str, str] = {}
+    left_out: list[str] = []
     with reading(engine), engine.connect() as connection:
         rows = connection.execute(decided).all()
         for image, row in {row.image: row for row in rows}.items():  # the last decision
+            named = f"{row.name or row.id} ({image[:16]})"  # names come again, as of a camera that overwrites a file
             kept = sa.select(images.c.content).where(images.c.image == image)
             if (content := connection.execute(kept).scalar()) is None:
-                left_out[row.name or row.id] = "is not on record"
+                left_out.append(f"{named}: left out, its image is not on record")
                 continue
             try:
                 decode(content)
             except UserError as error:
-                left_out[row.name or row.id] = str(error).removeprefix("image: ")
+                left_out.append(f"{named}: left out, its image {str(error).removeprefix('image: ')}")
                 continue
             file_of[image] = f"{CLASSES[row.is_defect]}/{image[:16]}.{format_of(content).lower()}"
             (folder / file_of[image]).write_bytes(content)

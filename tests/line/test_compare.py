@@ -151,6 +151,9 @@ def test_an_image_that_cannot_be_judged_is_named_and_ends_with_2(
     told = compared(*strict, folder, "-o", out, "--max-new-escapes", 1000, code=2)
     assert "torn.jpeg: cannot be read" in told["unreadable"]["def_front/torn.jpeg"]
     assert "torn.jpeg: cannot be read" in out.read_text()
+    assert not told["gate"]["held"]
+    ran = castnet("compare", *strict, folder, "-o", out, "--max-new-escapes", 1000)
+    assert ran.stdout.splitlines()[-1].endswith(" allowed, 1 images not judged")
 
 
 CLASSES = {"def_front": True, "ok_front": False}

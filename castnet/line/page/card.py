@@ -29,7 +29,10 @@ def show_card(card: Mapping[str, Any]) -> None:
     if columns:
         st.subheader("How good it is there")
         st.table(pd.DataFrame(columns, index=[*RATES.values(), "AUROC"]))
-        st.caption("Escape rate: defective castings that pass. Overkill rate: good castings that are rejected.")
+        st.caption(
+            "By the threshold alone, before any is called unsure: of the defective castings those below it, of the "
+            "good ones those that reach it, whether rejected or doubtful."
+        )
     if "intervals" in (test := card.get("test") or {}):
         ends = {
             rate: "–".join(f"{end:.2%}" for end in test.get(f"{rate}_interval") or ())
