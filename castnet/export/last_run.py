@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 from castnet.errors import UserError, extra
+from castnet.files import turn
 
 RUNS, EXPORTED = Path("runs"), Path(".cache/models")
 
@@ -28,15 +29,16 @@ def model_of_last_run() -> Path:
         print(f"{passed}: its run did not end, so this is the model of the one before", flush=True)
     ckpt_path = runs[-1]
     identity = _hash(f"{ckpt_path.resolve()} {ckpt_path.stat().st_mtime_ns}".encode())
-    for model in EXPORTED.glob(f"{identity}-*.onnx"):
-        if model.stem == f"{identity}-{_hash(model.read_bytes())}":
-            return model
-        print(f"{model}: is damaged and made anew", flush=True)
-        model.unlink()
     EXPORTED.mkdir(parents=True, exist_ok=True)
-    model = EXPORTED / f"{identity}.onnx"
-    print(f"exporting {ckpt_path}\n{export(ckpt_path, model)}", flush=True)
-    return model.rename(model.with_stem(f"{identity}-{_hash(model.read_bytes())}"))
+    with turn(EXPORTED):
+        for model in EXPORTED.glob(f"{identity}-*.onnx"):
+            if model.stem == f"{identity}-{_hash(model.read_bytes())}":
+                return model
+            print(f"{model}: is damaged and made anew", flush=True)
+            model.unlink()
+        model = EXPORTED / f"{identity}.onnx"
+        print(f"exporting {ckpt_path}\n{export(ckpt_path, model)}", flush=True)
+        return model.rename(model.with_stem(f"{identity}-{_hash(model.read_bytes())}"))
 
 
 def _hash(content: bytes) -> str:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -327,6 +328,26 @@ def test_silent_connections_make_room_for_others(model: Path) -> None:
         process.terminate()
         _, err = process.communicate(timeout=PATIENCE)
     assert err == ""
+
+
+def test_pages_that_start_at_once_export_the_last_run_once(
+    trained: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "run").mkdir(parents=True)
+    (tmp_path / "runs" / "run" / "checkpoints").symlink_to(trained / "checkpoints")
+    exports = []
+
+    def export(_: Path, out: Path) -> str:
+        exports.append(out)
+        time.sleep(0.2)
+        out.write_bytes(exported.read_bytes())
+        return "exported"
+
+    monkeypatch.setattr(exporting, "export", export)
+    with ThreadPoolExecutor() as pool:
+        found = {page.result() for page in [pool.submit(last_run.model_of_last_run) for _ in range(2)]}
+    assert len(exports) == len(found) == 1
 
 
 def test_a_damaged_export_of_the_last_run_is_made_anew(
