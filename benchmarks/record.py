@@ -63,7 +63,7 @@ def write(url: str, inspector: Inspector, model: Path, contents: Sequence[bytes]
     verdict = inspector.inspect(contents[0])
     with tempfile.TemporaryDirectory() as spool:
         start = time.perf_counter()
-        with Recorder(url, "watch", inspector, model, keep=keep, spool=Path(spool)) as recorder:
+        with Recorder(url, "watch", inspector, keep=keep, spool=Path(spool)) as recorder:
             for index in range(number):
                 recorder.put(f"camera/{index:07d}.jpeg", contents[index % len(contents)], varied(verdict, index))
             taken = time.perf_counter() - start
@@ -109,7 +109,7 @@ def cost(url: str, inspector: Inspector, model: Path, contents: Sequence[bytes],
     with tempfile.TemporaryDirectory() as spool:
         for _ in range(ROUNDS):
             plain = spent(partial(judge, None))
-            recorder = Recorder(url, "watch", inspector, model, keep=keep, spool=Path(spool))
+            recorder = Recorder(url, "watch", inspector, keep=keep, spool=Path(spool))
             times.append((*plain, *spent(partial(judge, recorder))))
     taken, worked, taken_recorded, worked_recorded = (median(side) / number for side in zip(*times, strict=True))
     print(f"{number:,} verdicts, --keep {keep} (median of {ROUNDS})")

@@ -33,7 +33,7 @@ class _Judge:
         self.refused: _OtherModel | None = None  # Ray would tell of an exception here only that a worker has died
         try:
             self.inspector = Inspector(model)
-            if digest_of(Path(model)) != digest:
+            if self.inspector.digest != digest:
                 raise UserError(f"{model}: is another model there")
         except (UserError, OSError) as error:
             self.refused = _OtherModel(

@@ -1,6 +1,7 @@
 """An image to a verdict, on ONNX Runtime and without torch."""
 
 import ctypes
+import hashlib
 import re
 import time
 from collections import deque
@@ -77,6 +78,7 @@ class Inspector:
         card: all that the file says of its model: class_names, defect_class, threshold, defective_from, temperature,
             image_size, data (source, root, protocol, counts, …), validation and test (metrics by name), reference
             (P(defect) and unfamiliarity of some validation images), castnet (version), exported.
+        digest: SHA-256 of the file that was read, in hexadecimal; by now another may have its name.
 
     Raises:
         UserError: the file is missing, or `castnet export` did not write it.
@@ -95,6 +97,7 @@ class Inspector:
         try:
             with open_file(Path(model), MAX_MODEL) as file:
                 content = file.read()
+            self.digest = hashlib.sha256(content).hexdigest()
             # The word alone first: an expression takes a tenth of a second to read megabytes of weights.
             if b"location" in content and WEIGHTS_ELSEWHERE.search(content):
                 raise ValueError("it has weights in other files")

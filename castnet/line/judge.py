@@ -29,9 +29,9 @@ def judging(model: Path, inspector: Inspector, record: Record | None, shadow: Pa
         yield inspector.inspect
         return
     with ExitStack() as stack:
-        recorder = stack.enter_context(record("serve", inspector, model))
+        recorder = stack.enter_context(record("serve", inspector))
         beside = None if shadow is None else Inspector(shadow)
-        shadows = None if beside is None or shadow is None else stack.enter_context(record("shadow", beside, shadow))
+        shadows = None if beside is None or shadow is None else stack.enter_context(record("shadow", beside))
         left_out = itertools.count()
         pool, places = stack.enter_context(ThreadPoolExecutor(1, "shadow")), BoundedSemaphore(WAITING)
 

@@ -29,7 +29,7 @@ FIELDS = (
 )  # fmt: skip
 
 Result = Verdict | UserError
-Record = Callable[[str, Inspector, Path], "Recorder"]  # from who judges, with what, and its file
+Record = Callable[[str, Inspector], "Recorder"]  # from who judges, and with what
 
 
 def predict(
@@ -64,7 +64,7 @@ def predict(
     # On a terminal the verdicts themselves show how far it is, and a bar would disturb them.
     if len(files) > 1 and not sys.stdout.isatty():
         results = _with_progress(results, len(files))
-    with record("predict", inspector, model) if record else nullcontext() as recorder:
+    with record("predict", inspector) if record else nullcontext() as recorder:
         show = printer(form)  # which prints a header, if nothing was refused
         for listing in found:
             for path, error in listing.unreadable.items():

@@ -17,7 +17,6 @@ import numpy as np
 import sqlalchemy as sa
 
 from castnet.errors import UserError, printable
-from castnet.files import digest_of
 from castnet.imaging.decode import Photograph, read_file
 from castnet.line.inspector import Inspector, Verdict
 from castnet.line.record import engine_for, images, insert_new, make_tables, models, reviews, verdicts
@@ -43,7 +42,6 @@ class Recorder:
         url: of the database, see `engine_for`.
         source: who judges: predict, watch, serve or page.
         inspector: whose verdicts they are.
-        model: the inspector's file.
         keep: which images are kept beside their verdicts, a key of `KEEP`.
         keep_bytes: how many bytes the images kept may have; beyond, the oldest go, but for those that people decided
             on. A spool of as many bytes takes no more images.
@@ -58,13 +56,12 @@ class Recorder:
         url: str,
         source: str,
         inspector: Inspector,
-        model: Path,
         keep: str = "none",
         keep_bytes: int = 1_000_000_000,
         spool: Path = SPOOL,
     ) -> None:
         self._engine, self._source, self._keep, self._keep_bytes = engine_for(url), source, KEEP[keep], keep_bytes
-        self._card = {"model": digest_of(model), "card": json.dumps(inspector.card), "since": time.time()}
+        self._card = {"model": inspector.digest, "card": json.dumps(inspector.card), "since": time.time()}
         folder = spool_for(self._engine.url, spool)
         try:
             left = [Spool(path) for path in sorted(folder.glob("*.jsonl"))]

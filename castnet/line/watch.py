@@ -66,7 +66,7 @@ def watch(model: Path, folder: Path, form: str, record: Record | None = None) ->
     done = _read_state(folder)
     waiting: dict[Path, tuple[Version, float]] = {}  # what is not inspected yet, and since when it is as it is
     unreadable: dict[Path, UserError] = {}
-    recording = record("watch", inspector, model) if record else contextlib.nullcontext()
+    recording = record("watch", inspector) if record else contextlib.nullcontext()
     with (folder / STATE).open("a") as state, recording as recorder:
         show = printer(form)  # which prints a header, if nothing was refused
         while not stop.wait(POLL):

@@ -83,7 +83,7 @@ def test_the_oldest_images_go_beyond_the_bound(
     inspector: Inspector, model: Path, test_images: list[Path], tmp_path: Path
 ) -> None:
     url, bound = f"sqlite:///{tmp_path / 'record.db'}", 30_000
-    with Recorder(url, "page", inspector, model, keep="all", keep_bytes=bound, spool=tmp_path) as recorder:
+    with Recorder(url, "page", inspector, keep="all", keep_bytes=bound, spool=tmp_path) as recorder:
         for file in test_images:
             recorder.put(str(file), file.read_bytes(), inspector.inspect(file))
     assert not list(tmp_path.glob("record.db-*")), "who copies the file has all of it"
@@ -97,14 +97,14 @@ def test_what_people_decided_on_does_not_go_and_that_others_go_is_said_once(
     inspector: Inspector, model: Path, test_images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url = f"sqlite:///{tmp_path / 'record.db'}"
-    with Recorder(url, "watch", inspector, model, keep="all", spool=tmp_path) as recorder:
+    with Recorder(url, "watch", inspector, keep="all", spool=tmp_path) as recorder:
         for file in test_images:
             recorder.put(str(file), file.read_bytes(), inspector.inspect(file))
     with connect(url).begin() as connection:
         oldest = connection.execute(sa.select(verdicts).order_by(verdicts.c.time).limit(1)).one()
         decide(connection, oldest.id, "passed", True)
     assert capsys.readouterr().err == ""
-    with Recorder(url, "page", inspector, model, keep="all", keep_bytes=1, spool=tmp_path) as recorder:
+    with Recorder(url, "page", inspector, keep="all", keep_bytes=1, spool=tmp_path) as recorder:
         for name in ("a", "b"):
             recorder.put(name, test_images[-1].read_bytes(), inspector.inspect(test_images[-1]))
             time.sleep(2 * FLUSH_SECONDS)
@@ -120,14 +120,17 @@ def test_what_another_process_left_comes_with_its_card_and_is_not_bounded_by_one
 ) -> None:
     url = f"sqlite:///{tmp_path / 'later' / 'record.db'}"
     verdict = inspector.inspect(b"P5 2 2 255 \x00\x01\x02\x03")
-    with Recorder(url, "watch", inspector, model, keep="all", spool=tmp_path) as left:
+    with Recorder(url, "watch", inspector, keep="all", spool=tmp_path) as left:
         left.put("a", b"image", verdict)
     (tmp_path / "later").mkdir()
-    (tmp_path / "other.onnx").touch()
-    Recorder(url, "watch", inspector, tmp_path / "other.onnx", keep_bytes=0, spool=tmp_path).close()
+    file = tmp_path / "other.onnx"
+    file.write_bytes(model.read_bytes() + b"\x32\x05other")  # one that has a doc_string
+    other, digests = Inspector(file), set(map(digest_of, (model, file)))
+    file.write_bytes(b"by now another model")
+    Recorder(url, "watch", other, keep_bytes=0, spool=tmp_path).close()
     with connect(url).connect() as connection:
         cards = {row.model: json.loads(row.card) for row in connection.execute(sa.select(models))}
-        assert cards == dict.fromkeys(map(digest_of, (model, tmp_path / "other.onnx")), inspector.card)
+        assert cards == dict.fromkeys(digests, inspector.card)
         assert connection.execute(sa.select(images.c.content)).scalars().all() == [b"image"]
 
 
@@ -135,7 +138,7 @@ def test_what_is_no_record_is_one_line(model: Path, test_images: list[Path], tmp
     (tmp_path / "notes.db").write_text("no database")
     for taken in (tmp_path, tmp_path / "notes.db"):
         with pytest.raises(UserError, match=f"{taken} is there and no database of SQLite; name another file"):
-            Recorder(f"sqlite:///{taken}", "serve", Inspector(model), model, spool=tmp_path / "spool")
+            Recorder(f"sqlite:///{taken}", "serve", Inspector(model), spool=tmp_path / "spool")
     ran = castnet("predict", model, test_images[0], "--keep", "all")
     assert (ran.returncode, "--keep all: images are kept beside verdicts; say where with --record" in ran.stderr) == (
         2,
@@ -180,7 +183,7 @@ def test_verdicts_go_on_while_the_server_is_dead_and_stand_there_once(
 ) -> None:
     url = postgresql.new_database()
     verdict, content = inspector.inspect(test_images[0]), test_images[0].read_bytes()
-    recorder = Recorder(url, "serve", inspector, model, spool=tmp_path)
+    recorder = Recorder(url, "serve", inspector, spool=tmp_path)
     for _ in range(100):
         recorder.put("before", content, verdict)
     while count(url) < 100:
@@ -194,7 +197,7 @@ def test_verdicts_go_on_while_the_server_is_dead_and_stand_there_once(
     assert list(tmp_path.glob("*/*.jsonl")), "what could not be written is in the spool"
     postgresql.start()
     changed = sa.make_url(url).set(password="changed").render_as_string(hide_password=False)
-    with Recorder(changed, "serve", inspector, model, spool=tmp_path) as after:
+    with Recorder(changed, "serve", inspector, spool=tmp_path) as after:
         after.put("after", content, verdict)
     assert count(url) == 1101
     assert not list(tmp_path.glob("*/*.jsonl"))
@@ -205,12 +208,12 @@ def test_a_server_of_any_encoding_that_takes_all_text_is_taken_and_another_is_na
 ) -> None:
     verdict, name = inspector.inspect(b"P5 2 2 255 \x00\x01\x02\x03"), "güß✓.png"
     plain = postgresql.new_database("SQL_ASCII")
-    with Recorder(plain, "serve", inspector, model, spool=tmp_path) as recorder:
+    with Recorder(plain, "serve", inspector, spool=tmp_path) as recorder:
         recorder.put(name, b"image", verdict)
     assert capfd.readouterr().err == ""
     with connect(plain).connect() as connection:
         assert connection.execute(sa.select(verdicts.c.name)).scalars().all() == [name]
-    with Recorder(postgresql.new_database("LATIN1"), "serve", inspector, model, spool=tmp_path) as recorder:
+    with Recorder(postgresql.new_database("LATIN1"), "serve", inspector, spool=tmp_path) as recorder:
         recorder.put(name, b"image", verdict)
     assert "cannot be written (its encoding is LATIN1" in capfd.readouterr().err
 
@@ -222,7 +225,7 @@ def test_a_server_that_does_not_answer_is_away(
     monkeypatch.setitem(record.PSYCOPG, "connect_timeout", 2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"postgresql+psycopg://line@127.0.0.1:{silent.getsockname()[1]}/line"
-        with Recorder(url, "serve", inspector, model, spool=tmp_path) as recorder:
+        with Recorder(url, "serve", inspector, spool=tmp_path) as recorder:
             recorder.put("a", b"image", inspector.inspect(b"P5 2 2 255 \x00\x01\x02\x03"))
     assert "cannot be written (" in capfd.readouterr().err
 
@@ -230,18 +233,18 @@ def test_a_server_that_does_not_answer_is_away(
 def test_a_spool_replayed_again_adds_nothing(inspector: Inspector, model: Path, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'record.db'}"
     verdict = inspector.inspect(b"P5 2 2 255 \x00\x01\x02\x03")
-    recorder = Recorder(url, "serve", inspector, model, spool=tmp_path / "spool")
+    recorder = Recorder(url, "serve", inspector, spool=tmp_path / "spool")
     recorder.put("once", b"image", verdict)
     (spool,) = (tmp_path / "spool").rglob("*.jsonl")
     written = spool.read_bytes()
     recorder.close()
     spool.write_bytes(written + written[:50])  # as if the process had died before it emptied it, while it wrote
     again = f"sqlite:///{tmp_path / 'spool' / '..' / 'record.db'}"  # the same file
-    Recorder(again, "serve", inspector, model, spool=tmp_path / "spool").close()
+    Recorder(again, "serve", inspector, spool=tmp_path / "spool").close()
     assert count(url) == 1
     assert not list(tmp_path.glob("spool/*/*.jsonl"))
     with pytest.raises(UserError, match="record: "):
-        Recorder("mssql+pyodbc://host", "serve", inspector, model)
+        Recorder("mssql+pyodbc://host", "serve", inspector)
 
 
 def test_a_file_that_is_moved_away_keeps_what_it_has_and_a_new_one_takes_what_follows(
@@ -249,7 +252,7 @@ def test_a_file_that_is_moved_away_keeps_what_it_has_and_a_new_one_takes_what_fo
 ) -> None:
     here, archive = tmp_path / "line.db", tmp_path / "archive.db"
     verdict = inspector.inspect(b"P5 2 2 255 \x00\x01\x02\x03")
-    with Recorder(f"sqlite:///{here}", "serve", inspector, model, spool=tmp_path) as recorder:
+    with Recorder(f"sqlite:///{here}", "serve", inspector, spool=tmp_path) as recorder:
         for name in ("before", "after"):
             recorder.put(name, b"image", verdict)
             end = time.monotonic() + PATIENCE
@@ -272,7 +275,7 @@ def test_a_spool_that_another_process_may_take_is_locked(
         flock(file, operation)
 
     monkeypatch.setattr(fcntl, "flock", after_others)
-    with Recorder(f"sqlite:///{tmp_path / 'record.db'}", "serve", inspector, model, spool=tmp_path) as recorder:
+    with Recorder(f"sqlite:///{tmp_path / 'record.db'}", "serve", inspector, spool=tmp_path) as recorder:
         recorder.put("a", b"image", inspector.inspect(b"P5 2 2 255 \x00\x01\x02\x03"))
         (own,) = map(Spool, tmp_path.glob("*/*.jsonl"))
         assert not own.taken
@@ -280,17 +283,18 @@ def test_a_spool_that_another_process_may_take_is_locked(
 
 
 def test_what_is_damaged_in_a_spool_is_told_and_left_out(
-    inspector: Inspector, model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    inspector: Inspector, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = f"sqlite:///{tmp_path / 'record.db'}"
     verdict = inspector.inspect(b"P5 2 2 255 \x00\x01\x02\x03")
-    recorder = Recorder(url, "serve", inspector, model, keep="all", spool=tmp_path / "spool")
+    monkeypatch.setattr("castnet.line.recorder.FLUSH_SECONDS", PATIENCE)  # only at the end
+    recorder = Recorder(url, "serve", inspector, keep="all", spool=tmp_path / "spool")
     recorder.put("a", b"image\t\n", verdict)
     (spool,) = (tmp_path / "spool").rglob("*.jsonl")
     _card, written = spool.read_bytes().splitlines(keepends=True)
     recorder.close()
     spool.write_bytes(b"\0" * 99 + b"\n{}\n7\n" + written)  # as a machine that failed may leave it, without card
-    Recorder(url, "serve", inspector, model, spool=tmp_path / "spool").close()
+    Recorder(url, "serve", inspector, spool=tmp_path / "spool").close()
     assert count(url) == 1
     with connect(url).connect() as connection:
         assert connection.execute(sa.select(images.c.content)).scalars().all() == [b"image\t\n"]
@@ -301,7 +305,7 @@ def test_what_is_damaged_in_a_spool_is_told_and_left_out(
 def test_a_name_that_is_no_text_is_recorded_as_escapes(inspector: Inspector, model: Path, engine: sa.Engine) -> None:
     verdict = inspector.inspect(b"P5 2 2 255 \x00\x01\x02\x03")
     url = engine.url.render_as_string(hide_password=False)
-    with Recorder(url, "page", inspector, model) as recorder:
+    with Recorder(url, "page", inspector) as recorder:
         recorder.put("\udcff\0.png", b"image", verdict)
     with engine.connect() as connection:
         assert connection.execute(sa.select(verdicts.c.name)).scalars().all() == ["\\udcff\\0.png"]
@@ -312,7 +316,7 @@ def test_on_a_full_disk_verdicts_go_on_and_what_is_lost_is_told(
 ) -> None:
     url = f"sqlite:///{tmp_path / 'later' / 'record.db'}"
     verdict = inspector.inspect(b"P5 2 2 255 \x00\x01\x02\x03")
-    with Recorder(url, "watch", inspector, model, keep="all", spool=small_disk) as recorder:
+    with Recorder(url, "watch", inspector, keep="all", spool=small_disk) as recorder:
         for index in range(300):
             recorder.put(f"{index}.png", bytes([index % 256]) * 2000, verdict)
     told = capfd.readouterr().err.splitlines()
@@ -320,7 +324,7 @@ def test_on_a_full_disk_verdicts_go_on_and_what_is_lost_is_told(
     assert sum("verdicts wait in" in line for line in told) == 2, told  # the database is away, and at the end
     (lost,) = (line for line in told if "are not recorded" in line)
     (tmp_path / "later").mkdir()
-    Recorder(url, "watch", inspector, model, spool=small_disk).close()
+    Recorder(url, "watch", inspector, spool=small_disk).close()
     with connect(url).connect() as connection:
         names = connection.execute(sa.select(verdicts.c.name)).scalars().all()
         kept = len(connection.execute(sa.select(images.c.image)).all())

@@ -26,24 +26,19 @@ The same URL given to `castnet predict --watch` or `castnet serve` puts the line
 """
 
 
-def close(station: Station) -> None:
-    if station.recorder:
-        station.recorder.close()
-
-
-@st.cache_resource(max_entries=1, on_release=close)
+@st.cache_resource(max_entries=1)
 def open_station(model: str, modified: int, url: str | None, keep: str, keep_bytes: int) -> Station:
     """Model and record, opened once for all visitors and again when the model's file changes."""
     inspector = Inspector(model)
     if url is None:
-        return Station(inspector, f"{modified}", None, None)
-    from castnet.files import digest_of
+        return Station(inspector, None, None)
     from castnet.line.record import engine_for
     from castnet.line.recorder import Recorder
 
-    recorder = Recorder(url, "page", inspector, Path(model), keep=keep, keep_bytes=keep_bytes)
+    recorder = Recorder(url, "page", inspector, keep=keep, keep_bytes=keep_bytes)
+    # And not when the model changes: somebody's photographs may be under way through it.
     atexit.register(recorder.close)
-    return Station(inspector, digest_of(Path(model)), engine_for(url), recorder)
+    return Station(inspector, engine_for(url), recorder)
 
 
 def show_no_record(station: Station) -> None:

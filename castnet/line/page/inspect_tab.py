@@ -45,10 +45,10 @@ def examples() -> list[Casting]:
 def judge(station: Station, castings: Sequence[Casting]) -> list[Result]:
     """The verdicts on uploads, or why there is none: each judged and recorded once, however often the page is drawn."""
     done: dict[tuple[str, str], Result] = st.session_state.get("judged", {})
-    keys = [(station.model, casting.upload) for casting in castings]
+    keys = [(station.inspector.digest, casting.upload) for casting in castings]
     new = [casting for casting, key in zip(castings, keys, strict=True) if key not in done]
     for casting, result in zip(new, station.inspector.inspect_many(casting.content for casting in new), strict=True):
-        done[station.model, casting.upload] = result
+        done[station.inspector.digest, casting.upload] = result
         if station.recorder and not isinstance(result, UserError):
             station.recorder.put(casting.name, casting.content, result)
     st.session_state["judged"] = {key: done[key] for key in keys}

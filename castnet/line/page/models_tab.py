@@ -32,7 +32,7 @@ def show_models(station: Station) -> None:
     st.dataframe(
         pd.DataFrame(
             {
-                "model": row.model[:8] + (", this page's" if row.model == station.model else ""),
+                "model": row.model[:8] + (", this page's" if row.model == station.inspector.digest else ""),
                 "since": clock(row.since, "%Y-%m-%d %H:%M"),
                 "last verdict": clock(found[row.model].last, "%Y-%m-%d %H:%M") if row.model in found else "–",
                 "verdicts": f"{found[row.model].verdicts:,}" if row.model in found else "0",
@@ -46,7 +46,7 @@ def show_models(station: Station) -> None:
     )
     st.caption("A model goes by the first digits of its file's SHA-256. Verdicts of a shadow count here too.")
     for row in since:
-        with st.expander(f"Card of {row.model[:8]}", expanded=len(since) == 1 or row.model == station.model):
+        with st.expander(f"Card of {row.model[:8]}", expanded=len(since) == 1 or row.model == station.inspector.digest):
             if row.model in cards:
                 show_card(cards[row.model])
             else:

@@ -87,8 +87,8 @@ def show_casting(station: Station, row: Row, stratum: str) -> None:
         unsafe_allow_html=True,
     )
     buttons = st.container()
-    if row.model == station.model:
-        evidence = heatmap(station.inspector, station.model, row.image, row.content)
+    if row.model == station.inspector.digest:
+        evidence = heatmap(station.inspector, station.inspector.digest, row.image, row.content)
     else:
         evidence = f"Judged by another model ({row.model[:8]}), so that there is no heat map."
     seen = (picture(row.content), "the casting"), (evidence, "heat map of the evidence for a defect")

@@ -26,13 +26,11 @@ class Station:
 
     Attributes:
         inspector: judges what is dropped on the page.
-        model: tells its file from others; the SHA-256 where there is a record.
         engine: the way to the record, or None.
         recorder: puts this page's own verdicts there, or None.
     """
 
     inspector: Inspector
-    model: str
     engine: "sa.Engine | None"
     recorder: "Recorder | None"
 

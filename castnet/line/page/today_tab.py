@@ -183,8 +183,8 @@ def show_rejected(station: Station, rejected: Sequence[Row]) -> None:
 def show_casting(station: Station, row: Row, place: Any) -> None:
     """A recorded casting with its heat map, if this page's model judged it."""
     caption = f"{clock(row.time)} · P(defect) {row.p_defect:.4f} · {plain(row.name or row.image[:8])}"
-    if row.model == station.model:
-        drawn = heatmap(station.inspector, station.model, row.image, row.content)
+    if row.model == station.inspector.digest:
+        drawn = heatmap(station.inspector, station.inspector.digest, row.image, row.content)
     else:
         caption, drawn = f"{caption} · by another model", picture(row.content)
     if isinstance(drawn, str):
