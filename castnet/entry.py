@@ -60,7 +60,7 @@ def guard(function: Callable[..., Result], *args: Any) -> Result:
         name, reason = error.override.partition("=")[0], str(error).partition("while evaluating ")[2]
         said = f" ({reason.strip()})" if reason else ""
         fail(
-            f"{error.override}: cannot be read as a setting; a value with spaces, brackets or letters of other "
+            f"{error.override}: cannot be read as a setting{said}; a value with spaces, brackets or letters of other "
             f"alphabets needs quotes within quotes: '{name}=\"VALUE\"'; for ~ write $HOME"
         )
     except (UserError, HydraException, OmegaConfBaseException, MisconfigurationException, OSError) as error:

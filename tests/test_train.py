@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from castnet.model.checkpoint import load_classifier
+from castnet.report.sweep import SweepTable
 from tests.conftest import Command
 
 SEED_FIGURES = ["samples", "architecture", "curves", "confusion_matrix", "sample_predictions"]
@@ -119,6 +121,7 @@ def test_an_interrupted_run_resumes_where_it_stopped_as_if_nothing_had_been(run_
         ("model.one_cycle_warmup=null", "model.one_cycle_warmup=0.15, and not None"),
         ("+trainer.accumulate_grad_batches=2", "trainer.accumulate_grad_batches=1, and not 2"),
         ("+trainer.precision=bf16-mixed", "trainer.precision=32-true, and not bf16-mixed"),
+        ("+trainer.max_steps=100", "trainer.max_steps=-1, and not 100"),
         (
             "model.optimizer._target_=torch.optim.SGD",
             "model.optimizer._target_=torch.optim.Adam, and not torch.optim.SGD",
@@ -149,6 +152,13 @@ def test_a_run_is_not_resumed_on_other_images(run_train: Command, castings: Path
     assert run_train(*again, folder="begun").code == 0
 
 
+def test_a_run_that_counts_steps_is_not_resumed(run_train: Command) -> None:
+    begun = run_train("+trainer.max_steps=3")
+    assert begun.code == 0, begun.err
+    ran = run_train("+trainer.max_steps=3", f"ckpt_path={begun.folder}/checkpoints/last.ckpt")
+    assert (ran.code, "its run counts steps (trainer.max_steps=3)" in ran.err) == (2, True), ran.err
+
+
 def test_a_run_goes_on_in_its_own_folder_and_from_weights_that_were_not_calibrated(
     run_train: Command, trained: Path
 ) -> None:
@@ -173,6 +183,23 @@ def test_a_sweep_leaves_one_comparable_run_for_each_value(run_train: Command) ->
     assert [float(row["val auroc"]) for row in rows] == [entry["validation"]["auroc"] for entry in metrics]
     assert "model.lr=3e-3" in rows[1]["overrides"] or "model.lr=0.003" in rows[1]["overrides"]
     assert "mean ± sd" in ran.out
+
+
+def test_a_table_of_more_runs_than_the_terminal_has_room_for_shows_mean_and_spread_alone(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    sweep = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
+    accuracy = f"{json.loads((trained / 'metrics.json').read_text())['accuracy']:.4f}"
+    for job in range(15):
+        (tmp_path / str(job)).mkdir()
+        for kept in ("metrics.json", ".hydra"):
+            (tmp_path / str(job) / kept).symlink_to(trained / kept)
+        if job in (1, 14):
+            SweepTable().on_multirun_end(sweep)
+            (row,) = (line for line in capsys.readouterr().out.splitlines() if "test accuracy" in line)
+            assert row.count(accuracy) == (3 if job == 1 else 1)
+            assert f"{accuracy} ± 0.0000" in row
 
 
 @pytest.mark.parametrize(
@@ -263,10 +290,17 @@ def test_the_last_epoch_is_kept_where_it_was_not_the_best_and_is_the_last_that_e
         ("ckpt_path=nowhere.ckpt", "ckpt_path=nowhere.ckpt: no such file"),
         ("hydra.job.chdir=true", "hydra.job.chdir=true: every path is meant from where you are"),
         ("hydra.output_subdir=null", "hydra.output_subdir: runs are resumed by what stands in .hydra"),
-        ("+trainer.limit_test_batches=0.01", "trainer.limit_test_batches=0.01: is less than one of the"),
+        ("+trainer.limit_test_batches=0.01", "trainer.limit_test_batches=0.01: is less than one of"),
+        ("+trainer.limit_val_batches=0.01", "trainer.limit_val_batches=0.01: is less than one of"),
+        ("+trainer.barebones=true", "trainer.barebones=true: nothing is logged"),
+        ("+trainer.val_check_interval=0", "trainer.val_check_interval=0: expected batches, from 1 on"),
         ("+trainer.min_epochs=9", "trainer.min_epochs=9: expected at most trainer.max_epochs=2"),
         ("+trainer.gradient_clip_val=-1", "trainer.gradient_clip_val=-1: expected"),
         ("callbacks.checkpoint.monitor=val/lose", "monitor=val/lose: no epoch logs that; expected one of val/loss"),
+        (
+            "model.lr=log(1e-4,1e-2)",
+            "('log(1e-4,1e-2)': Unknown function 'log' Available: bool,choice,float,glob,int,interval",
+        ),
         ("data.root=/home/me/teile (1)", "needs quotes within quotes: 'data.root="),
         ("data.root=~/teile", "for ~ write $HOME"),
         ("callbacks.checkpoint.monitor=val/auroc", "mode=min: would keep the worst val/auroc; set it to max"),
@@ -318,6 +352,14 @@ def test_a_folder_in_use_is_not_written_to(run_train: Command, trained: Path) ->
         assert ran.code == 2
         assert f"{trained}: already holds something" in ran.err
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
+
+
+def test_a_run_that_was_refused_keeps_no_folder_from_the_next(run_train: Command) -> None:
+    for sweep in ((), ("-m",)):
+        for override in ("data.image_size=-3", "model.dropout=2"):
+            ran = run_train(*sweep, override, folder=f"again{len(sweep)}")
+            assert (ran.code, f"error: {override}" in ran.err) == (2, True), ran.err
+            assert list(ran.folder.rglob(".hydra"))
 
 
 def test_training_that_diverges_ends_at_once_with_one_line_and_no_figures(run_train: Command) -> None:
