@@ -4,6 +4,7 @@ import csv
 import itertools
 import os
 import pwd
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,7 @@ from multiprocessing import get_context
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -25,7 +27,11 @@ from castnet.export.export import export
 from castnet.files import turn
 from castnet.line.inspector import Inspector
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
 ROOT = Path(__file__).parents[1]
+CHROMIUM = shutil.which("chromium")
 PATIENCE = 600  # seconds for all that is waited for: a machine may be slow, and time is what benchmarks measure
 torch.set_num_threads(1)  # the tests' batches are too small to share among cores
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that they start, too
@@ -81,6 +87,21 @@ def castings(tmp_path_factory: pytest.TempPathFactory) -> Path:
         generate(folder / "castings", n=120, seed=1, processes=1, progress=False)
 
     return made_once(tmp_path_factory, "data", make) / "castings"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    """Tests that need it skip where it is not."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine")
+    from playwright.sync_api import expect, sync_playwright
+
+    expect.set_options(timeout=1000 * PATIENCE)  # milliseconds
+    with sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags, timeout=1000 * PATIENCE)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
-"""A browser, and records on both databases."""
+"""Records on both databases."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,13 +7,10 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
-from playwright.sync_api import Browser, expect, sync_playwright
 
 from castnet.line.record import engine_for, make_tables, verdicts
-from tests.conftest import PATIENCE
 
 Put = Callable[..., list[str]]
-CHROMIUM = shutil.which("chromium")
 
 
 def connect(url: str) -> sa.Engine:
@@ -22,18 +18,6 @@ def connect(url: str) -> sa.Engine:
     engine = engine_for(url)
     make_tables(engine)
     return engine
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine")
-    expect.set_options(timeout=1000 * PATIENCE)  # milliseconds
-    with sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -3,14 +3,14 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import onnx
 import pytest
 import sqlalchemy as sa
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from castnet.commands import parser
 from castnet.errors import UserError
@@ -18,10 +18,8 @@ from castnet.line import compare as compare_module
 from castnet.line.inspector import Inspector, Verdict
 from castnet.line.known import images_of
 from castnet.line.record import reviews, verdicts
-from tests.conftest import castnet
+from tests.conftest import PATIENCE, castnet
 from tests.line.conftest import connect
-
-CHROMIUM = shutil.which("chromium")
 
 
 def judged(model: Path, files: list[Path]) -> list[Verdict]:
@@ -260,23 +258,13 @@ def test_the_truth_stands_in_class_folders_wherever_they_lie(castings: Path, tmp
     assert {image.name.partition("/")[0] for image in known if image.is_defect} == {"test", "val"}
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine")
-    with sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
-        yield browser
-        browser.close()
-
-
 @pytest.mark.parametrize("width", [390, 1440])
 def test_the_page_stands_alone_and_fits_a_telephone(
     compared: Compared, browser: Browser, strict: list[Path], castings: Path, out: Path, width: int
 ) -> None:
     told = compared(*strict, castings / "test", "-o", out, "--max-new-escapes", 0, code=1)
     page = browser.new_page(viewport={"width": width, "height": 900})
+    page.set_default_timeout(1000 * PATIENCE)
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.goto(out.as_uri())
