@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import date
 from functools import partial
@@ -30,7 +31,8 @@ from playwright.sync_api import Page, expect, sync_playwright
 from castnet import entry
 from castnet.imaging.listing import list_images
 from castnet.line.inspector import Inspector, Verdict
-from castnet.line.record import engine_for, open_record, verdicts
+from castnet.line.page.review_tab import GLANCE
+from castnet.line.record import engine_for, make_tables, open_record, verdicts
 from castnet.line.recorder import Recorder
 from castnet.line.review import count_strata, next_to_review
 from castnet.line.today import count, count_by_hour, drift, hours_of, last_rejected, last_verdicts, read_cards
@@ -58,9 +60,10 @@ def varied(verdict: Verdict, index: int) -> Verdict:
     return replace(verdict, verdict="defective" if index % 12 == 0 else "good", reason=None)
 
 
-def write(url: str, inspector: Inspector, model: Path, contents: Sequence[bytes], number: int, keep: str) -> None:
+def write(url: str, inspector: Inspector, contents: Sequence[bytes], number: int, keep: str) -> None:
     """Put verdicts on record as fast as they are taken, and wait until the database has all."""
     verdict = inspector.inspect(contents[0])
+    make_tables(engine_for(url))  # which are counted in before the first verdict may be there
     with tempfile.TemporaryDirectory() as spool:
         start = time.perf_counter()
         with Recorder(url, "watch", inspector, keep=keep, spool=Path(spool)) as recorder:
@@ -88,7 +91,7 @@ def size(url: str) -> int:
         return int(connection.execute(sa.text("SELECT pg_database_size(current_database())")).scalar_one())
 
 
-def cost(url: str, inspector: Inspector, model: Path, contents: Sequence[bytes], number: int, keep: str) -> None:
+def cost(url: str, inspector: Inspector, contents: Sequence[bytes], number: int, keep: str) -> None:
     """Verdicts a second, with and without recording in turns, until the database has the last one.
 
     Every image is another one, by what stands behind its end, so that each is kept.
@@ -152,9 +155,9 @@ def clicks(inspector: Inspector, model: Path, contents: Sequence[bytes], number:
     if chromium is None:
         print("no chromium here: the page is not clicked")
         return
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright, ExitStack() as stack:
         url = f"sqlite:///{folder}/record.db"
-        write(url, inspector, model, contents, number, "all")
+        write(url, inspector, contents, number, "all")
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         command = [
@@ -168,7 +171,8 @@ def clicks(inspector: Inspector, model: Path, contents: Sequence[bytes], number:
             "--port",
             str(port),
         ]
-        server = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
+        server = stack.enter_context(subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True))
+        stack.callback(server.terminate)  # also where a click does not show what it should
         assert server.stdout
         for line in server.stdout:
             if found := re.search(r"http://127\.0\.0\.1:\d+", line):
@@ -186,12 +190,13 @@ def clicks(inspector: Inspector, model: Path, contents: Sequence[bytes], number:
                     taken[tab].append(seconds(partial(click, page, tab, shown)))
             for tab, times in taken.items():
                 print(f"{width} px, click on {tab}: {median(times):.2f} s, at most {max(times):.2f} s")
-            times = [seconds(partial(decide, page)) for _ in range(CLICKS)]
+            times = []
+            for _ in range(CLICKS):
+                page.wait_for_timeout(2000 * GLANCE)  # what is pressed sooner does not count
+                times.append(seconds(partial(decide, page)))
             print(f"{width} px, a decision to the next casting: {median(times):.2f} s, at most {max(times):.2f} s")
             page.close()
         browser.close()
-        server.terminate()
-        server.wait()
 
 
 def click(page: Page, tab: str, shown: str | None) -> None:
@@ -226,9 +231,9 @@ def main() -> None:
     print(f"{os.cpu_count()} CPUs, {len(contents)} images of {args.images.name}")
     with tempfile.TemporaryDirectory() as folder:
         for keep in ("none", "all"):
-            cost(f"sqlite:///{folder}/{keep}.db", inspector, args.model, contents, args.judged, keep)
+            cost(f"sqlite:///{folder}/{keep}.db", inspector, contents, args.judged, keep)
         url = args.url or f"sqlite:///{folder}/record.db"
-        write(url, inspector, args.model, contents, args.verdicts, "none")
+        write(url, inspector, contents, args.verdicts, "none")
         queries(url)
     clicks(inspector, args.model, contents, args.clicked)
 
