@@ -152,8 +152,12 @@ def _require_whole_study(config: DictConfig, swept: bool) -> None:
 
 def _holds_nothing(folder: Path) -> bool:
     """Whether there is nothing but what Hydra leaves of a run that was refused before it began."""
+    if not any(folder.iterdir()):
+        return True
+    if (folder.parent / "multirun.yaml").exists():  # the sweep holds its own folder alone, and may be at work in this
+        return False
     return all(
-        path.is_dir()
+        (path.is_dir() and not path.is_symlink())
         or path.parent.name == ".hydra"
         or path.name == "multirun.yaml"
         or (path.suffix == ".log" and not path.stat().st_size)
@@ -167,7 +171,7 @@ class KeepRuns(Callback):
     No other run gets into the folder as long as this one lasts.
     """
 
-    @or_exit
+    @or_exit(Exception)
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         _require_hydras_folder(config)
         _require_whole_study(config, swept=False)
@@ -185,7 +189,7 @@ class KeepRuns(Callback):
                 config.hydra.output_subdir = None
         self._hold("hydra.run.dir", folder, may_be_used=own)
 
-    @or_exit
+    @or_exit(Exception)
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         _require_hydras_folder(config)
         _require_whole_study(config, swept=True)

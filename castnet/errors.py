@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import wraps
@@ -46,17 +47,27 @@ def fail(message: object) -> NoReturn:
     sys.exit(2)
 
 
-def or_exit(hook: Callable[..., None]) -> Callable[..., None]:
-    """A callback's hook that ends the program by what goes wrong, of which Hydra would make a warning."""
+def or_exit(*mistakes: type[Exception]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A callback's hook that ends the program by what goes wrong, of which Hydra would make a warning.
 
-    @wraps(hook)
-    def hooked(*arguments: Any, **named: Any) -> None:
-        try:
-            hook(*arguments, **named)
-        except Exception as error:
-            fail(error)
+    Args:
+        mistakes: what is told in one line, with exit code 2; all else keeps its traceback and becomes exit code 70.
+    """
 
-    return hooked
+    def ending(hook: Callable[..., None]) -> Callable[..., None]:
+        @wraps(hook)
+        def hooked(*arguments: Any, **named: Any) -> None:
+            try:
+                hook(*arguments, **named)
+            except mistakes as error:
+                fail(error)
+            except Exception:
+                traceback.print_exc()
+                sys.exit(os.EX_SOFTWARE)
+
+        return hooked
+
+    return ending
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from sklearn.metrics import roc_auc_score
 
 from castnet.data.groups import read_groups, read_slices
 from castnet.data.split import Indices, folds_of
-from castnet.errors import fail, or_exit
+from castnet.errors import UserError, fail, or_exit
 from castnet.imaging.decode import decode
 from castnet.imaging.listing import class_of
 from castnet.imaging.resample import RESAMPLE
@@ -137,7 +137,7 @@ class NewPartsReport(Callback):
                 f"folds, and the report needs each once; set data.fold={','.join(expected)}"
             )
 
-    @or_exit
+    @or_exit(UserError, OSError)
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
         runs = sorted(folder.glob("*/metrics.json"), key=lambda path: (len(path.parent.name), path.parent.name))

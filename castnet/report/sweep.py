@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from castnet.errors import or_exit
+from castnet.errors import UserError, or_exit
 from castnet.files import write_whole
 
 COLUMNS = ("accuracy", "auroc", "escape_rate", "overkill_rate")
@@ -29,12 +29,13 @@ class SweepTable(Callback):
         if config.hydra.mode is RunMode.MULTIRUN:  # a later run may fail and end the sweep
             self._gather(Path(config.hydra.sweep.dir))
 
-    @or_exit
+    @or_exit(UserError, OSError)
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         folder, console = Path(config.hydra.sweep.dir), Console()
         if rows := self._gather(folder):
             table = self._table(rows, folder)
-            if console.measure(table, options=console.options.update(max_width=WIDE)).maximum > console.width:
+            least = console.measure(table, options=console.options.update(max_width=WIDE)).minimum
+            if len(rows) > 1 and least > console.width:
                 table = self._table(rows, folder, one_by_one=False)
             console.print(table)
 
@@ -74,6 +75,8 @@ class SweepTable(Callback):
             numbers = [value for value in values if value is not None]
             whole = 1 < len(numbers) == len(values)
             spread = f"{mean(numbers):.4f} ± {stdev(numbers):.4f}" if whole else ""
+            if numbers and not whole and not one_by_one:
+                spread = f"{mean(numbers):.4f}, of {len(numbers)}"
             cells = ["–" if value is None else f"{value:.4f}" for value in values] if one_by_one else []
             table.add_row(escape(name), *cells, spread)
         table.caption = escape("\n".join(f"{row['run']}: {row['overrides']}" for row in rows))

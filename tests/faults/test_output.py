@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from castnet.errors import UserError, printable
+from castnet.errors import UserError, or_exit, printable
 from castnet.files import hold, replacing
 from tests.conftest import PATIENCE, start
 
@@ -37,6 +37,17 @@ def test_who_is_refused_a_folder_leaves_it_to_who_holds_it(tmp_path: Path) -> No
     with hold(tmp_path / "done"):
         pass
     assert not (tmp_path / "done").exists()
+
+
+def test_a_callback_that_fails_ends_the_program(capsys: pytest.CaptureFixture[str]) -> None:
+    def raising(error: Exception) -> None:
+        raise error
+
+    for error, code, said in ((UserError("a b"), 2, "error: a b\n"), (KeyError("a"), 70, "Traceback")):
+        with pytest.raises(SystemExit) as ended:
+            or_exit(UserError)(raising)(error)
+        assert ended.value.code == code
+        assert capsys.readouterr().err.startswith(said)
 
 
 def test_what_two_processes_write_under_one_name_does_not_mix(tmp_path: Path) -> None:
