@@ -155,8 +155,13 @@ def require_a_batch(trainer: Trainer, datamodule: CastingDataModule) -> None:
         ("test", trainer.limit_test_batches, datamodule.test_dataloader()),
     ):
         if isinstance(limit, float) and 0 < limit * len(loader) < 1:
+            key = (
+                "overfit_batches"
+                if name == "val" and getattr(trainer, "overfit_batches", False)
+                else f"limit_{name}_batches"
+            )
             raise UserError(
-                f"trainer.limit_{name}_batches={limit}: is less than one of {len(loader)} batches of {name} images; "
+                f"trainer.{key}={limit}: is less than one of {len(loader)} batches of {name} images; "
                 "expected a whole number of them, or a larger share"
             )
 

@@ -291,6 +291,7 @@ def test_the_last_epoch_is_kept_where_it_was_not_the_best_and_is_the_last_that_e
         ("hydra.job.chdir=true", "hydra.job.chdir=true: every path is meant from where you are"),
         ("hydra.output_subdir=null", "hydra.output_subdir: runs are resumed by what stands in .hydra"),
         ("+trainer.limit_test_batches=0.01", "trainer.limit_test_batches=0.01: is less than one of"),
+        ("+trainer.overfit_batches=0.01", "trainer.overfit_batches=0.01: is less than one of"),
         ("+trainer.limit_val_batches=0.01", "trainer.limit_val_batches=0.01: is less than one of"),
         ("+trainer.barebones=true", "trainer.barebones=true: nothing is logged"),
         ("+trainer.val_check_interval=0", "trainer.val_check_interval=0: expected batches, from 1 on"),
@@ -360,6 +361,10 @@ def test_a_run_that_was_refused_keeps_no_folder_from_the_next(run_train: Command
             ran = run_train(*sweep, override, folder=f"again{len(sweep)}")
             assert (ran.code, f"error: {override}" in ran.err) == (2, True), ran.err
             assert list(ran.folder.rglob(".hydra"))
+    (ran.folder.parent / "again0" / "checkpoints").symlink_to(ran.folder)
+    for folder in ("again0", "again1/0"):  # the one leads somewhere, the other belongs to a sweep, which may be at work
+        ran = run_train("data.image_size=-3", folder=folder)
+        assert (ran.code, "already holds something" in ran.err) == (2, True), ran.err
 
 
 def test_training_that_diverges_ends_at_once_with_one_line_and_no_figures(run_train: Command) -> None:

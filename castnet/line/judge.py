@@ -17,7 +17,7 @@ WAITING = 64  # images that a shadow may be behind
 
 
 @contextmanager
-def judging(model: Path, inspector: Inspector, record: Record | None, shadow: Path | None) -> Iterator[Judge]:
+def judging(inspector: Inspector, record: Record | None, shadow: Path | None) -> Iterator[Judge]:
     """What gives a verdict on a body and records it, the shadow's beside it, without the client waiting for either.
 
     Raises:
@@ -31,7 +31,7 @@ def judging(model: Path, inspector: Inspector, record: Record | None, shadow: Pa
     with ExitStack() as stack:
         recorder = stack.enter_context(record("serve", inspector))
         beside = None if shadow is None else Inspector(shadow)
-        shadows = None if beside is None or shadow is None else stack.enter_context(record("shadow", beside))
+        shadows = None if beside is None else stack.enter_context(record("shadow", beside))
         left_out = itertools.count()
         pool, places = stack.enter_context(ThreadPoolExecutor(1, "shadow")), BoundedSemaphore(WAITING)
 

@@ -192,7 +192,8 @@ class _OnceASecond(logging.Filter):
 class _DrainingServer(uvicorn.Server):
     """Closes no connection that its client is about to use: each learns first, with an answer, that it closes.
 
-    New connections are refused from the signal on, for a client must not come back to a listener that is closing.
+    New connections are refused within a tenth of a second of the signal, for a client must not come back to a listener
+    that is closing.
     """
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -246,7 +247,7 @@ def serve(
     token = read_token(host, token_file, insist)
     inspector = Inspector(model)
     with ExitStack() as stack:
-        judge = stack.enter_context(judging(model, inspector, record, shadow))
+        judge = stack.enter_context(judging(inspector, record, shadow))
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         _Connection.most = min(MAX_CONNECTIONS, files - OTHER_FILES)
         if _Connection.most < 8:

@@ -1,6 +1,7 @@
 """Every chart and every grid of images, as a function that returns a matplotlib Figure."""
 
 from collections.abc import Mapping, Sequence
+from unicodedata import east_asian_width
 
 import matplotlib
 import numpy as np
@@ -35,11 +36,12 @@ def image_grid(images: NDArray[np.generic], titles: Sequence[str], colours: Sequ
     figure = Figure(figsize=(width, height))
     # One system of axes for all, in inches: a grid of them takes ten times as long to draw.
     axis = figure.add_axes((0, 0, 1, 1))
-    longest = max((len(line) for title in titles for line in title.splitlines()), default=0)
+    lines = [line for title in titles for line in title.splitlines()]
+    size = _size(8, lines, 24)
     for place, (image, title, colour) in enumerate(zip(images, titles, colours, strict=True)):
         x, y = 2.0 * (place % columns), 2.45 * (place // columns)
         axis.imshow(image, cmap="gray", vmin=0, vmax=255, extent=(x + 0.05, x + 1.95, y + 2.4, y + 0.5))
-        axis.text(x + 1, y + 0.46, title, fontsize=_size(8, longest, 24), color=colour, ha="center", va="bottom")
+        axis.text(x + 1, y + 0.46, title, fontsize=size, color=colour, ha="center", va="bottom")
     axis.set(xlim=(0, width), ylim=(height, 0))
     axis.set_axis_off()
     return figure
@@ -85,7 +87,7 @@ def confusion_matrix(counts: NDArray[np.int64], class_names: Sequence[str]) -> F
         colour = "white" if shares[row, column] > 0.5 else INK
         text = f"{counts[row, column]:,}\n{shares[row, column]:.1%}"
         axis.text(column, row, text, ha="center", va="center", color=colour, fontsize=12)
-    size = _size(10, max(map(len, class_names)), 17)
+    size = _size(10, class_names, 17)
     axis.set_xticks([0, 1], class_names, fontsize=size)
     axis.set_yticks([0, 1], class_names, fontsize=size, rotation=90, va="center")
     axis.set(xlabel="predicted", ylabel="true")
@@ -244,9 +246,10 @@ def _square() -> tuple[Figure, Axes]:
     return figure, figure.add_axes((0.17, 0.13, 0.79, 0.83))
 
 
-def _size(points: float, letters: int, room: int) -> float:
-    """A font's size in points, smaller where there are more letters than it has room for."""
-    return points * min(1.0, room / max(letters, 1))
+def _size(points: float, lines: Sequence[str], room: int) -> float:
+    """A font's size in points, smaller where a line has more letters than there is room for."""
+    widths = [sum(2 if east_asian_width(letter) in "WF" else 1 for letter in line) for line in lines]
+    return points * min(1.0, room / max([1, *widths]))
 
 
 def _tidy(axis: Axes) -> None:

@@ -79,9 +79,7 @@ def test_what_is_recorded_is_what_was_judged(
         assert connection.execute(sa.select(images.c.content)).scalars().all() == [content]
 
 
-def test_the_oldest_images_go_beyond_the_bound(
-    inspector: Inspector, model: Path, test_images: list[Path], tmp_path: Path
-) -> None:
+def test_the_oldest_images_go_beyond_the_bound(inspector: Inspector, test_images: list[Path], tmp_path: Path) -> None:
     url, bound = f"sqlite:///{tmp_path / 'record.db'}", 30_000
     with Recorder(url, "page", inspector, keep="all", keep_bytes=bound, spool=tmp_path) as recorder:
         for file in test_images:
@@ -94,7 +92,7 @@ def test_the_oldest_images_go_beyond_the_bound(
 
 
 def test_what_people_decided_on_does_not_go_and_that_others_go_is_said_once(
-    inspector: Inspector, model: Path, test_images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    inspector: Inspector, test_images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url = f"sqlite:///{tmp_path / 'record.db'}"
     with Recorder(url, "watch", inspector, keep="all", spool=tmp_path) as recorder:
@@ -177,7 +175,6 @@ def test_a_file_that_another_process_is_about_to_make_may_be_a_record(tmp_path: 
 def test_verdicts_go_on_while_the_server_is_dead_and_stand_there_once(
     postgresql: PostgreSQL,
     inspector: Inspector,
-    model: Path,
     test_images: list[Path],
     tmp_path: Path,
 ) -> None:
@@ -204,7 +201,7 @@ def test_verdicts_go_on_while_the_server_is_dead_and_stand_there_once(
 
 
 def test_a_server_of_any_encoding_that_takes_all_text_is_taken_and_another_is_named(
-    postgresql: PostgreSQL, inspector: Inspector, model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    postgresql: PostgreSQL, inspector: Inspector, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     verdict, name = inspector.inspect(b"P5 2 2 255 \x00\x01\x02\x03"), "güß✓.png"
     plain = postgresql.new_database("SQL_ASCII")
@@ -219,7 +216,7 @@ def test_a_server_of_any_encoding_that_takes_all_text_is_taken_and_another_is_na
 
 
 def test_a_server_that_does_not_answer_is_away(
-    inspector: Inspector, model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str],
+    inspector: Inspector, tmp_path: Path, capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setitem(record.PSYCOPG, "connect_timeout", 2)
@@ -230,7 +227,7 @@ def test_a_server_that_does_not_answer_is_away(
     assert "cannot be written (" in capfd.readouterr().err
 
 
-def test_a_spool_replayed_again_adds_nothing(inspector: Inspector, model: Path, tmp_path: Path) -> None:
+def test_a_spool_replayed_again_adds_nothing(inspector: Inspector, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'record.db'}"
     verdict = inspector.inspect(b"P5 2 2 255 \x00\x01\x02\x03")
     recorder = Recorder(url, "serve", inspector, spool=tmp_path / "spool")
@@ -248,7 +245,7 @@ def test_a_spool_replayed_again_adds_nothing(inspector: Inspector, model: Path, 
 
 
 def test_a_file_that_is_moved_away_keeps_what_it_has_and_a_new_one_takes_what_follows(
-    inspector: Inspector, model: Path, tmp_path: Path
+    inspector: Inspector, tmp_path: Path
 ) -> None:
     here, archive = tmp_path / "line.db", tmp_path / "archive.db"
     verdict = inspector.inspect(b"P5 2 2 255 \x00\x01\x02\x03")
@@ -265,7 +262,7 @@ def test_a_file_that_is_moved_away_keeps_what_it_has_and_a_new_one_takes_what_fo
 
 
 def test_a_spool_that_another_process_may_take_is_locked(
-    inspector: Inspector, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    inspector: Inspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flock, others = fcntl.flock, list[Spool]()
 
@@ -302,7 +299,7 @@ def test_what_is_damaged_in_a_spool_is_told_and_left_out(
     assert not spool.exists()
 
 
-def test_a_name_that_is_no_text_is_recorded_as_escapes(inspector: Inspector, model: Path, engine: sa.Engine) -> None:
+def test_a_name_that_is_no_text_is_recorded_as_escapes(inspector: Inspector, engine: sa.Engine) -> None:
     verdict = inspector.inspect(b"P5 2 2 255 \x00\x01\x02\x03")
     url = engine.url.render_as_string(hide_password=False)
     with Recorder(url, "page", inspector) as recorder:
@@ -312,7 +309,7 @@ def test_a_name_that_is_no_text_is_recorded_as_escapes(inspector: Inspector, mod
 
 
 def test_on_a_full_disk_verdicts_go_on_and_what_is_lost_is_told(
-    inspector: Inspector, model: Path, tmp_path: Path, small_disk: Path, capfd: pytest.CaptureFixture[str]
+    inspector: Inspector, tmp_path: Path, small_disk: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     url = f"sqlite:///{tmp_path / 'later' / 'record.db'}"
     verdict = inspector.inspect(b"P5 2 2 255 \x00\x01\x02\x03")
@@ -351,7 +348,7 @@ def test_a_shadow_that_cannot_follow_tells_how_many_images_it_left_out(
         return inspect(judge, source)
 
     monkeypatch.setattr(Inspector, "inspect", slowly)
-    with judging(model, inspector, record, shadow=model) as judge:
+    with judging(inspector, record, shadow=model) as judge:
         for _ in range(WAITING + 3):
             judge(test_images[0].read_bytes())
         may_end.set()

@@ -9,7 +9,7 @@ from castnet.report import figures
 NAMES = ["castings_passed_by_the_final_inspection_7", "castings_rejected_by_the_final_inspection_7"]
 
 
-@pytest.mark.parametrize("names", [NAMES, ["CASTING_DEFECTIVE", "good"]])
+@pytest.mark.parametrize("names", [NAMES, ["CASTING_DEFECTIVE", "good"], ["不合格品" * 4, "良品" * 6]])
 def test_names_of_classes_lie_on_the_figure_and_over_no_others(names: list[str]) -> None:
     images = np.zeros((10, 8, 8), np.uint8)
     matrix = figures.confusion_matrix(np.array([[3, 1], [0, 4]]), names)
