@@ -227,13 +227,17 @@ def test_a_server_that_does_not_answer_is_away(
     assert "cannot be written (" in capfd.readouterr().err
 
 
-def test_a_spool_replayed_again_adds_nothing(inspector: Inspector, tmp_path: Path) -> None:
+def test_a_spool_replayed_again_adds_nothing(
+    inspector: Inspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     url = f"sqlite:///{tmp_path / 'record.db'}"
     verdict = inspector.inspect(b"P5 2 2 255 \x00\x01\x02\x03")
+    monkeypatch.setattr("castnet.line.recorder.FLUSH_SECONDS", PATIENCE)  # only at the end
     recorder = Recorder(url, "serve", inspector, spool=tmp_path / "spool")
     recorder.put("once", b"image", verdict)
     (spool,) = (tmp_path / "spool").rglob("*.jsonl")
     written = spool.read_bytes()
+    assert written
     recorder.close()
     spool.write_bytes(written + written[:50])  # as if the process had died before it emptied it, while it wrote
     again = f"sqlite:///{tmp_path / 'spool' / '..' / 'record.db'}"  # the same file
