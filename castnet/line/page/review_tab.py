@@ -73,7 +73,7 @@ def show_review(station: Station) -> None:
             "Nothing left to decide whose image is on record. --keep all keeps the passed castings' images too, and "
             "only they can tell what escapes."
         )
-        show_buttons(station, None, chosen)
+        show_buttons(station, "", chosen)
     show_estimates(strata)
 
 
@@ -97,10 +97,8 @@ def show_casting(station: Station, row: Row, stratum: str) -> None:
             place.image(drawn, width="stretch", alt=alt)
         else:
             place.caption(drawn)
-    if st.session_state.get("shown", ("", 0.0))[0] != row.id:
-        st.session_state["shown"] = row.id, time.monotonic()
     with buttons:  # once there is something to decide by
-        show_buttons(station, row, stratum)
+        show_buttons(station, row.id, stratum)
 
 
 @contextmanager
@@ -112,36 +110,41 @@ def saying_what_stands() -> Iterator[None]:
         st.toast("The record did not take that, and it does not stand. Do it again.")
 
 
-def show_buttons(station: Station, row: Row | None, stratum: str) -> None:
-    """Good, defective, skip and undo, each with a key, for this casting alone."""
+def show_buttons(station: Station, number: str, stratum: str) -> None:
+    """Good, defective, skip and undo, each with a key, for the verdict of this number alone, or for none ("")."""
     decided: dict[str, str] = st.session_state["decided"]
+    if st.session_state.get("shown", ("", 0.0))[0] != number:
+        st.session_state["shown"] = number, time.monotonic()
 
+    # While the page is drawn anew, a key can press the button that was there before, too, and Streamlit does what that
+    # one was to do. So each looks whether it is still the one that counts.
     def is_seen() -> bool:
-        return time.monotonic() - st.session_state["shown"][1] > GLANCE
+        shown, since = st.session_state["shown"]
+        return shown == number and time.monotonic() - since > GLANCE
 
     def put(is_defect: bool) -> None:
-        assert row
         if not is_seen():
             return
         with saying_what_stands():
             with station.record() as connection:
-                is_mine = decide(connection, row.id, stratum, is_defect)
+                is_mine = decide(connection, number, stratum, is_defect)
             if is_mine:
-                decided[row.id] = stratum
-            elif row.id not in decided:  # a second press may overtake the first one
+                decided[number] = stratum
+            elif number not in decided:  # a second press may overtake the first one
                 st.toast("Somebody else has decided on that one.")
 
     def skip() -> None:
-        assert row
         if is_seen():
-            st.session_state["skipped"].append(row.id)
+            st.session_state["skipped"].append(number)
 
     def take_back(verdict_id: str) -> None:
+        if verdict_id != next(reversed(decided), ""):
+            return
         with saying_what_stands():
             with station.record() as connection:
                 undo(connection, verdict_id)
             # Only what the record has taken back may leave the list, or the next undo would be of another one.
-            st.session_state["stratum"] = decided.pop(verdict_id, stratum)
+            st.session_state["stratum"] = decided.pop(verdict_id)
 
     word = {"passed": ("confirm", "overrule"), "rejected": ("overrule", "confirm"), "unsure": ("", "")}[stratum]
     good, defective = (
@@ -156,8 +159,7 @@ def show_buttons(station: Station, row: Row | None, stratum: str) -> None:
     }
     with st.container(horizontal=True):
         for name, label in (("good", good), ("defective", defective), ("skip", "Skip"), ("undo", "Undo")):
-            # A press that comes late is of what was there before: it finds no button of that key, and decides nothing.
-            of = last if name == "undo" else row.id if row else ""
+            of = last if name == "undo" else number
             st.button(label, key=f"{name} {of}", shortcut=KEYS[name], on_click=on_click[name], disabled=not of)
 
 
