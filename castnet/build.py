@@ -8,7 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
-from lightning import Callback, Trainer
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ModelSummary, ProgressBar
 from lightning.pytorch.loggers import Logger
@@ -182,6 +182,16 @@ def require_own_folder(config: DictConfig) -> None:
             )
 
 
+class _Together(Callback):
+    """Has every process ask for the numbers of an epoch, which are reduced over all of them, before any does more.
+
+    The progress bar asks for them in the first process alone, and would wait there for the others for ever.
+    """
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.callback_metrics  # noqa: B018
+
+
 def build_callbacks(config: DictConfig) -> list[Callback]:
     """Build a run's callbacks from its whole configuration, but for those that Lightning's own switches turn off.
 
@@ -196,7 +206,7 @@ def build_callbacks(config: DictConfig) -> list[Callback]:
     }
     built = [build(f"callbacks.{name}", callback, Callback) for name, callback in config.callbacks.items()]
     unwanted = tuple(kind for kind, is_wanted in wanted.items() if not is_wanted)
-    return [callback for callback in built if not isinstance(callback, unwanted)]
+    return [_Together(), *(callback for callback in built if not isinstance(callback, unwanted))]
 
 
 def build_loggers(config: DictConfig) -> list[Logger]:

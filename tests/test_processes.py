@@ -43,8 +43,9 @@ def test_two_processes_train_as_one_and_count_every_image_once(
     # With pictures, as the other: the samples that are drawn first take random numbers from training.
     ran = run_train("data.batch_size=16", f"paths.cache_dir={tmp_path}/cache", folder="one", pictures=True)
     assert ran.code == 0, ran.err
-    process = start_train(castings, tmp_path / "two", "data.batch_size=8", *TWO)
-    out, errors = process.communicate()
+    # The bar is the first process's alone, but what it shows is of both.
+    process = start_train(castings, tmp_path / "two", "data.batch_size=8", *TWO, "++trainer.enable_progress_bar=true")
+    out, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, errors
     assert out.count("data=folder in") == 1
     one, two = ran.folder, tmp_path / "two"
