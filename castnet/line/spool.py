@@ -1,4 +1,4 @@
-"""Lines in a file that outlives whoever writes it, for someone else to fetch: what a record is written from."""
+"""Lines in a file that outlives whoever writes it, for someone else to fetch, such as whoever writes a record."""
 
 import fcntl
 import os

@@ -18,6 +18,7 @@ from castnet.imaging.decode import Photograph, open_file
 from castnet.imaging.listing import list_images
 from castnet.line.inspector import Inspector, Verdict
 from castnet.line.predict import GOOD, TROUBLE, Record, code, printer, worst
+from castnet.line.spool import Spool
 
 STATE = ".castnet-inspected"
 POLL = 0.5  # seconds; a file that has not changed for as long may be complete
@@ -34,8 +35,9 @@ def watch(model: Path, folder: Path, form: str, record: Record | None = None) ->
 
     Which images were inspected stands in the folder's `.castnet-inspected`, so that each is inspected once, also after
     a restart; one that is overwritten counts as new, also by another of the same size and time. An entry is written
-    after its verdict: if the machine fails between the two, the image is inspected again rather than never. A file that
-    is still being written is waited for, and one that cannot be read 10 s after its last change is reported as such.
+    after its verdict: if the machine fails between the two, or the disk is full, the image is inspected again rather
+    than never. A file that is still being written is waited for, and one that cannot be read 10 s after its last change
+    is reported as such.
 
     Args:
         model: what `castnet export` wrote.
@@ -67,7 +69,8 @@ def watch(model: Path, folder: Path, form: str, record: Record | None = None) ->
     waiting: dict[Path, tuple[Version, float]] = {}  # what is not inspected yet, and since when it is as it is
     unreadable: dict[Path, UserError] = {}
     recording = record("watch", inspector) if record else contextlib.nullcontext()
-    with (folder / STATE).open("a") as state, recording as recorder:
+    is_full = False
+    with contextlib.closing(Spool(folder / STATE)) as state, recording as recorder:
         show = printer(form)  # which prints a header, if nothing was refused
         while not stop.wait(POLL):
             now, before = time.monotonic(), waiting
@@ -99,8 +102,16 @@ def watch(model: Path, folder: Path, form: str, record: Record | None = None) ->
                         recorder.put_file(photograph, result)
                     exit_code = worst((exit_code, code(result)))
                 done[file] = version, digest
-                state.write(_entry(folder, file, done[file]))
-                state.flush()
+                try:
+                    state.append(_entry(folder, file, done[file]))
+                except OSError as error:
+                    if not is_full:
+                        print(
+                            f"{state.path}: takes no more ({error.strerror}): verdicts go on, and what is judged "
+                            "meanwhile is judged again by the next start",
+                            file=sys.stderr,
+                        )
+                    is_full, exit_code = True, TROUBLE
                 if stop.is_set():
                     break
         left = len(_unjudged(list_images(folder).images, done))
@@ -127,9 +138,9 @@ def _unjudged(files: Iterable[Path], done: Mapping[Path, Inspected]) -> dict[Pat
     return {file: now for file, now in _versions(files).items() if file not in done or done[file][0] != now}
 
 
-def _entry(folder: Path, file: Path, inspected: Inspected) -> str:
+def _entry(folder: Path, file: Path, inspected: Inspected) -> bytes:
     version, digest = inspected
-    return json.dumps([str(file.relative_to(folder)), *version, digest]) + "\n"
+    return json.dumps([str(file.relative_to(folder)), *version, digest]).encode() + b"\n"
 
 
 def _read_state(folder: Path) -> dict[Path, Inspected]:
@@ -150,7 +161,10 @@ def _read_state(folder: Path) -> dict[Path, Inspected]:
         raise UserError(f"{state}: is not castnet's list ({error}); without it all images are judged anew") from error
     partial = folder / f"{STATE}.partial"
     partial.unlink(missing_ok=True)
-    with partial.open("x") as file:
-        file.writelines(_entry(folder, image, inspected) for image, inspected in done.items())
-    partial.replace(state)
+    try:
+        with partial.open("xb") as file:
+            file.writelines(_entry(folder, image, inspected) for image, inspected in done.items())
+        partial.replace(state)
+    except OSError:  # a full disk, on which the longer list does as well
+        partial.unlink(missing_ok=True)
     return done

@@ -2,6 +2,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ from castnet.line.inspector import Inspector
 
 @pytest.fixture
 def look_at(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
-    """Watches `tmp_path` in this process; each step is taken when what went before has been looked at."""
+    """Watches a folder in this process; each step is taken when what went before has been looked at."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def look_at(*steps: Callable[[], object]) -> None:
+    def look_at(*steps: Callable[[], object], folder: Path = tmp_path) -> None:
         between: list[Callable[[], object]] = []
         for step in steps:
             between += [int, int, int, step]  # int() does nothing
@@ -29,7 +30,7 @@ def look_at(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
             return list_images(folder)
 
         monkeypatch.setattr(watch, "list_images", look)
-        watch.watch(model, tmp_path, "json")
+        watch.watch(model, folder, "json")
 
     monkeypatch.setattr(watch, "POLL", 0.01)
     yield look_at
@@ -85,3 +86,24 @@ def test_an_image_that_is_completed_while_others_are_judged_is_judged_once(
     assert sorted(json.loads(line)["file"] for line in capsys.readouterr().out.splitlines()) == [
         str(tmp_path / name) for name in ("a.jpeg", "z.jpeg")
     ]
+
+
+def test_on_a_full_disk_verdicts_go_on_and_the_next_start_judges_again(
+    look_at: Callable[..., None], test_images: list[Path], small_disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def watched() -> tuple[list[str], str]:
+        look_at(folder=small_disk)
+        out, err = capsys.readouterr()
+        return [Path(json.loads(line)["file"]).name for line in out.splitlines()], err
+
+    for name in ("a.jpeg", "b.jpeg"):
+        (small_disk / name).symlink_to(test_images[0])
+    with suppress(OSError), (small_disk / "full").open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+    for _ in range(2):
+        judged, err = watched()
+        assert judged == ["a.jpeg", "b.jpeg"]
+        assert err.count(f"{watch.STATE}: takes no more (No space left on device): verdicts go on") == 1
+    (small_disk / "full").unlink()
+    assert [watched()[0] for _ in range(2)] == [["a.jpeg", "b.jpeg"], []]
