@@ -6,7 +6,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-from castnet.errors import UserError
+from castnet.errors import UserError, extra
 from castnet.line.access import is_this_machine, listen
 from castnet.line.inspector import Inspector
 
@@ -17,18 +17,25 @@ COLOURS = {"primaryColor": "#2f6db5", "textColor": "#1b2a3a", "secondaryBackgrou
 
 
 LOGIN = Path(".streamlit/secrets.toml")
+ASKED = ("redirect_uri", "cookie_secret", "client_id", "client_secret", "server_metadata_url")
 
 
 def has_login() -> bool:
     """Whether Streamlit is told who may log in: https://docs.streamlit.io/develop/concepts/connections/authentication.
 
     Raises:
-        UserError: the file that would say so is no TOML.
+        UserError: the file that would say so is no TOML, or does not say all that a login takes.
     """
     try:
-        return LOGIN.is_file() and "auth" in tomllib.loads(LOGIN.read_text(encoding="utf-8"))
+        told = tomllib.loads(LOGIN.read_text(encoding="utf-8")) if LOGIN.is_file() else {}
     except ValueError as error:
         raise UserError(f"{LOGIN}: cannot be read as TOML ({error})") from error
+    if "auth" not in told:
+        return False
+    login = told["auth"] if isinstance(told["auth"], dict) else {}
+    if missing := [key for key in ASKED if not login.get(key)]:
+        raise UserError(f"{LOGIN}: [auth] lacks {', '.join(missing)}; a login takes {', '.join(ASKED)}")
+    return True
 
 
 def launch(
@@ -57,7 +64,9 @@ def launch(
             listened on.
     """
     Inspector(model)  # says now, and not on the page, that it is none
-    login = has_login()  # of which the page asks, too, wherever it listens
+    if login := has_login():  # of which the page asks, too, wherever it listens
+        with extra("page"):
+            import authlib  # noqa: F401  without which Streamlit tells whoever logs in
     if not (is_this_machine(host) or login or insist):
         raise UserError(
             f"--host {host}: whoever reaches that address would see the page; describe a login under [auth] in "
