@@ -27,6 +27,7 @@ FLUSH_SECONDS, RETRY_SECONDS = 0.5, 2.0
 SPOOL = Path(".castnet-spool")
 COLUMNS, CARD = set(verdicts.c.keys()), set(models.c.keys())
 FORGOTTEN = 1000  # images that are forgotten at once
+DAY = 86_400  # seconds by which the clocks of a record's machines may differ
 
 
 class Recorder:
@@ -255,6 +256,9 @@ def _forget_oldest(connection: sa.Connection, limit: int) -> int:
     kept, forgotten = (connection.execute(every).scalar() or 0), 0
     if kept > limit:  # only then is it worth a look at which are whose
         kept -= connection.execute(every.where(theirs)).scalar() or 0
+        # A clock that was ahead would have its images outlive all that came since it was set right.
+        now = time.time()
+        connection.execute(images.update().where(images.c.time > now + DAY).values(time=now))
     oldest = sa.select(images.c.image, images.c.bytes).where(~theirs).order_by(images.c.time).limit(FORGOTTEN)
     while kept > limit and (found := connection.execute(oldest).all()):
         sizes = np.cumsum([row.bytes for row in found])

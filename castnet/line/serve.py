@@ -3,9 +3,11 @@
 import asyncio
 import hmac
 import logging
+import math
 import os
 import resource
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager
@@ -180,12 +182,13 @@ class _Connection(H11Protocol):
 class _OnceASecond(logging.Filter):
     """Lets one record a second through, so that no client can fill the log."""
 
-    next = 0.0
+    next = -math.inf
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.created < self.next:
+        now = time.monotonic()
+        if now < self.next:
             return False
-        self.next = record.created + 1
+        self.next = now + 1
         return True
 
 

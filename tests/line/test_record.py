@@ -91,6 +91,22 @@ def test_the_oldest_images_go_beyond_the_bound(inspector: Inspector, test_images
     assert count(url) == len(test_images)
 
 
+def test_a_clock_that_was_ahead_keeps_no_image_for_ever(
+    inspector: Inspector, test_images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, bound = f"sqlite:///{tmp_path / 'record.db'}", 30_000
+    newest: bytes = b""
+    for ahead in (400 * 86_400, 0):
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "time", lambda now=time.time, ahead=ahead: now() + ahead)
+            for file in test_images:
+                newest = file.read_bytes() + str(ahead).encode()
+                with Recorder(url, "page", inspector, keep="all", keep_bytes=bound, spool=tmp_path) as recorder:
+                    recorder.put(str(file), newest, inspector.inspect(file))
+    with connect(url).connect() as connection:
+        assert newest in connection.execute(sa.select(images.c.content)).scalars().all()
+
+
 def test_what_people_decided_on_does_not_go_and_that_others_go_is_said_once(
     inspector: Inspector, test_images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

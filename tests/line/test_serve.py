@@ -1,3 +1,4 @@
+import logging
 import re
 import signal
 import socket
@@ -20,6 +21,7 @@ from castnet.data.augment import network_input
 from castnet.imaging.decode import decode
 from castnet.imaging.listing import list_images
 from castnet.imaging.resample import area_average
+from castnet.line import serve
 from castnet.line.access import listen
 from castnet.line.inspector import Inspector, Verdict
 from castnet.line.record import verdicts
@@ -31,6 +33,14 @@ from tests.line.conftest import connect
 from tests.line.test_inspector import bomb
 
 Server = tuple["subprocess.Popen[str]", str]
+
+
+def test_a_clock_that_is_set_back_leaves_the_log_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monotonic = iter((0.0, 0.5, 2.0))
+    monkeypatch.setattr(serve.time, "monotonic", lambda: next(monotonic))
+    limit = serve._OnceASecond()
+    passed = [limit.filter(logging.makeLogRecord({"created": created})) for created in (1e9, 1e9, 1e6)]
+    assert passed == [True, False, True]
 
 
 def test_told_to_stop_while_it_starts_it_does() -> None:

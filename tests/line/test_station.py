@@ -6,25 +6,31 @@ import random
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
+from threading import Event
 from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
+import streamlit as st
 from PIL import ExifTags, Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from castnet.errors import UserError
 from castnet.files import digest_of
-from castnet.line.inspector import Inspector
-from castnet.line.launch import launch
+from castnet.line.inspector import Inspector, Verdict
+from castnet.line.launch import ASKED, launch
+from castnet.line.page.inspect_tab import Casting, judge
 from castnet.line.page.looks import picture
 from castnet.line.page.review_tab import GLANCE
+from castnet.line.page.station import Station
 from castnet.line.record import images, models, reviews, verdicts
+from castnet.line.recorder import Recorder
 from tests.conftest import PATIENCE
 from tests.line.conftest import connect
 from tests.line.test_page import open_page, served, upload
@@ -296,7 +302,7 @@ def test_what_is_taken_back_while_the_record_is_away_is_the_last_decision_all_th
         shown_after_key(page, "d", other_than=second)
         (tmp_path / "there").rename(tmp_path / "away")
         page.get_by_role("button", name="Undo").click()
-        expect(page.get_by_text("The record cannot be reached.")).to_be_visible()
+        expect(page.get_by_text("The record cannot be used: ")).to_be_visible()
         (tmp_path / "away").rename(tmp_path / "there")
         open_tab(page, "Models")  # the tabs are still there
         open_tab(page, "Review")
@@ -364,6 +370,29 @@ def test_what_the_page_judges_is_recorded_once(
     assert kept == {file.read_bytes() for file in test_images[:2]}
 
 
+def test_what_is_judged_while_the_page_is_drawn_anew_is_recorded_once(
+    inspector: Inspector, test_images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(st, "session_state", {})
+    inspect_many, begun = Inspector.inspect_many, Event()
+
+    def slow(inspector: Inspector, sources: Iterable[bytes]) -> Iterator[Verdict | UserError]:
+        for result in inspect_many(inspector, sources):
+            begun.set()
+            time.sleep(0.1)
+            yield result
+
+    monkeypatch.setattr(Inspector, "inspect_many", slow)
+    castings = [Casting(file.name, file.read_bytes(), file.name) for file in test_images[:4]]
+    url = f"sqlite:///{tmp_path / 'page.db'}"
+    with Recorder(url, "page", inspector, spool=tmp_path) as recorder, ThreadPoolExecutor() as pool:
+        station = Station(inspector, None, recorder)
+        first = pool.submit(judge, station, castings[:3])
+        assert begun.wait(PATIENCE)
+        assert judge(station, castings)[:3] == first.result()
+    assert count(url) == 4
+
+
 def test_without_its_record_the_page_still_judges_and_says_what_is_away(
     browser: Browser, model: Path, test_images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -375,7 +404,7 @@ def test_without_its_record_the_page_still_judges_and_says_what_is_away(
         expect(page.get_by_test_id("verdict")).to_be_visible()
         for tab in ("Today", "Review", "Models"):
             open_tab(page, tab)
-            expect(page.get_by_text("The record cannot be reached.")).to_be_visible()
+            expect(page.get_by_text("The record cannot be used: ")).to_be_visible()
         page.close()
 
 
@@ -402,8 +431,9 @@ def test_a_model_that_is_away_for_a_while_is_one_sentence_on_the_page(
         (b"# [auth]", "describe a login under [auth]"),
         (b"[authors]", "describe a login under [auth]"),
         (b"\xff\xfe[auth]", "secrets.toml: cannot be read as TOML"),
-        (b"[auth]", None),
-        (b"[auth.google]", None),
+        (b"auth = 'x'", "[auth] lacks redirect_uri, cookie_secret, client_id, client_secret, server_metadata_url; a"),
+        (b"[auth]\nredirect_uri = 'x'\ncookie_secret = 'y'\n[auth.google]", "[auth] lacks client_id, client_secret"),
+        (b"[auth]\n" + b"".join(b"%s = 'x'\n" % key.encode() for key in ASKED), None),
     ],
 )
 def test_a_login_counts_only_where_streamlit_finds_it(

@@ -59,7 +59,8 @@ def main(model: Path, keep: str, keep_bytes: int, url: str | None) -> None:
     try:
         station = open_station(str(model), model.stat().st_mtime_ns, url, keep, keep_bytes)
     except (OSError, UserError) as error:  # such as while another model is copied there
-        st.error(f"{plain(str(error))}. Reload this page when the model is there again.")
+        reason = f"{model}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        st.error(f"{plain(reason)}. Reload this page when the model is there again.")
         st.stop()
     show_today: Callable[[Station], None]
     show_review: Callable[[Station], None]

@@ -4,6 +4,7 @@ import html
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 import pandas as pd
@@ -44,14 +45,17 @@ def examples() -> list[Casting]:
 
 def judge(station: Station, castings: Sequence[Casting]) -> list[Result]:
     """The verdicts on uploads, or why there is none: each judged and recorded once, however often the page is drawn."""
-    done: dict[tuple[str, str], Result] = st.session_state.get("judged", {})
     keys = [(station.inspector.digest, casting.upload) for casting in castings]
-    new = [casting for casting, key in zip(castings, keys, strict=True) if key not in done]
-    for casting, result in zip(new, station.inspector.inspect_many(casting.content for casting in new), strict=True):
-        done[station.inspector.digest, casting.upload] = result
-        if station.recorder and not isinstance(result, UserError):
-            station.recorder.put(casting.name, casting.content, result)
-    st.session_state["judged"] = {key: done[key] for key in keys}
+    # Whoever presses something meanwhile starts to draw the page anew, beside this.
+    with st.session_state.setdefault("judging", Lock()):
+        done: dict[tuple[str, str], Result] = st.session_state.setdefault("judged", {})
+        new = [casting for casting, key in zip(castings, keys, strict=True) if key not in done]
+        results = station.inspector.inspect_many(casting.content for casting in new)
+        for casting, result in zip(new, results, strict=True):
+            done[station.inspector.digest, casting.upload] = result
+            if station.recorder and not isinstance(result, UserError):
+                station.recorder.put(casting.name, casting.content, result)
+        st.session_state["judged"] = {key: done[key] for key in keys}
     return [done[key] for key in keys]
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from castnet.line.inspector import Inspector
+from castnet.line.page.looks import plain
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class AwayError(Exception):
-    """The record cannot be reached."""
+    """The record cannot be used; why, in a line."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Station:
         """The record, to read or to write.
 
         Raises:
-            AwayError: it cannot be reached.
+            AwayError: it cannot be used.
         """
         import sqlalchemy as sa
 
@@ -52,7 +53,8 @@ class Station:
             with engine.begin() as connection:
                 yield connection
         except sa.exc.SQLAlchemyError as error:
-            raise AwayError from error
+            reason = str(getattr(error, "orig", None) or error)
+            raise AwayError(reason.partition("\n")[0]) from error
 
 
 def telling_of_away(show: Callable[[Station], None]) -> Callable[[Station], None]:
@@ -62,7 +64,9 @@ def telling_of_away(show: Callable[[Station], None]) -> Callable[[Station], None
     def shown(station: Station) -> None:
         try:
             show(station)
-        except AwayError:
-            st.error("The record cannot be reached. Verdicts go on, and are kept in the spool until it is back.")
+        except AwayError as error:
+            st.error(
+                f"The record cannot be used: {plain(str(error))}. Verdicts go on, and wait in the spool until it can."
+            )
 
     return shown
