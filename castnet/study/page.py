@@ -2,6 +2,7 @@
 
 import logging
 import shlex
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from matplotlib import pyplot, rc_context
 from matplotlib.figure import Figure
 from optuna import Study
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from optuna.visualization import matplotlib as plots
 
@@ -18,6 +20,7 @@ from castnet.study.space import Space
 
 # What Matplotlib has to say of choices between numbers.
 logging.getLogger("matplotlib.category").setLevel(logging.WARNING)
+warnings.filterwarnings("ignore", message="PedAnovaImportanceEvaluator computes")  # which is seen to below
 
 
 def write_page(study: Study, searched: Space, folder: Path) -> str:
@@ -73,6 +76,10 @@ def _figures(study: Study, names: Sequence[str]) -> Iterator[tuple[str, Figure]]
         yield f"{name}: history", _drawn(plots.plot_optimization_history(study, **one))
         yield f"{name}: by setting", _drawn(plots.plot_slice(study, **one))
         if len(set(values)) > 1:  # what never changes has no causes to be weighed
+            # Which takes low values for the good ones, unless there is one objective alone.
+            sign = 1 if study.directions[index] is StudyDirection.MINIMIZE else -1
+            if one:
+                one["target"] = lambda trial, index=index, sign=sign: sign * trial.values[index]
             yield f"{name}: importance of the settings", _drawn(plots.plot_param_importances(study, **one))
 
 

@@ -1,14 +1,18 @@
 """Ends a run of a study that is hopeless."""
 
+import logging
+from contextlib import suppress
 from typing import Any
 
 import optuna
 from lightning import Callback, LightningModule, Trainer
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.pruners import BasePruner
 from optuna.trial import Trial
 
-from castnet.study.storage import open_storage
+from castnet.study.storage import AWAY, open_storage, why
 
+log = logging.getLogger(__name__)
 PRUNED = "pruned"  # the trial's attribute that tells its other runs
 
 
@@ -53,8 +57,13 @@ class Pruning(Callback):
         hopeless = False
         if self.trial is not None and self.validated:
             value = trainer.callback_metrics[f"val/{self.objective}"].item()
-            self.trial.report(value, trainer.current_epoch * self.run["repeats"] + self.run["repeat"])
-            hopeless = self.trial.should_prune() or self._ended_elsewhere()
+            try:
+                self.trial.report(value, trainer.current_epoch * self.run["repeats"] + self.run["repeat"])
+                hopeless = self.trial.should_prune() or self._ended_elsewhere()
+            except UpdateFinishedTrialError:  # another machine took it for dead, and tries its settings again
+                hopeless = True
+            except AWAY as error:
+                log.warning(f"Epoch {trainer.current_epoch} is not reported to the study ({why(error)})")
         self.validated = False
         self._end_if(trainer, hopeless)
 
@@ -64,5 +73,6 @@ class Pruning(Callback):
     def _end_if(self, trainer: Trainer, hopeless: bool) -> None:
         if trainer.strategy.broadcast(hopeless):
             if self.trial is not None:
-                self.trial.set_user_attr(PRUNED, trainer.current_epoch)
+                with suppress(UpdateFinishedTrialError, *AWAY):
+                    self.trial.set_user_attr(PRUNED, trainer.current_epoch)
             raise optuna.TrialPruned(f"in epoch {trainer.current_epoch}")

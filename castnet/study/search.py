@@ -25,7 +25,7 @@ from castnet.errors import UserError
 from castnet.settings import Count, Rate, Text
 from castnet.study.page import write_page
 from castnet.study.space import space
-from castnet.study.storage import open_storage, require_same
+from castnet.study.storage import AWAY, GRACE, open_storage, require_same, shown, why
 
 log = logging.getLogger(__name__)
 
@@ -101,9 +101,15 @@ class Search:
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(config, folder / "multirun.yaml")
         log.info(f"Study {study.study_name}: hydra.sweeper.study_name={study.study_name} goes on with it")
-        while trials := self._ask(study):
-            self._try(study, launcher, trials)
-        log.info(write_page(study, self.space, folder))
+        try:
+            while trials := self._ask(study):
+                self._try(study, launcher, trials)
+            log.info(write_page(study, self.space, folder))
+        except AWAY as error:
+            raise UserError(
+                f"hydra.sweeper.storage={shown(self.storage)}: went away ({why(error)}); when it is back, "
+                f"hydra.sweeper.study_name={study.study_name} goes on with the study"
+            ) from error
 
     def _ask(self, study: Study) -> list[Trial]:
         """The next trials; none when the study is complete. Waits for those that other machines have under way."""
@@ -123,7 +129,7 @@ class Search:
             for trial in list(asked):
                 before = [other.state for other in everyone[: trial.number]]
                 if len(before) - before.count(TrialState.FAIL) >= self.n_trials:
-                    study.tell(trial, state=TrialState.FAIL)
+                    study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
                     asked.remove(trial)
             if asked or finished >= self.n_trials:
                 return asked
@@ -158,7 +164,7 @@ class Search:
                 self._tell(study, waiting.pop(0), of_trial)
         finally:
             for trial in waiting:  # interrupted, or stopped by the failure of another one
-                study.tell(trial, state=TrialState.FAIL)
+                study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
 
     def _tell(self, study: Study, trial: Trial, outcomes: list[Any]) -> None:
         errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
@@ -170,11 +176,24 @@ class Search:
         self.tried += 1
         if failures := [error for error in errors if not isinstance(error, TrialPruned)]:
             self.failed += 1
-            study.tell(trial, state=TrialState.FAIL)
             log.error(f"Trial {trial.number} failed: {failures[0]!r}")
+            self._note(study, trial, None, TrialState.FAIL)
             if self.failed > self.max_failure_rate * self.tried:
                 raise failures[0]
-        elif errors:
-            study.tell(trial, state=TrialState.PRUNED)
         else:
-            study.tell(trial, values)
+            self._note(study, trial, None if errors else values, TrialState.PRUNED if errors else None)
+
+    def _note(self, study: Study, trial: Trial, values: list[float] | None, state: TrialState | None) -> None:
+        """Put what came of a trial into the storage, also where that is away for a moment.
+
+        One that another machine took for dead, and whose settings it tries again, stays as it is.
+        """
+        deadline = time.monotonic() + GRACE
+        while True:
+            try:
+                study.tell(trial, values, state, skip_if_finished=True)
+                return
+            except AWAY:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(PATIENCE)

@@ -3,11 +3,12 @@
 import json
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from optuna import Study
 from optuna.distributions import distribution_to_json
-from optuna.exceptions import ExperimentalWarning, OptunaError
+from optuna.exceptions import ExperimentalWarning, OptunaError, StorageInternalError
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -27,6 +28,30 @@ warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed to b
 WHERE = ("paths.", "data.root=", "data.num_workers=", "trainer.accelerator=", "trainer.devices=", "logger", "study=")
 
 
+AWAY = (StorageInternalError, SQLAlchemyError)  # what is raised where the database does not answer
+
+
+class _Storage(RDBStorage):
+    """One that may be away for a moment: a sign of life that it does not take is followed by others."""
+
+    def record_heartbeat(self, trial_id: int) -> None:
+        with suppress(*AWAY):  # it would end Optuna's thread, and the trial would be taken for dead
+            super().record_heartbeat(trial_id)
+
+
+def shown(url: str) -> str:
+    """A storage's address without what may be a password."""
+    try:
+        return make_url(url).set(query={}).render_as_string()
+    except ArgumentError:
+        return url.partition(":")[0]
+
+
+def why(error: BaseException) -> str:
+    """What the database itself said, in a line."""
+    return str(getattr(error, "orig", None) or error.__cause__ or error).partition("\n")[0]
+
+
 def open_storage(url: str) -> RDBStorage:
     """Open the database of studies; SQLite's file is made if missing.
 
@@ -36,31 +61,31 @@ def open_storage(url: str) -> RDBStorage:
     Raises:
         UserError: it cannot be reached, is in memory, or is no such URL.
     """
-    shown = url.partition(":")[0]  # never a password
     try:
         address = make_url(url)
-        shown = address.set(query={}).render_as_string()
         is_file = address.get_backend_name() == "sqlite"
         if is_file:
             if address.database in (None, "", ":memory:"):
-                raise UserError(f"hydra.sweeper.storage={shown}: is in memory, where no run finds it; name a file")
+                raise UserError(f"hydra.sweeper.storage={shown(url)}: is in memory, where no run finds it; name a file")
             if not address.database.startswith("file:"):
                 Path(address.database).parent.mkdir(parents=True, exist_ok=True)
         arguments = {"timeout" if is_file else "connect_timeout": TIMEOUT}
         return with_tables(
-            lambda: RDBStorage(
+            lambda: _Storage(
                 url,
-                engine_kwargs={"connect_args": arguments},
+                # A connection may be dead since the server was started anew.
+                engine_kwargs={"connect_args": arguments, "pool_pre_ping": True},
                 heartbeat_interval=HEARTBEAT,
                 grace_period=GRACE,
                 heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
             )
         )
     except ArgumentError as error:
-        raise UserError(f"hydra.sweeper.storage={shown}: no URL of a database, such as sqlite:///studies.db") from error
+        raise UserError(
+            f"hydra.sweeper.storage={shown(url)}: no URL of a database, such as sqlite:///studies.db"
+        ) from error
     except (SQLAlchemyError, OptunaError, ImportError, OSError, RuntimeError) as error:
-        reason = str(getattr(error, "orig", None) or error.__cause__ or error)
-        raise UserError(f"hydra.sweeper.storage={shown}: cannot be opened ({reason})") from error
+        raise UserError(f"hydra.sweeper.storage={shown(url)}: cannot be opened ({why(error)})") from error
 
 
 def require_same(study: Study, objectives: Mapping[str, str], searched: Space) -> None:

@@ -7,13 +7,18 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Timer
 from wsgiref.util import setup_testing_defaults
 
 import optuna
 import pytest
 from matplotlib.figure import Figure
+from omegaconf import DictConfig
+from optuna.exceptions import StorageInternalError
 
 from castnet.report.html import png
+from castnet.study.page import _figures
+from castnet.study.storage import open_storage
 from tests.conftest import PATIENCE, Command, Ran, begin, call
 from tests.study import quick
 
@@ -80,6 +85,80 @@ def test_a_hopeless_trial_ends_while_it_trains_and_with_it_its_other_seeds(run_t
     assert trial.intermediate_values.keys() == {0}  # one epoch of one seed
     assert not list(ran.folder.glob("*/metrics.json"))
     assert "No trial has a result" in (ran.folder / "study.html").read_text()
+
+
+def test_what_the_storage_does_not_take_ends_no_run_and_a_trial_that_was_taken_over_ends(
+    run_train: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reported: list[int] = []
+
+    def report(trial: optuna.Trial, value: float, step: int, report: Callable[..., None] = optuna.Trial.report) -> None:
+        reported.append(step)
+        if len(reported) == 1:
+            raise StorageInternalError("away") from OSError("no room")
+        if len(reported) == 2:  # as another machine does, which had no sign of life from here
+            study().tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        report(trial, value, step)
+
+    monkeypatch.setattr(optuna.Trial, "report", report)
+    ran = run_train(*STUDY, LR, "hydra.sweeper.n_trials=1")
+    assert ran.code == 0, ran.err
+    assert reported == [0, 1, 0, 1]
+    assert "Epoch 0 is not reported to the study (no room)" in ran.out + ran.err
+    assert states(study()) == ["FAIL", "COMPLETE"]
+
+
+def test_a_storage_may_be_away_for_a_moment_and_one_that_stays_away_is_one_line(
+    search: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def move(here: str, there: str) -> None:
+        Path(here).rename(there)
+
+    def away(cfg: DictConfig, result: Callable[..., dict[str, float]] = quick.result) -> dict[str, float]:
+        move("runs", "moved")
+        if is_back:
+            Timer(0.5, move, ("moved", "runs")).start()
+        return result(cfg)
+
+    monkeypatch.setattr(quick, "result", away)
+    monkeypatch.setattr("castnet.study.search.PATIENCE", 0.1)
+    is_back = True
+    assert (ran := search(LR, "hydra.sweeper.n_trials=1")).code == 0, ran.err
+    is_back = False
+    monkeypatch.setattr("castnet.study.search.GRACE", 0.2)
+    ran = search(LR, "hydra.sweeper.n_trials=2", folder="gone")
+    assert ran.code == 2
+    assert "error: hydra.sweeper.storage=sqlite:///" in ran.err
+    assert "went away (" in ran.err
+    assert "when it is back, hydra.sweeper.study_name=s goes on with the study" in ran.err
+
+
+def test_a_sign_of_life_that_the_storage_does_not_take_is_followed_by_others(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    storage = open_storage(f"sqlite:///{tmp_path}/here/studies.db")
+    trial = optuna.create_study(storage=storage).ask()
+    storage.engine.dispose()
+    (tmp_path / "here").rename(tmp_path / "away")
+    storage.record_heartbeat(trial._trial_id)
+    (tmp_path / "away").rename(tmp_path / "here")
+    storage.record_heartbeat(trial._trial_id)
+    with sqlite3.connect(tmp_path / "here" / "studies.db") as database:
+        assert database.execute("select count(*) from trial_heartbeats").fetchone() == (1,)
+
+
+def test_of_several_objectives_the_importances_are_those_for_good_values() -> None:
+    def values(trial: optuna.Trial) -> tuple[float, float]:
+        a, b = trial.suggest_float("a", 0, 1), trial.suggest_float("b", 0, 1)
+        return (0.5 if b > 0.8 else 0.9 + 0.1 * a), a  # who avoids the worst has only a to choose
+
+    made = optuna.create_study(directions=["maximize", "minimize"], sampler=optuna.samplers.RandomSampler(seed=0))
+    made.optimize(values, n_trials=100)
+    figure = next(
+        figure for title, figure in _figures(made, ["auroc", "escapes"]) if title == "auroc: importance of the settings"
+    )
+    (axes,) = figure.axes
+    shares = [bar.get_width() for bar in axes.patches]
+    assert dict(zip([label.get_text() for label in axes.get_yticklabels()], shares, strict=True))["a"] > 0.9
 
 
 def test_a_trial_is_judged_by_the_mean_of_its_repetitions(search: Command) -> None:
