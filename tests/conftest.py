@@ -4,11 +4,15 @@ import csv
 import itertools
 import os
 import pwd
+import random
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerProcess
@@ -232,9 +236,11 @@ def _call_beside(
     entry.guard(main)
 
 
-def start(*arguments: object, **options: object) -> "subprocess.Popen[str]":
-    """Start the `castnet` command as from a shell."""
-    command = [sys.executable, "-m", "castnet.cli", *map(str, arguments)]
+def start(
+    *arguments: object, begin: Sequence[str] = ("-m", "castnet.cli"), **options: object
+) -> "subprocess.Popen[str]":
+    """Start the `castnet` command as from a shell, or by other words of Python's."""
+    command = [sys.executable, *begin, *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, **{**pipes, **options})  # type: ignore[call-overload]
 
@@ -253,6 +259,28 @@ def castnet_here(*arguments: object) -> int:
         with pytest.raises(SystemExit) as ended:
             cli.main()
     return int(ended.value.code or 0)
+
+
+def free_port() -> int:
+    """A port for a process that takes it seconds later.
+
+    It lies below those that Linux gives to whoever asks for any, as other tests do meanwhile.
+    """
+    while True:
+        with socket.socket() as tried, suppress(OSError):
+            tried.bind(("127.0.0.1", random.SystemRandom().randrange(20_000, 32_768)))
+            return int(tried.getsockname()[1])
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for what another process or thread does."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, "not in time"
+        time.sleep(0.05)
+
+
+WAIT = ("--wait", f"--timeout={PATIENCE}")  # of pg_ctl, which else gives up after a minute
 
 
 class PostgreSQL:
@@ -278,11 +306,11 @@ class PostgreSQL:
     def start(self) -> None:
         """Start it, and wait until it answers."""
         options = f"-k {self._folder} -c listen_addresses= -c fsync=off"
-        self._run("pg_ctl", "--pgdata=data", f"--options={options}", "--log=log", "--wait", "start")
+        self._run("pg_ctl", "--pgdata=data", f"--options={options}", "--log=log", *WAIT, "start")
 
     def kill(self) -> None:
         """End it at once, as a power cut would, and wait until it is gone."""
-        self._run("pg_ctl", "--pgdata=data", "--mode=immediate", "--wait", "stop")
+        self._run("pg_ctl", "--pgdata=data", "--mode=immediate", *WAIT, "stop")
 
     def new_database(self, encoding: str = "UTF8") -> str:
         """URL of an empty database."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import PLAIN, ROOT, SMALL
+from tests.conftest import PATIENCE, PLAIN, ROOT, SMALL
 
 SBATCH = """#!/bin/bash
 last=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "$1")
@@ -53,7 +53,7 @@ def here(castings: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The table of the sweep that this machine runs by itself."""
     folder = tmp_path_factory.mktemp("here") / "run"
     process = sweep(folder, castings)
-    printed, _ = process.communicate()
+    printed, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, printed
     return (folder / "sweep" / "sweep.csv").read_text()
 
@@ -63,7 +63,7 @@ def test_a_sweep_on_two_workers_of_ray_gives_the_same_table(here: str, castings:
         pytest.skip("ray cannot be imported here")
     ray = [f"+hydra.launcher.ray.init.{setting}" for setting in ("num_cpus=2", "include_dashboard=false")]
     process = sweep(tmp_path / "run", castings, "hydra/launcher=ray", *ray)
-    printed, _ = process.communicate()
+    printed, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, printed
     assert (tmp_path / "run" / "sweep" / "sweep.csv").read_text() == here
 
@@ -80,7 +80,7 @@ def slurm(tmp_path: Path) -> str:
 def test_a_sweep_on_slurm_gives_the_same_table(here: str, castings: Path, tmp_path: Path, slurm: str) -> None:
     names = ["hydra.launcher.partition=all", "hydra.launcher.mem_gb=4"]
     process = sweep(tmp_path / "run", castings, "hydra/launcher=submitit_slurm", *names, path=slurm)
-    printed, _ = process.communicate()
+    printed, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, printed
     assert (tmp_path / "run" / "sweep" / "sweep.csv").read_text() == here
     (submitted,) = (tmp_path / "run" / "sweep").rglob("*_submission.sh")
@@ -92,7 +92,7 @@ def test_what_slurm_refuses_is_one_line(castings: Path, tmp_path: Path, slurm: s
     process = sweep(
         tmp_path / "run", castings, "hydra/launcher=submitit_slurm", "hydra.launcher.partition=none", path=slurm
     )
-    printed, _ = process.communicate()
+    printed, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2, printed
     assert "error: sbatch: error: invalid partition specified: none" in printed
     assert "Traceback" not in printed
@@ -102,7 +102,7 @@ def test_what_slurm_refuses_is_one_line(castings: Path, tmp_path: Path, slurm: s
 def test_a_job_that_slurm_ends_is_one_line(castings: Path, tmp_path: Path, slurm: str) -> None:
     (tmp_path / "srun").write_text("#!/bin/bash\nkill -KILL $PPID\n")
     process = sweep(tmp_path / "run", castings, "hydra/launcher=submitit_slurm", path=slurm)
-    printed, _ = process.communicate()
+    printed, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2, printed
     assert "error: Job 7_0 (task: 0)" in printed
     assert "Traceback" not in printed

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from castnet import database
 from castnet.database import with_tables
 from castnet.study.storage import open_storage
 from tests.conftest import BESIDE, PATIENCE, print_into
@@ -31,6 +32,7 @@ def processes(printed: Path) -> Iterator[Pool]:
 def _begin(barrier: Barrier, printed: Path) -> None:
     global together
     together = barrier
+    database.PATIENCE = PATIENCE
     print_into(printed)
 
 

@@ -25,7 +25,8 @@ def test_they_run_one_after_the_other_as_a_reader_would(
         notebook = nbformat.read(tmp_path / "notebooks" / f"{name}.ipynb", as_version=4)
         first = next(cell for cell in notebook.cells if cell.cell_type == "code")
         notebook.cells.insert(0, first)  # as after a change of the overrides
-        NotebookClient(notebook, timeout=PATIENCE, resources={"metadata": {"path": tmp_path / "notebooks"}}).execute()
+        waits = {"timeout": PATIENCE, "startup_timeout": PATIENCE}
+        NotebookClient(notebook, **waits, resources={"metadata": {"path": tmp_path / "notebooks"}}).execute()
         outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
         pictures += sum("image/png" in output.get("data", {}) for output in outputs)
     assert pictures == 7

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +18,7 @@ from castnet import entry
 from castnet.data.batches import SharedBatches
 from castnet.data.subsets import require_enough
 from castnet.errors import UserError
-from tests.conftest import PATIENCE, ROOT, SMALL, Command
+from tests.conftest import PATIENCE, ROOT, SMALL, Command, free_port
 from tests.data.test_datamodule import configured
 from tests.faults.test_training import start_train, wait_for
 
@@ -75,7 +74,7 @@ def test_of_a_run_that_is_killed_no_process_is_left(
     process.send_signal(number)
     _, left = psutil.wait_procs(children, timeout=PATIENCE)
     assert not left
-    _, errors = process.communicate()
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == code
     assert "Traceback" not in errors
     assert [line for line in errors.splitlines() if line.startswith("error: ")] == (
@@ -84,13 +83,10 @@ def test_of_a_run_that_is_killed_no_process_is_left(
 
 
 def test_two_nodes_draw_once_and_write_one_run(tmp_path: Path) -> None:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
     drawn = [f"data.root={tmp_path}/drawn", "data.generate.n=40", f"paths.cache_dir={tmp_path}/cache"]
     command = [sys.executable, str(ROOT / "train.py"), *drawn, *SMALL, "trainer=ddp", "+trainer.num_nodes=2"]
     command += ["trainer.max_epochs=1", "trainer.devices=1", f"hydra.run.dir={tmp_path}/run"]
-    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
     nodes = [
         subprocess.Popen(
             command,
@@ -101,7 +97,7 @@ def test_two_nodes_draw_once_and_write_one_run(tmp_path: Path) -> None:
         )
         for rank in (1, 0)
     ]
-    said = [node.communicate()[1] for node in nodes]
+    said = [node.communicate(timeout=PATIENCE)[1] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], said
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
     assert sum(map(sum, metrics["confusion_matrix"])) == sum(metrics["data"]["counts"]["test"].values())

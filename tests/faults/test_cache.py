@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from castnet.audit.duplicates import Spectra
 from castnet.data import pixels
 from castnet.data.pixels import pixel_block
 from castnet.errors import UserError
+from tests.conftest import PATIENCE, until
 
 SIZE = 24
 
@@ -112,8 +112,7 @@ def test_of_processes_that_want_the_same_block_one_decodes_it(
     def slowly(*arguments: Any) -> None:
         with (tmp_path / "decoded").open("a") as file:
             file.write("once\n")
-        while len(list(tmp_path.glob("*.ready"))) < 2:
-            time.sleep(0.02)
+        until(lambda: len(list(tmp_path.glob("*.ready"))) == 2)
         decode_all(*arguments)
 
     def want(name: str) -> None:
@@ -127,7 +126,8 @@ def test_of_processes_that_want_the_same_block_one_decodes_it(
     for process in processes:
         process.start()
     for process in processes:
-        process.join()
+        process.join(PATIENCE)
+        assert process.exitcode == 0
     assert (tmp_path / "decoded").read_text() == "once\n"
     assert (tmp_path / "a.sum").read_text() == (tmp_path / "b.sum").read_text()
 

@@ -3,7 +3,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,13 +14,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from castnet.line.inspector import Inspector
-from tests.conftest import PATIENCE, castnet, start
+from tests.conftest import PATIENCE, castnet, free_port, start
 from tests.line.test_inspector import bomb
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from PIL import Image
 
 from castnet.line.inspector import Inspector
 from castnet.line.predict import _find
-from tests.conftest import PATIENCE, castnet, start
+from tests.conftest import PATIENCE, castnet, start, until
 
 
 @pytest.fixture
@@ -210,6 +210,7 @@ def test_a_file_still_being_written_is_waited_for(
     model: Path, folder: Path, sorted_out: dict[bool, list[Path]], inspector: Inspector
 ) -> None:
     watch = Watch(model, folder)
+    until((folder / ".castnet-inspected").exists)  # it looks: on a slow machine it would find the whole file
     content, path = sorted_out[True][0].read_bytes(), folder / "slow.jpeg"
     third = math.ceil(len(content) / 3)
     with path.open("wb") as file:

@@ -19,10 +19,10 @@ from castnet.line.inspector import Inspector, Source, Verdict
 from castnet.line.judge import WAITING, judging
 from castnet.line.predict import predict
 from castnet.line.record import engine_for, images, models, verdicts
-from castnet.line.recorder import FLUSH_SECONDS, Recorder
+from castnet.line.recorder import Recorder
 from castnet.line.review import decide
 from castnet.line.spool import Spool
-from tests.conftest import PATIENCE, PostgreSQL, castnet
+from tests.conftest import PATIENCE, PostgreSQL, castnet, until
 from tests.line.conftest import connect
 
 
@@ -119,9 +119,9 @@ def test_what_people_decided_on_does_not_go_and_that_others_go_is_said_once(
         decide(connection, oldest.id, "passed", True)
     assert capsys.readouterr().err == ""
     with Recorder(url, "page", inspector, keep="all", keep_bytes=1, spool=tmp_path) as recorder:
-        for name in ("a", "b"):
+        for written, name in enumerate(("a", "b"), len(test_images) + 1):
             recorder.put(name, test_images[-1].read_bytes(), inspector.inspect(test_images[-1]))
-            time.sleep(2 * FLUSH_SECONDS)
+            until(lambda written=written: count(url) == written)  # by itself, so that images go twice
     with connect(url).connect() as connection:
         assert connection.execute(sa.select(images.c.image)).scalars().all() == [oldest.image]
     assert re.findall("--keep-bytes 1: the oldest go, ([0-9]+) now", capsys.readouterr().err) == [
@@ -199,8 +199,7 @@ def test_verdicts_go_on_while_the_server_is_dead_and_stand_there_once(
     recorder = Recorder(url, "serve", inspector, spool=tmp_path)
     for _ in range(100):
         recorder.put("before", content, verdict)
-    while count(url) < 100:
-        time.sleep(0.1)
+    until(lambda: count(url) == 100)
     postgresql.kill()
     start = time.perf_counter()
     for _ in range(1000):
@@ -272,10 +271,8 @@ def test_a_file_that_is_moved_away_keeps_what_it_has_and_a_new_one_takes_what_fo
     with Recorder(f"sqlite:///{here}", "serve", inspector, spool=tmp_path) as recorder:
         for name in ("before", "after"):
             recorder.put(name, b"image", verdict)
-            end = time.monotonic() + PATIENCE
-            while count(f"sqlite:///{here}") == 0:
-                assert time.monotonic() < end
-                time.sleep(0.05)
+            # And nobody has it open any more, whose files beside it would be taken for the new one's.
+            until(lambda: count(f"sqlite:///{here}") > 0 and not list(tmp_path.glob("line.db-*")))
             if name == "before":
                 here.rename(archive)
     assert (count(f"sqlite:///{archive}"), count(f"sqlite:///{here}")) == (1, 1)

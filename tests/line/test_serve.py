@@ -3,9 +3,9 @@ import re
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from castnet.line.record import verdicts
 from castnet.line.serve import MAX_BODY, MAX_WAITING, _DrainingServer
 from castnet.model.checkpoint import load_classifier
 from castnet.model.classifier import VERDICTS
-from tests.conftest import PATIENCE, castnet, start
+from tests.conftest import PATIENCE, castnet, start, until
 from tests.line.conftest import connect
 from tests.line.test_inspector import bomb
 
@@ -51,16 +51,31 @@ def test_told_to_stop_while_it_starts_it_does() -> None:
     assert starting.should_exit
 
 
+@contextmanager
+def serving(model: Path, **seconds: float) -> Iterator[Server]:
+    """A running server and its address; it waits for its clients as long as a slow machine takes.
+
+    Args:
+        model: what it judges by.
+        seconds: by the names that they have in `castnet.line.serve`.
+    """
+    waits = {"BODY_SECONDS": PATIENCE, "IDLE_SECONDS": PATIENCE, "REQUEST_SECONDS": PATIENCE, **seconds}
+    code = f"from castnet import cli; from castnet.line import serve; vars(serve).update({waits}); cli.main()"
+    process = start("serve", model, "--port", 0, begin=["-c", code])
+    try:
+        assert process.stdout
+        address = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())
+        assert address
+        yield process, address[0]
+    finally:
+        process.kill()
+        process.wait()
+
+
 @pytest.fixture
 def server(model: Path) -> Iterator[Server]:
-    """A running server and its address."""
-    process = start("serve", model, "--port", 0)
-    assert process.stdout
-    address = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())
-    assert address
-    yield process, address[0]
-    process.kill()
-    process.wait()
+    with serving(model) as server:
+        yield server
 
 
 def test_the_answer_is_the_inspectors(server: Server, inspector: Inspector, test_images: list[Path]) -> None:
@@ -112,8 +127,7 @@ def hold(address: str, count: int) -> list[socket.socket]:
     connections = [socket.create_connection((host, int(port))) for _ in range(count)]
     for connection in connections:
         connection.sendall(b"POST /inspect HTTP/1.1\r\nHost: line\r\nContent-Length: 5\r\n\r\n")
-    while httpx.get(f"{address}/health", timeout=PATIENCE).json()["waiting"] < count:
-        time.sleep(0.01)
+    until(lambda: httpx.get(f"{address}/health", timeout=PATIENCE).json()["waiting"] == count)
     return connections
 
 
@@ -132,8 +146,7 @@ def test_what_was_taken_in_is_answered_after_sigterm(server: Server) -> None:
     process, address = server
     connections = hold(address, 8)
     process.send_signal(signal.SIGTERM)
-    while listens(address):
-        time.sleep(0.01)
+    until(lambda: not listens(address))
     for connection in connections:
         connection.sendall(b"image")
         assert connection.recv(1000).startswith(b"HTTP/1.1 422")
@@ -143,11 +156,13 @@ def test_what_was_taken_in_is_answered_after_sigterm(server: Server) -> None:
 
 
 def test_a_client_that_goes_on_after_sigterm_learns_that_its_connection_closes(
-    server: Server, test_images: list[Path]
+    model: Path, test_images: list[Path]
 ) -> None:
-    process, address = server
     image = test_images[0].read_bytes()
-    with httpx.Client(base_url=address, timeout=PATIENCE) as client:
+    with (
+        serving(model, DRAIN_SECONDS=PATIENCE) as (process, address),
+        httpx.Client(base_url=address, timeout=PATIENCE) as client,
+    ):
         assert "Connection" not in client.post("/inspect", content=image).headers
         process.send_signal(signal.SIGTERM)
         while "Connection" not in (answer := client.post("/inspect", content=image)).headers:

@@ -179,6 +179,17 @@ def shown_after_key(page: Page, key: str, other_than: str) -> str:
     return shown(page, other_than=other_than)
 
 
+def press_twice(page: Page, key: str) -> None:
+    """Press a key twice within a tenth of a second by the events' own clock, however late a slow machine has them."""
+    keyboard = page.context.new_cdp_session(page)
+    now = page.evaluate("performance.timeOrigin + performance.now()") / 1000
+    pressed = {"key": key, "text": key, "code": f"Key{key.upper()}", "windowsVirtualKeyCode": ord(key.upper())}
+    for at in (now, now + 0.1):
+        for kind in ("keyDown", "keyUp"):
+            keyboard.send("Input.dispatchKeyEvent", {**pressed, "type": kind, "timestamp": at})
+    keyboard.detach()
+
+
 def test_a_person_decides_by_key_and_by_button_and_takes_back(page: Page, url: str) -> None:
     before = decisions(url)
     open_tab(page, "Review")
@@ -207,8 +218,7 @@ def test_a_press_decides_one_casting_however_soon_the_next_comes_and_however_lon
     before = decisions(url)
     open_tab(page, "Review")
     first = shown(page)
-    page.keyboard.press("g")
-    page.keyboard.press("g")
+    press_twice(page, "g")
     second = shown(page, other_than=first)
     assert decisions(url) == [*before, (first, False, "unsure")]
     for _ in range(30):  # as a keyboard does it
@@ -217,8 +227,7 @@ def test_a_press_decides_one_casting_however_soon_the_next_comes_and_however_lon
     page.keyboard.up("d")
     third = shown(page, other_than=second)
     assert decisions(url) == [*before, (first, False, "unsure"), (second, True, "unsure")]
-    page.keyboard.press("u")
-    page.keyboard.press("u")
+    press_twice(page, "u")
     assert shown(page, other_than=third) == second
     assert decisions(url) == [*before, (first, False, "unsure")]
     page.keyboard.press("u")
@@ -329,11 +338,12 @@ def test_passed_castings_can_be_drawn_and_the_rates_follow(page: Page, url: str)
         (True, "unsure"),
     ]
     expect(page.get_by_test_id("stMetric").filter(has_text="escape rate")).to_contain_text("%")
-    for _ in range(3):
-        left = len(decisions(url))
+    for decided, *_ in reversed(decisions(url)[len(before) :]):
         page.keyboard.press("u")
-        wait_for(page, lambda left=left: len(decisions(url)) == left - 1)
-        expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
+        # The record has it before the page does, where a key that comes too soon is of the last casting, or of nothing.
+        assert shown(page, other_than=old) == decided
+        old = decided
+    assert decisions(url) == before
 
 
 def test_models_are_shown_with_their_cards(page: Page, castings: Path) -> None:

@@ -18,6 +18,7 @@ FIGURES = ("samples", "architecture", "curves", "val/confusion_matrix", "val/pr_
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("WANDB_X_SERVICE_WAIT", str(PATIENCE))  # for its process to start
 
 
 def test_several_loggers_are_all_told_scalars_settings_and_figures(run_train: Command, offline: None) -> None:

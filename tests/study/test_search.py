@@ -4,7 +4,6 @@ import re
 import shlex
 import sqlite3
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from threading import Timer
@@ -19,7 +18,7 @@ from optuna.exceptions import StorageInternalError
 from castnet.report.html import png
 from castnet.study.page import _figures
 from castnet.study.storage import open_storage
-from tests.conftest import PATIENCE, Command, Ran, begin, call
+from tests.conftest import PATIENCE, Command, Ran, begin, call, until
 from tests.study import quick
 
 STUDY = ["-m", "hydra/sweeper=optuna", "hydra.sweeper.study_name=s"]
@@ -197,13 +196,6 @@ def test_a_study_goes_on_under_its_name_up_to_its_trials(search: Command) -> Non
         assert ran.code == 0, ran.err
         assert len(list(ran.folder.glob("*/.hydra"))) == launched
     assert states(study()) == ["COMPLETE"] * 5
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, "not in time"
-        time.sleep(0.05)
 
 
 def test_a_killed_study_tries_the_lost_settings_again(search: Command, tmp_path: Path) -> None:
