@@ -30,6 +30,7 @@ with extra("train"):
         read_start,
         require_a_batch,
         require_best,
+        require_no_point,
         require_own_folder,
         settled,
     )
@@ -52,6 +53,8 @@ def train(cfg: DictConfig) -> dict[str, float]:
     require("seed", cfg.seed, Seed)
     require("ckpt_path", cfg.ckpt_path, Text | None)
     rule = build("threshold", cfg.threshold, ThresholdRule) if cfg.get("threshold") else None
+    if rule and not cfg.ckpt_path:
+        require_no_point()
     datamodule = build("data", cfg.data, CastingDataModule)
     if cfg.model.start not in (None, "drawn") and draws_test(datamodule.hparams):
         datamodule.hparams["protocol"] += f" All began from {cfg.model.start}, which may have seen any of them."

@@ -144,6 +144,17 @@ def require_best(callbacks: DictConfig | None) -> None:
         raise UserError(f"callbacks.checkpoint.mode={mode}: would keep the worst {monitor}; set it to {best}")
 
 
+def require_no_point() -> None:
+    """Refuse an operating point on the command line that the one chosen on validation images would replace.
+
+    Raises:
+        UserError: there is one.
+    """
+    for word in HydraConfig.get().overrides.task if HydraConfig.initialized() else ():
+        if word.lstrip("+").startswith(("model.threshold=", "model.temperature=")):
+            raise UserError(f"{word}: validation images decide on that (threshold.*); to keep it, add threshold=null")
+
+
 def require_a_batch(trainer: Trainer, datamodule: CastingDataModule) -> None:
     """Refuse a share of the images to judge that is less than a batch, which Lightning would do after training.
 

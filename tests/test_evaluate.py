@@ -75,6 +75,7 @@ def test_a_folder_of_two_classes_without_a_test_part_is_judged_whole(
     assert ran.code == 0, ran.err
     metrics = json.loads((ran.folder / "metrics.json").read_text())
     assert (metrics["data"]["subset"], np.sum(metrics["confusion_matrix"])) == ("all", 10)
+    assert "pixel by pixel" not in ran.out
     assert "<td>split</td>" not in (ran.folder / "report.html").read_text()  # none was made of it
 
 
@@ -120,6 +121,15 @@ def test_a_folder_that_was_changed_since_is_not_judged_by_what_may_have_been_lea
     copied = run_evaluate(judge[0], *folder_of(copy), folder="copied")
     assert copied.code == 0, copied.err
     assert (copied.folder / "predictions.csv").read_text() == (as_it_was.folder / "predictions.csv").read_text()
+    min((copy / "ok_front").iterdir()).unlink()  # another folder, then, which is judged whole
+    whole = run_evaluate(judge[0], *folder_of(copy), folder="whole")
+    assert whole.code == 0, whole.err
+    told = re.search(r"([0-9]+) of the 107 are, pixel by pixel, among those that the checkpoint learnt", whole.out)
+    assert told
+    assert told[0] in (whole.folder / "report.html").read_text()
+    counts = json.loads((copied.folder / "metrics.json").read_text())["data"]["counts"]
+    learnt_of = sum(sum(counts[name].values()) for name in ("train", "val"))
+    assert int(told[1]) in (learnt_of - 1, learnt_of)
     one = next((castings / "test" / "ok_front").iterdir())
     shutil.copy(one, flat / "ok_front" / "another.jpeg")
     ran = run_evaluate(*judge, folder="changed")

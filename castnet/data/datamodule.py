@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import torch
 from lightning import LightningDataModule
 from numpy.typing import NDArray
 from pydantic import Field
@@ -17,7 +18,7 @@ from castnet.data.batches import Batch, PartSampler, PixelDataset, SharedBatches
 from castnet.data.fit import fit_to_folder
 from castnet.data.folder import Folder, correct_labels, read_folder
 from castnet.data.groups import read_groups, read_slices
-from castnet.data.pixels import pixel_block
+from castnet.data.pixels import fingerprints, pixel_block
 from castnet.data.sources import Generated, obtain
 from castnet.data.split import Indices
 from castnet.data.subsets import SPLITS, check_subsets, digest, judged_by_part, meaning, seen_in_training, subsets
@@ -111,6 +112,7 @@ class CastingDataModule(LightningDataModule):
         self.test_subset = "test"
         self._folder: Folder | None = None
         self.learnt_before: str | None = None  # by the run that goes on, or that left the checkpoint
+        self.pixels_before = torch.empty(0, dtype=torch.int64)
         self.fitted = ""
 
     def prepare_data(self) -> None:
@@ -161,8 +163,14 @@ class CastingDataModule(LightningDataModule):
         """Which images train and validate, see `castnet.data.subsets.digest`."""
         return digest(self.folder, self.rows)
 
+    @cached_property
+    def learnt_pixels(self) -> Tensor:
+        """Fingerprints of the images that train and validate, int64."""
+        rows = np.concatenate([self.rows["train"], self.rows["val"]])
+        return torch.from_numpy(fingerprints(self.block, rows).copy())
+
     def state_dict(self) -> dict[str, Any]:
-        return {"learnt": self.learnt}
+        return {"learnt": self.learnt, "learnt_pixels": self.learnt_pixels}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up a checkpoint's state.
@@ -171,6 +179,7 @@ class CastingDataModule(LightningDataModule):
             UserError: this is set up, and learns from other images than the run that left the checkpoint.
         """
         self.learnt_before = state_dict["learnt"]
+        self.pixels_before = state_dict.get("learnt_pixels", self.pixels_before)  # earlier checkpoints do not say
         if self._folder is not None and self.learnt != self.learnt_before:
             raise UserError(
                 f"data.root={self.hparams['root']}: its training and validation images are not those that the run was "

@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from castnet.data.datamodule import CastingDataModule
+from castnet.data.pixels import fingerprints
 from castnet.data.subsets import draws_test, judged_by_part
 from castnet.errors import UserError
 from castnet.settings import check
@@ -66,6 +69,13 @@ def load_datamodule(ckpt_path: Path, class_names: Sequence[str], /, **source: An
         raise UserError(
             f"data.root={root}: has the classes {datamodule.folder.classes}, the checkpoint knows {class_names}"
         )
+    if not same_folder:
+        judged = fingerprints(datamodule.block, datamodule.rows[datamodule.test_subset])
+        if known := int(np.isin(judged, loaded.pixels_before.numpy()).sum()):
+            datamodule.hparams["protocol"] += (
+                f" {known:,} of the {len(judged):,} are, pixel by pixel, among those that the checkpoint learnt: of "
+                "these the figures tell what it remembers."
+            )
     return datamodule
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.progress import track
 
 from castnet.errors import UserError
@@ -64,6 +65,20 @@ def pixel_block(files: Sequence[Path], size: int, resample: str, cache_dir: Path
             f"{megabytes:,.1f} MB of decoded images"
         ) from error
     return np.load(target, mmap_mode="r")
+
+
+def fingerprints(block: Grey, rows: NDArray[np.integer]) -> NDArray[np.int64]:
+    """A number for each of some images, the same for the same pixels and no others.
+
+    Args:
+        block: uint8 (N, side, side).
+        rows: which of its rows, (n,).
+
+    Returns:
+        64 bits of BLAKE2b, int64 (n,).
+    """
+    hashes = (hashlib.blake2b(block[row], digest_size=8).digest() for row in rows)
+    return np.frombuffer(b"".join(hashes), dtype=np.int64)
 
 
 def _identity(files: Sequence[Path], size: int, resample: str) -> str:

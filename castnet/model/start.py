@@ -37,12 +37,15 @@ def read_weights(path: Path) -> Weights:
     """Read a safetensors file that `make weights` wrote, or a checkpoint of castnet's training.
 
     Raises:
-        UserError: the file is missing, neither of the two, or of a network with other convolutions.
+        UserError: the file is missing, neither of the two, of a network with other convolutions, or not finite.
     """
     if not path.is_file():
         raise UserError(f"model.start={path}: no such file; expected drawn, a checkpoint, a safetensors file or null")
     try:
-        tensors, means = _read_safetensors(path) if path.suffix == ".safetensors" else _read_checkpoint(path)
+        read, means = _read_safetensors(path) if path.suffix == ".safetensors" else _read_checkpoint(path)
+        tensors = {name: tensor.float() for name, tensor in read.items()}
+        if unknown := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+            raise ValueError(f"{unknown[0]} is not finite")
     except Exception as error:  # torch.load raises many kinds for a file that is not its own
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise UserError(f"model.start={path}: not weights of castnet's network ({reason})") from error
@@ -50,7 +53,7 @@ def read_weights(path: Path) -> Weights:
         found = tuple(tensors[name].shape) if name in tensors else "missing"
         if found != tuple(own.shape):
             raise UserError(f"model.start={path}: of another network ({name} is {found}, not {tuple(own.shape)})")
-    return Weights(path, {name: tensor.float() for name, tensor in tensors.items()}, means == DEFECT)
+    return Weights(path, tensors, means == DEFECT)
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], str]:
@@ -90,7 +93,7 @@ def take_over(classifier: CastingClassifier, weights: Weights, dense: bool) -> b
     own, taken = network.state_dict(), dict(weights.tensors)
     dense = dense and all(name in taken and taken[name].shape == tensor.shape for name, tensor in own.items())
     if weights.means_defect != (classifier.test_metrics.defect == 1):
-        for name in list(own)[-2:]:
+        for name in [name for name in list(own)[-2:] if name in taken]:
             taken[name] = -taken[name]
     names = own if dense else _of_kind(network, nn.Conv2d)
     network.load_state_dict({name: taken[name] for name in names}, strict=dense)

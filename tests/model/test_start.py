@@ -75,6 +75,22 @@ def test_weights_of_another_network_are_one_clear_line(tmp_path: Path) -> None:
         read_weights(path)
 
 
+def test_weights_that_are_not_finite_are_one_clear_line(tmp_path: Path) -> None:
+    tensors = CastingCNN(SIZE, 0).state_dict()
+    tensors["layers.0.bias"][0] = float("nan")
+    save_file(tensors, tmp_path / "nan.safetensors", {"sigmoid_means": "good"})
+    with pytest.raises(UserError, match=r"nan\.safetensors: not weights of castnet's network \(layers\.0\.bias is not"):
+        read_weights(tmp_path / "nan.safetensors")
+
+
+@pytest.mark.parametrize("means", ["good", "defect"])
+def test_convolutions_alone_are_taken_over_whichever_class_they_mean(tmp_path: Path, means: str) -> None:
+    tensors = {name: tensor for name, tensor in CastingCNN(SIZE, 0).state_dict().items() if tensor.ndim == 4}
+    tensors |= {name.replace("weight", "bias"): torch.zeros(len(tensor)) for name, tensor in tensors.items()}
+    save_file(tensors, tmp_path / "some.safetensors", {"sigmoid_means": means})
+    assert not take_over(classifier(), read_weights(tmp_path / "some.safetensors"), dense=True)
+
+
 def test_weights_that_do_not_say_what_they_mean_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "silent.safetensors"
     save_file(CastingCNN(SIZE, 0).state_dict(), path)

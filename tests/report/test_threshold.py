@@ -116,9 +116,13 @@ def test_the_costs_move_the_threshold_and_no_rule_leaves_it(run_train: Command) 
     ran = run_train("~threshold", "model.threshold=0.3", "trainer.max_epochs=1", folder="none")
     metrics = json.loads((ran.folder / "metrics.json").read_text())
     assert (metrics["threshold"], metrics["temperature"]) == (0.3, 1)
-    ran = run_train("threshold.escape_cost=0", folder="refused")
-    assert ran.code == 2
-    assert "threshold.escape_cost=0: expected greater than 0" in ran.err
+    for word, told in (
+        ("threshold.escape_cost=0", "threshold.escape_cost=0: expected greater than 0"),
+        ("model.threshold=0.3", "model.threshold=0.3: validation images decide on that (threshold.*); to keep it, add"),
+    ):
+        ran = run_train(word, folder="refused")
+        assert ran.code == 2
+        assert f"error: {told}" in ran.err
 
 
 def test_a_second_look_pays_between_two_cuts() -> None:
