@@ -46,6 +46,7 @@ with extra("train"):
     from castnet.report.threshold import ThresholdRule, choose_operating_point, fit_familiarity
     from castnet.report.tracking import connected
     from castnet.settings import Seed, Text, require
+    from castnet.signals import obey_while_waiting
 
 
 def train(cfg: DictConfig) -> dict[str, float]:
@@ -67,6 +68,8 @@ def train(cfg: DictConfig) -> dict[str, float]:
     require_best(cfg.get("callbacks"))
     require_own_folder(cfg)
     trainer = build_trainer(cfg.trainer, logger=build_loggers(cfg), callbacks=build_callbacks(cfg))
+    if trainer.world_size > 1:
+        obey_while_waiting()
     if cfg.ckpt_path:
         of = {key: OmegaConf.to_container(cfg[key], resolve=True) for key in ("model", "trainer")}
         settings = {"data": datamodule.hparams, **of}

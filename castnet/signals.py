@@ -6,9 +6,12 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from threading import Event, Timer
+from threading import Event, Thread, Timer
 from types import FrameType
 from typing import NoReturn
+
+DEAF_SECONDS = 5  # after which a process that has not heard of a signal is taken to wait for others
+_heard = Event()
 
 
 class _Told(BaseException):
@@ -62,6 +65,7 @@ def obeying_signals(kind: type[Stopped] | type[Interrupted] = Stopped) -> Iterat
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:
         told.append(number)
+        _heard.set()
         raise kind(number, over)
 
     def silent(lost: "sys.UnraisableHookArgs") -> None:
@@ -78,6 +82,26 @@ def obeying_signals(kind: type[Stopped] | type[Interrupted] = Stopped) -> Iterat
         for number, handler in before.items():
             signal.signal(number, handler)
         sys.unraisablehook = shown
+
+
+def obey_while_waiting() -> None:
+    """Have this process end when it is told to also while it waits for others, where no signal reaches Python.
+
+    What waits in a collective call runs no handler. A thread learns of the signal, too, and ends the process if
+    `obeying_signals` has heard of none by then.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+
+    def watch() -> None:
+        while True:
+            number = os.read(reading, 1)[0]
+            if number in Stopped.numbers and not _heard.wait(DEAF_SECONDS):
+                print(f"error: stopped by {signal.Signals(number).name}", file=sys.stderr, flush=True)
+                os._exit(128 + number)
+
+    Thread(target=watch, daemon=True).start()
 
 
 @contextmanager

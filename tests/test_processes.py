@@ -18,7 +18,7 @@ from castnet import entry
 from castnet.data.batches import SharedBatches
 from castnet.data.subsets import require_enough
 from castnet.errors import UserError
-from tests.conftest import PATIENCE, ROOT, SMALL, Command, free_port
+from tests.conftest import PATIENCE, ROOT, SMALL, Command, free_port, until
 from tests.data.test_datamodule import configured
 from tests.faults.test_training import start_train, wait_for
 
@@ -80,6 +80,20 @@ def test_of_a_run_that_is_killed_no_process_is_left(
     assert [line for line in errors.splitlines() if line.startswith("error: ")] == (
         [] if number == signal.SIGKILL else ["error: stopped by SIGTERM"]
     )
+
+
+def test_a_node_that_waits_for_another_ends_when_told_to(
+    castings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", str(port))
+    process = start_train(castings, tmp_path / "run", "trainer=ddp", "trainer.devices=1", "+trainer.num_nodes=2")
+    until(lambda: any(found.laddr.port == port for found in psutil.Process(process.pid).net_connections()))
+    process.terminate()
+    _, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 143
+    assert "error: stopped by SIGTERM" in errors
 
 
 def test_two_nodes_draw_once_and_write_one_run(tmp_path: Path) -> None:
