@@ -135,5 +135,5 @@ def _fill(block: Grey, files: Sequence[Path], size: int, resample: Callable[[Gre
     if problems:
         raise UserError(
             f"{problems[0]}; {len(problems):,} of {len(files):,} images are unreadable: "
-            "`castnet audit ROOT` lists them all; mend or remove them"
+            "`castnet audit` of their folder lists them all; mend or remove them"
         )
