@@ -21,11 +21,13 @@ class Stratum:
 
     Attributes:
         verdicts: how many there are.
-        reviewed: how many of them a person has decided on.
-        defective: how many of these are defective.
+        decided: how many of them a person has decided on.
+        reviewed: how many of these are a random sample of all verdicts, see `count_strata`.
+        defective: how many of the sample are defective.
     """
 
     verdicts: int
+    decided: int
     reviewed: int
     defective: int
 
@@ -44,8 +46,7 @@ def next_to_review(
 ) -> Row | None:
     """The casting of a stratum to decide on next, with its image's `content`; None if none is left whose image is kept.
 
-    They come in the order of their numbers, which are random. So those decided on are a random sample of their stratum,
-    wherever one stops, and newcomers with a lower number come first.
+    They come in the order of their numbers, which are random, and newcomers with a lower number come first.
     """
     query = (
         sa.select(verdicts, images.c.content)
@@ -73,24 +74,47 @@ def undo(connection: sa.Connection, verdict_id: str) -> None:
 
 
 def count_strata(connection: sa.Connection, since: float, until: float) -> dict[str, Stratum]:
-    """The strata of a time, by name."""
+    """The strata of a time, by name.
+
+    Castings are decided on in the order of their random numbers, so those decided on are a random sample of the
+    verdicts that were there by then. Of all verdicts they are one up to the first newcomer among their numbers: one
+    that nobody has decided on, and that came after a casting with a higher number was decided on.
+    """
     good, defective, *unsure = count(connection, since, until).tolist()
     total = {"unsure": sum(unsure), "rejected": defective, "passed": good}
-    decided = (
-        sa.select(reviews.c.drawn_as, reviews.c.is_defect, sa.func.count())
-        .join(verdicts, verdicts.c.id == reviews.c.verdict_id)
-        .where(given(since, until))
-        .group_by(reviews.c.drawn_as, reviews.c.is_defect)
-    )
-    found = {(name, is_defect): number for name, is_defect, number in connection.execute(decided)}
-    return {
-        name: Stratum(
-            total[name],
-            found.get((name, True), 0) + found.get((name, False), 0),
-            found.get((name, True), 0),
+    strata = {}
+    for name in STRATA:
+        decided = (
+            sa.select(reviews.c.verdict_id, reviews.c.is_defect)
+            .join(verdicts, verdicts.c.id == reviews.c.verdict_id)
+            .where(given(since, until), reviews.c.drawn_as == name)
         )
-        for name in STRATA
-    }
+        found, newcomer = connection.execute(decided).all(), _newcomer(connection, name, since, until)
+        sample = [row.is_defect for row in found if newcomer is None or row.verdict_id < newcomer]
+        strata[name] = Stratum(total[name], len(found), len(sample), sum(sample))
+    return strata
+
+
+def _newcomer(connection: sa.Connection, stratum: str, since: float, until: float) -> str | None:
+    """The lowest number of a casting of a stratum that came after one with a higher number was decided on."""
+    of = verdicts.alias()
+    before = (
+        sa.select(reviews.c.verdict_id, reviews.c.time)
+        .join(of, of.c.id == reviews.c.verdict_id)
+        .where(of.c.time >= since, of.c.time < until, reviews.c.drawn_as == stratum)
+        .subquery()
+    )
+    overtaken = sa.exists().where(before.c.verdict_id > verdicts.c.id, before.c.time < verdicts.c.time)
+    query = (
+        sa.select(verdicts.c.id)
+        .join(images, images.c.image == verdicts.c.image)
+        .outerjoin(reviews, reviews.c.verdict_id == verdicts.c.id)
+        .where(given(since, until), verdicts.c.verdict == STRATA[stratum], reviews.c.verdict_id.is_(None))
+        .where(verdicts.c.id < sa.select(sa.func.max(before.c.verdict_id)).scalar_subquery(), overtaken)
+        .order_by(verdicts.c.id)
+        .limit(1)
+    )
+    return connection.execute(query).scalar_one_or_none()
 
 
 def estimate(strata: Mapping[str, Stratum]) -> tuple[Estimate, Estimate]:

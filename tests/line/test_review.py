@@ -4,9 +4,14 @@ import pytest
 import sqlalchemy as sa
 from scipy.stats import hypergeom
 
-from castnet.line.record import images
+from castnet.line.record import images, verdicts
 from castnet.line.review import Stratum, count_strata, decide, estimate, limits, next_to_review, undo
 from tests.line.conftest import Put
+
+
+def of(verdicts: int, reviewed: int, defective: int) -> Stratum:
+    """One to which nothing came since it was reviewed."""
+    return Stratum(verdicts, reviewed, reviewed, defective)
 
 
 def test_castings_are_drawn_by_their_random_number_where_the_image_is_kept(engine: sa.Engine, put: Put) -> None:
@@ -27,9 +32,9 @@ def test_castings_are_drawn_by_their_random_number_where_the_image_is_kept(engin
         assert decide(connection, first, "passed", True)
         assert not decide(connection, first, "passed", False), "the first decision stands"
         assert count_strata(connection, 0, 10) == {
-            "unsure": Stratum(0, 0, 0),
-            "rejected": Stratum(1, 0, 0),
-            "passed": Stratum(4, 1, 1),
+            "unsure": of(0, 0, 0),
+            "rejected": of(1, 0, 0),
+            "passed": of(4, 1, 1),
         }
         assert decide(connection, second, "passed", False)
         assert next_to_review(connection, "passed", 0, 10) is None
@@ -39,6 +44,30 @@ def test_castings_are_drawn_by_their_random_number_where_the_image_is_kept(engin
         assert again.id == first
 
 
+def test_decisions_count_up_to_the_first_casting_that_came_later(
+    engine: sa.Engine, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with engine.begin() as connection:
+        connection.execute(images.insert(), {"image": "1" * 64, "content": b"image", "bytes": 5, "time": 0.0})
+    first, _, third, fourth, fifth = put(5, image="1" * 64)
+    monkeypatch.setattr("time.time", lambda: 5.0)
+
+    def passed(connection: sa.Connection) -> Stratum:
+        return count_strata(connection, 0, 10)["passed"]
+
+    with engine.begin() as connection:
+        for number in (first, fourth):  # second and third were skipped
+            decide(connection, number, "passed", True)
+        assert passed(connection) == of(5, 2, 2)
+        later = verdicts.update().values(time=6.0)
+        connection.execute(later.where(verdicts.c.id == fifth))
+        assert passed(connection) == of(5, 2, 2), "it is drawn after all that were decided on"
+        connection.execute(later.where(verdicts.c.id == third))
+        assert passed(connection) == Stratum(5, 2, 1, 1)
+        decide(connection, third, "passed", False)
+        assert passed(connection) == of(5, 3, 2)
+
+
 def test_a_decision_on_what_is_not_on_record_is_refused(engine: sa.Engine) -> None:
     with engine.connect() as connection, pytest.raises(sa.exc.IntegrityError):
         decide(connection, "0" * 32, "passed", True)
@@ -46,7 +75,11 @@ def test_a_decision_on_what_is_not_on_record_is_refused(engine: sa.Engine) -> No
 
 def test_rates_weigh_each_stratum_by_its_size() -> None:
     """4, 90 and 10 castings are defective: 10 of 104 pass. 6, 10 and 990 are good: 10 of 1,006 are rejected."""
-    strata = {"unsure": Stratum(10, 10, 4), "rejected": Stratum(100, 20, 18), "passed": Stratum(1000, 100, 1)}
+    strata = {
+        "unsure": of(10, 10, 4),
+        "rejected": of(100, 20, 18),
+        "passed": of(1000, 100, 1),
+    }
     escapes, overkill = estimate(strata)
     assert escapes.rate == pytest.approx(10 / 104)
     assert overkill.rate == pytest.approx(10 / 1006)
@@ -59,33 +92,31 @@ def test_rates_weigh_each_stratum_by_its_size() -> None:
 
 
 def test_what_was_reviewed_whole_is_known() -> None:
-    escapes, overkill = estimate(
-        {"unsure": Stratum(2, 2, 1), "rejected": Stratum(8, 8, 6), "passed": Stratum(90, 90, 1)}
-    )
+    escapes, overkill = estimate({"unsure": of(2, 2, 1), "rejected": of(8, 8, 6), "passed": of(90, 90, 1)})
     assert (escapes.rate, escapes.low, escapes.high) == pytest.approx((1 / 8,) * 3)
     assert (overkill.rate, overkill.low, overkill.high) == pytest.approx((2 / 92,) * 3)
 
 
 def test_what_was_not_reviewed_is_not_known() -> None:
-    strata = {"unsure": Stratum(0, 0, 0), "rejected": Stratum(100, 100, 100), "passed": Stratum(1000, 0, 0)}
+    strata = {"unsure": of(0, 0, 0), "rejected": of(100, 100, 100), "passed": of(1000, 0, 0)}
     escapes, _ = estimate(strata)
     assert (escapes.rate, escapes.low) == (None, 0)
     assert escapes.high == pytest.approx(1000 / 1100)
-    none = estimate(dict.fromkeys(strata, Stratum(0, 0, 0)))
+    none = estimate(dict.fromkeys(strata, of(0, 0, 0)))
     assert [(found.rate, found.low, found.high) for found in none] == [(None, 0, 1)] * 2
 
 
 def test_no_escape_found_is_not_none_there() -> None:
-    escapes, _ = estimate({"unsure": Stratum(0, 0, 0), "rejected": Stratum(50, 50, 50), "passed": Stratum(950, 100, 0)})
+    escapes, _ = estimate({"unsure": of(0, 0, 0), "rejected": of(50, 50, 50), "passed": of(950, 100, 0)})
     assert (escapes.rate, escapes.low) == (0, 0)
     assert escapes.high > 20 / 70, "some 3.6 % of 950 may still be defective"
 
 
 def test_limits_are_those_of_the_hypergeometric_distribution() -> None:
     """Two of four drawn, none of them defective: with 2 defective among the four that happens with chance 1/6."""
-    assert limits(Stratum(4, 2, 0), 0.1) == (0, 2)
-    assert limits(Stratum(4, 2, 0), 0.2) == (0, 1)
-    assert limits(Stratum(4, 0, 0), 0.1) == (0, 4)
+    assert limits(of(4, 2, 0), 0.1) == (0, 2)
+    assert limits(of(4, 2, 0), 0.2) == (0, 1)
+    assert limits(of(4, 0, 0), 0.1) == (0, 4)
 
 
 def test_intervals_cover_the_truth_at_least_as_often_as_they_say() -> None:
@@ -100,7 +131,7 @@ def test_intervals_cover_the_truth_at_least_as_often_as_they_say() -> None:
             chance *= float(hypergeom.pmf(hits, size, defective, number))
         if chance == 0:
             continue
-        strata = {name: Stratum(*row) for name, row in zip(names, zip(sizes, drawn, found, strict=True), strict=True)}
+        strata = {name: of(*row) for name, row in zip(names, zip(sizes, drawn, found, strict=True), strict=True)}
         for index, estimated in enumerate(estimate(strata)):
             covered[index] += chance * (estimated.low <= truth[index] <= estimated.high)
     assert min(covered) >= 0.95

@@ -63,7 +63,7 @@ def show_review(station: Station) -> None:
         "Which",
         order,
         key="stratum",
-        format_func=lambda name: f"{name.capitalize()}: {strata[name].verdicts - strata[name].reviewed:,} left",
+        format_func=lambda name: f"{name.capitalize()}: {strata[name].verdicts - strata[name].decided:,} left",
         label_visibility="collapsed",
     )
     if row:
@@ -144,7 +144,7 @@ def show_buttons(station: Station, number: str, stratum: str) -> None:
             with station.record() as connection:
                 undo(connection, verdict_id)
             # Only what the record has taken back may leave the list, or the next undo would be of another one.
-            st.session_state["stratum"] = decided.pop(verdict_id)
+            st.session_state["stratum"] = decided.pop(verdict_id, stratum)
 
     word = {"passed": ("confirm", "overrule"), "rejected": ("overrule", "confirm"), "unsure": ("", "")}[stratum]
     good, defective = (
@@ -175,7 +175,8 @@ def show_estimates(strata: dict[str, Stratum]) -> None:
         {
             "verdict": name,
             "castings": f"{stratum.verdicts:,}",
-            "decided": f"{stratum.reviewed:,}",
+            "decided": f"{stratum.decided:,}",
+            "sample": f"{stratum.reviewed:,}",
             "defective": f"{stratum.defective:,}",
         }
         for name, stratum in strata.items()
@@ -186,8 +187,9 @@ def show_estimates(strata: dict[str, Stratum]) -> None:
         "that was rejected. Unsure ones are neither, but count among the defective or the good. Castings are shown in "
         "random order within each verdict, and each verdict's share is weighted by all its castings (stratified "
         "estimate: Cochran, Sampling Techniques, 1977, ch. 5); the intervals join exact ones of each verdict and are "
-        "never too narrow. Skipped castings count as if they were like the others. Castings whose image is not on "
-        "record are not shown; the estimate takes them to be like those that are."
+        "never too narrow. The sample is those decided on up to the first casting that came later and is not decided "
+        "on: go on deciding, and the others count, too. Skipped castings count as if they were like the others. "
+        "Castings whose image is not on record are not shown; the estimate takes them to be like those that are."
     )
 
 
