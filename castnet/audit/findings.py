@@ -85,11 +85,12 @@ class Audit:
                 f"{seen['same file']:,} of them as the same file"
             )
         verdict = {
-            None: "There are no train/ and test/ to compare.",
+            None: "There are no train/ and test/ with images to compare.",
             True: "Train and test are disjoint.",
             False: f"Train and test are not disjoint: {len(self.leaks):,} test images have their group in train.",
         }
-        return "\n".join([*lines, verdict[self.disjoint]])
+        left_out = [f"{len(self.unreadable):,} could not be read, and were not compared."] if self.unreadable else []
+        return "\n".join([*lines, " ".join([verdict[self.disjoint], *left_out])])
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,7 @@ def on_both_sides(groups: Indices | None, rows: Mapping[str, Indices]) -> str:
         return ""
     known = {name: seen_in_training(groups, rows, subset) for subset, name in (("test", "test"), ("val", "validation"))}
     told = " and ".join(f"{of.sum():,} of {len(of):,} {name} images" for name, of in known.items() if of.any())
-    return told and f"{told} show parts that are learnt from; data.split=new_parts keeps them apart."
+    return told and f"{told} show parts that are learnt from; training with data.split=new_parts keeps them apart."
 
 
 def require_enough(rows: Mapping[str, Indices], processes: int) -> None:

@@ -86,6 +86,8 @@ class Inspector:
 
     def __init__(self, model: Path | str) -> None:
         _give_memory_back()
+        if Path(model).is_dir():
+            raise UserError(f"{model}: is a folder; expected a model that `castnet export` wrote, before any images")
         if not Path(model).is_file():
             raise UserError(f"{model}: no such file; `castnet export RUN -o {model}` makes one of a training run")
         options = ort.SessionOptions()

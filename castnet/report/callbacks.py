@@ -1,6 +1,7 @@
 """What loggers are shown and what lies beside a run."""
 
 import math
+import re
 import warnings
 from collections import defaultdict
 from functools import partial
@@ -80,7 +81,9 @@ class TrainingPictures(Callback):
             charts += [
                 f"{metric}/{name}" for metric in ("precision", "recall", "f1") for name in datamodule.folder.classes
             ]
-            layout = {chart: ["Multiline", [f"train/{chart}$", f"val/{chart}$"]] for chart in charts}
+            # Its tags are regular expressions, which names of classes are not.
+            tags = {chart: [f"{stage}/{re.escape(chart)}$" for stage in ("train", "val")] for chart in charts}
+            layout = {chart: ["Multiline", tags[chart]] for chart in charts}
             writer.add_custom_scalars({"training against validation": layout})
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

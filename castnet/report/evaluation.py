@@ -215,6 +215,7 @@ class Evaluation:
                     self.unfamiliarity.numpy(),
                     self.predicted != self.labels.numpy(),
                     self.threshold,
+                    self.defective_from,
                 ),
                 1 - verdict_rates(self.verdicts, self.defective.numpy())["unsure_rate"],
             ),

@@ -37,23 +37,29 @@ def verdict_rates(verdicts: NDArray[np.int64], defective: NDArray[np.bool_]) -> 
 
 
 def risk_by_coverage(
-    p_defect: NDArray[np.floating], unfamiliarity: NDArray[np.floating], wrong: NDArray[np.bool_], threshold: float
+    p_defect: NDArray[np.floating],
+    unfamiliarity: NDArray[np.floating],
+    wrong: NDArray[np.bool_],
+    threshold: float,
+    defective_from: float | None = None,
 ) -> NDArray[np.float64]:
     """Share of wrong decisions among the k surest images, for k from 1 to n (Geifman & El-Yaniv, arXiv:1705.08500).
 
-    Unfamiliar images are the least sure, the least familiar first; the others are surer the further the odds of a
-    defect are from the threshold's.
+    Unfamiliar images are the least sure, the least familiar first, and then doubtful ones; the others are surer the
+    further the odds of a defect are from the threshold's.
 
     Args:
         p_defect: P(defect), (n,).
         unfamiliarity: (n,), unfamiliar from 1 on.
         wrong: whether a cut at the threshold judges each image wrongly, (n,).
         threshold: a casting is called defective if P(defect) reaches it.
+        defective_from: from the threshold up to this P(defect) it is doubtful; None where none is.
 
     Returns:
         Risk at coverage k / n, (n,).
     """
     p, cut = (np.clip(np.asarray(value, np.float64), 1e-12, 1 - 1e-12) for value in (p_defect, threshold))
     distance = np.abs(np.log(p / (1 - p)) - np.log(cut / (1 - cut)))
-    surest_first = np.lexsort((-distance, np.where(unfamiliarity < 1, 0, unfamiliarity)))
+    doubtful = (p_defect >= threshold) & (p_defect < (threshold if defective_from is None else defective_from))
+    surest_first = np.lexsort((-distance, np.where(unfamiliarity < 1, doubtful / 2, unfamiliarity)))
     return np.cumsum(wrong[surest_first]) / np.arange(1, len(wrong) + 1)

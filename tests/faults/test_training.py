@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
 
 from castnet import entry
 from castnet.files import hold
@@ -152,9 +155,16 @@ def test_names_that_mean_something_elsewhere_are_names_and_no_more(
         for name in (b"two\nlines.jpeg", b"\xff.jpeg", b'=1+1,".jpeg'):
             image = next((tmp_path / "odd" / part / good).glob("casting*"))
             os.rename(image, os.fsencode(image.parent) + b"/" + name)
-    ran = run_train(f"data.root={tmp_path / 'odd'}", f"data.defect_class='{defective}'", "trainer.max_epochs=1")
+    odd = [f"data.root={tmp_path / 'odd'}", f"data.defect_class='{defective}'"]
+    ran = run_train(*odd, "trainer.max_epochs=1", pictures=True)
     assert ran.code == 0, ran.err
     assert defective in ran.out
+    shown = EventAccumulator(str(ran.folder))
+    shown.Reload()
+    (written,) = shown.Tensors("custom_scalars__config__")[0].tensor_proto.string_val
+    charts = [chart for category in layout_pb2.Layout.FromString(written).category for chart in category.chart]
+    for tag in (tag for chart in charts for tag in chart.multiline.tag):  # as TensorBoard's page finds them
+        assert [name for name in shown.Tags()["scalars"] if re.match(tag, name)], tag
     with (ran.folder / "predictions.csv").open(newline="", errors="surrogateescape") as table:
         names = {os.fsencode(row["file"]) for row in csv.DictReader(table)}
     assert len(names) == 12

@@ -20,3 +20,10 @@ def test_the_surest_are_judged_first_and_the_unfamiliar_last() -> None:
     wrong = np.array([True, True, False, False])  # the surest of all is wrong, and unfamiliar
     risk = risk_by_coverage(p_defect, unfamiliarity, wrong, threshold=0.4)
     assert risk.tolist() == pytest.approx([0, 0, 1 / 3, 2 / 4])
+
+
+def test_doubtful_images_come_after_those_that_are_judged() -> None:
+    p_defect = np.array([0.7, 0.35, 0.9])  # doubtful, judged good, judged defective
+    wrong = np.array([True, False, False])
+    risk = risk_by_coverage(p_defect, np.zeros(3), wrong, threshold=0.4, defective_from=0.8)
+    assert risk.tolist() == pytest.approx([0, 0, 1 / 3])
