@@ -46,7 +46,6 @@ with extra("train"):
     from castnet.report.threshold import ThresholdRule, choose_operating_point, fit_familiarity
     from castnet.report.tracking import connected
     from castnet.settings import Seed, Text, require
-    from castnet.signals import obey_while_waiting
 
 
 def train(cfg: DictConfig) -> dict[str, float]:
@@ -54,8 +53,6 @@ def train(cfg: DictConfig) -> dict[str, float]:
     require("seed", cfg.seed, Seed)
     require("ckpt_path", cfg.ckpt_path, Text | None)
     rule = build("threshold", cfg.threshold, ThresholdRule) if cfg.get("threshold") else None
-    if rule and not cfg.ckpt_path:
-        require_no_point()
     datamodule = build("data", cfg.data, CastingDataModule)
     if cfg.model.start not in (None, "drawn") and draws_test(datamodule.hparams):
         datamodule.hparams["protocol"] += f" All began from {cfg.model.start}, which may have seen any of them."
@@ -68,8 +65,8 @@ def train(cfg: DictConfig) -> dict[str, float]:
     require_best(cfg.get("callbacks"))
     require_own_folder(cfg)
     trainer = build_trainer(cfg.trainer, logger=build_loggers(cfg), callbacks=build_callbacks(cfg))
-    if trainer.world_size > 1:
-        obey_while_waiting()
+    if rule and trainer.checkpoint_callback and trainer.limit_val_batches and not cfg.ckpt_path:
+        require_no_point()
     if cfg.ckpt_path:
         of = {key: OmegaConf.to_container(cfg[key], resolve=True) for key in ("model", "trainer")}
         settings = {"data": datamodule.hparams, **of}

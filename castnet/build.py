@@ -22,7 +22,7 @@ from castnet.drawn.weights import shipped
 from castnet.errors import UserError
 from castnet.model.classifier import CastingClassifier
 from castnet.model.start import Weights, read_weights
-from castnet.processes import ranks
+from castnet.processes import end_together, ranks
 from castnet.settings import Count, Text, require
 from castnet.settings import check as check_arguments
 
@@ -281,6 +281,8 @@ def build_trainer(config: DictConfig, **given: Any) -> Trainer:
         raise UserError(
             f"trainer.devices={trainer.num_devices}: expected at most {cores}, the processors of this machine"
         )
+    if trainer.world_size > 1:
+        end_together()
     return trainer
 
 

@@ -1,16 +1,19 @@
 """Several processes that train one run together: which one this is, and how all of them end together."""
 
 import os
+import signal
 import sys
 import threading
 import time
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from castnet.errors import UserError
+from castnet.signals import obey_while_waiting
 
 # Set by Lightning, torchrun or SLURM in every process but the first, each counting in its own way from 0.
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
@@ -45,6 +48,27 @@ def follow() -> None:
         os._exit(os.EX_TEMPFAIL)
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+def end_together() -> None:
+    """Have the first process, as far as it waits for others, end as other runs do: when it is told to, or one is lost.
+
+    Lightning would kill it where one of those that it started has ended, so that nobody learns why.
+    """
+    from lightning.fabric.strategies.launchers import subprocess_script
+
+    told = obey_while_waiting()
+
+    def end(observer: Any) -> None:
+        for process in observer._child_processes:
+            process.kill()
+        reason, code = "another process of this run has ended, so this one does", os.EX_SOFTWARE
+        if told:
+            reason, code = f"stopped by {signal.Signals(told[0]).name}", 128 + told[0]
+        print(f"error: {reason}", file=sys.stderr, flush=True)
+        os._exit(code)
+
+    subprocess_script._ChildProcessObserver._terminate_all = end  # type: ignore[method-assign, assignment]
 
 
 def wait_for(path: Path) -> None:

@@ -84,12 +84,16 @@ def obeying_signals(kind: type[Stopped] | type[Interrupted] = Stopped) -> Iterat
         sys.unraisablehook = shown
 
 
-def obey_while_waiting() -> None:
+def obey_while_waiting() -> list[int]:
     """Have this process end when it is told to also while it waits for others, where no signal reaches Python.
 
     What waits in a collective call runs no handler. A thread learns of the signal, too, and ends the process if
-    `obeying_signals` has heard of none by then.
+    `obeying_signals` has heard of none within 5 s, which is long for any one call that does not wait.
+
+    Returns:
+        The signals that have come to this process by the time that it is looked at.
     """
+    told: list[int] = []
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
@@ -97,11 +101,15 @@ def obey_while_waiting() -> None:
     def watch() -> None:
         while True:
             number = os.read(reading, 1)[0]
-            if number in Stopped.numbers and not _heard.wait(DEAF_SECONDS):
+            if number not in Stopped.numbers:
+                continue
+            told.append(number)
+            if not _heard.wait(DEAF_SECONDS):
                 print(f"error: stopped by {signal.Signals(number).name}", file=sys.stderr, flush=True)
                 os._exit(128 + number)
 
     Thread(target=watch, daemon=True).start()
+    return told
 
 
 @contextmanager

@@ -96,6 +96,15 @@ def test_a_node_that_waits_for_another_ends_when_told_to(
     assert "error: stopped by SIGTERM" in errors
 
 
+def test_processes_that_are_told_to_stop_while_they_start_say_so(castings: Path, tmp_path: Path) -> None:
+    process = start_train(castings, tmp_path / "run", *TWO, start_new_session=True)
+    until(lambda: bool(psutil.Process(process.pid).children()))
+    os.killpg(process.pid, signal.SIGTERM)  # as a terminal and schedulers do; the second one does not heed it yet
+    _, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 143, errors
+    assert "error: stopped by SIGTERM" in errors
+
+
 def test_two_nodes_draw_once_and_write_one_run(tmp_path: Path) -> None:
     drawn = [f"data.root={tmp_path}/drawn", "data.generate.n=40", f"paths.cache_dir={tmp_path}/cache"]
     command = [sys.executable, str(ROOT / "train.py"), *drawn, *SMALL, "trainer=ddp", "+trainer.num_nodes=2"]
