@@ -39,6 +39,12 @@ def with_tables(make: Callable[[], T]) -> T:
     return make()
 
 
+def why(error: BaseException) -> str:
+    """What a database itself said, in a line; SQLAlchemy and Optuna wrap it in exceptions of their own."""
+    told = getattr(error, "orig", None) or error.__cause__ or error
+    return str(getattr(told, "orig", None) or told).partition("\n")[0]
+
+
 def _came_second(error: BaseException | None) -> bool:
     """Whether a database says so; Optuna wraps some of what it says in an exception of its own."""
     if not isinstance(error, DBAPIError):

@@ -10,7 +10,8 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.pruners import BasePruner
 from optuna.trial import Trial
 
-from castnet.study.storage import AWAY, open_storage, why
+from castnet.database import why
+from castnet.study.storage import AWAY, open_storage, patiently
 
 log = logging.getLogger(__name__)
 PRUNED = "pruned"  # the trial's attribute that tells its other runs
@@ -44,8 +45,10 @@ class Pruning(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.pruner and trainer.is_global_zero:
-            study = optuna.load_study(
-                study_name=self.study_name, storage=open_storage(self.storage), pruner=self.pruner
+            study = patiently(
+                lambda: optuna.load_study(
+                    study_name=self.study_name, storage=open_storage(self.storage), pruner=self.pruner
+                )
             )
             self.trial = Trial(study, self.run["trial_id"])
         self._end_if(trainer, self._ended_elsewhere())

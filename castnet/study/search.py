@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -21,11 +21,12 @@ from optuna.storages._heartbeat import get_heartbeat_thread
 from optuna.trial import TrialState
 
 from castnet.build import BEST, build
+from castnet.database import why
 from castnet.errors import UserError
 from castnet.settings import Count, Rate, Text
 from castnet.study.page import write_page
 from castnet.study.space import space
-from castnet.study.storage import AWAY, GRACE, open_storage, require_same, shown, why
+from castnet.study.storage import AWAY, open_storage, patiently, require_same, shown
 
 log = logging.getLogger(__name__)
 
@@ -115,8 +116,8 @@ class Search:
         """The next trials; none when the study is complete. Waits for those that other machines have under way."""
         waits = False
         while True:
-            fail_stale_trials(study)
-            states = [trial.state for trial in study.get_trials(deepcopy=False)]
+            patiently(lambda: fail_stale_trials(study))
+            states = [trial.state for trial in patiently(lambda: study.get_trials(deepcopy=False))]
             finished = states.count(TrialState.COMPLETE) + states.count(TrialState.PRUNED)
             missing = self.n_trials - finished - states.count(TrialState.RUNNING)
             asked = []
@@ -163,8 +164,9 @@ class Search:
                 of_trial, outcomes = outcomes[: len(self.space.repeats)], outcomes[len(self.space.repeats) :]
                 self._tell(study, waiting.pop(0), of_trial)
         finally:
-            for trial in waiting:  # interrupted, or stopped by the failure of another one
-                study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+            with suppress(*AWAY):  # where they give no sign of life, and are taken for dead
+                for trial in waiting:  # interrupted, or stopped by the failure of another one
+                    study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
 
     def _tell(self, study: Study, trial: Trial, outcomes: list[Any]) -> None:
         errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
@@ -188,12 +190,4 @@ class Search:
 
         One that another machine took for dead, and whose settings it tries again, stays as it is.
         """
-        deadline = time.monotonic() + GRACE
-        while True:
-            try:
-                study.tell(trial, values, state, skip_if_finished=True)
-                return
-            except AWAY:
-                if time.monotonic() > deadline:
-                    raise
-            time.sleep(PATIENCE)
+        patiently(lambda: study.tell(trial, values, state, skip_if_finished=True))

@@ -1,10 +1,12 @@
 """Where studies are kept: a database that every machine of a study reaches."""
 
 import json
+import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from optuna import Study
 from optuna.distributions import distribution_to_json
@@ -13,13 +15,16 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from castnet.database import with_tables
+from castnet.database import why, with_tables
 from castnet.errors import UserError
 from castnet.study.space import Space
+
+T = TypeVar("T")
 
 HEARTBEAT = 10  # seconds between the signs of life of a trial
 GRACE = 60  # seconds without one after which a trial is taken for dead, and its settings are tried again
 TIMEOUT = 10  # seconds to wait for a database server
+PAUSE = 2.0  # seconds until one that is away is asked again
 
 # Signs of life, names of objectives and plots with Matplotlib have been called experimental since Optuna 3.
 warnings.filterwarnings("ignore", category=ExperimentalWarning)
@@ -39,17 +44,28 @@ class _Storage(RDBStorage):
             super().record_heartbeat(trial_id)
 
 
+def patiently(ask: Callable[[], T]) -> T:
+    """What a storage answers, also where it is away for a moment.
+
+    Raises:
+        StorageInternalError, SQLAlchemyError, UserError: it stays away.
+    """
+    deadline = time.monotonic() + GRACE
+    while True:
+        try:
+            return ask()
+        except (*AWAY, UserError):
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(PAUSE)
+
+
 def shown(url: str) -> str:
     """A storage's address without what may be a password."""
     try:
         return make_url(url).set(query={}).render_as_string()
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         return url.partition(":")[0]
-
-
-def why(error: BaseException) -> str:
-    """What the database itself said, in a line."""
-    return str(getattr(error, "orig", None) or error.__cause__ or error).partition("\n")[0]
 
 
 def open_storage(url: str) -> RDBStorage:
@@ -80,7 +96,7 @@ def open_storage(url: str) -> RDBStorage:
                 heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
             )
         )
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:
         raise UserError(
             f"hydra.sweeper.storage={shown(url)}: no URL of a database, such as sqlite:///studies.db"
         ) from error

@@ -6,7 +6,7 @@ import sqlite3
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from threading import Timer
+from typing import Any
 from wsgiref.util import setup_testing_defaults
 
 import optuna
@@ -17,7 +17,7 @@ from optuna.exceptions import StorageInternalError
 
 from castnet.report.html import png
 from castnet.study.page import _figures
-from castnet.study.storage import open_storage
+from castnet.study.storage import AWAY, open_storage
 from tests.conftest import PATIENCE, Command, Ran, begin, call, until
 from tests.study import quick
 
@@ -115,16 +115,23 @@ def test_a_storage_may_be_away_for_a_moment_and_one_that_stays_away_is_one_line(
 
     def away(cfg: DictConfig, result: Callable[..., dict[str, float]] = quick.result) -> dict[str, float]:
         move("runs", "moved")
-        if is_back:
-            Timer(0.5, move, ("moved", "runs")).start()
         return result(cfg)
 
+    def tell(*arguments: Any, tell: Callable[..., Any] = optuna.Study.tell, **options: Any) -> Any:
+        try:
+            return tell(*arguments, **options)
+        except AWAY:
+            if is_back:
+                move("moved", "runs")
+            raise
+
     monkeypatch.setattr(quick, "result", away)
-    monkeypatch.setattr("castnet.study.search.PATIENCE", 0.1)
+    monkeypatch.setattr(optuna.Study, "tell", tell)
+    monkeypatch.setattr("castnet.study.storage.PAUSE", 0.1)
     is_back = True
     assert (ran := search(LR, "hydra.sweeper.n_trials=1")).code == 0, ran.err
     is_back = False
-    monkeypatch.setattr("castnet.study.search.GRACE", 0.2)
+    monkeypatch.setattr("castnet.study.storage.GRACE", 0.2)
     ran = search(LR, "hydra.sweeper.n_trials=2", folder="gone")
     assert ran.code == 2
     assert "error: hydra.sweeper.storage=sqlite:///" in ran.err

@@ -44,6 +44,7 @@ class Station:
         """
         import sqlalchemy as sa
 
+        from castnet.database import why
         from castnet.line.record import make_tables
 
         engine = self.engine
@@ -53,8 +54,7 @@ class Station:
             with engine.begin() as connection:
                 yield connection
         except sa.exc.SQLAlchemyError as error:
-            reason = str(getattr(error, "orig", None) or error)
-            raise AwayError(reason.partition("\n")[0]) from error
+            raise AwayError(why(error)) from error
 
 
 def telling_of_away(show: Callable[[Station], None]) -> Callable[[Station], None]:
