@@ -20,7 +20,7 @@ with extra("train"):
     from castnet.build import build_trainer
     from castnet.data.describe import describe
     from castnet.data.load import load_datamodule
-    from castnet.model.checkpoint import load_classifier
+    from castnet.model.checkpoint import is_finished, load_classifier
     from castnet.report.callbacks import TestReport
     from castnet.report.robustness import robustness, write_robustness
     from castnet.settings import Text, require
@@ -51,6 +51,11 @@ def evaluate(cfg: DictConfig) -> None:
     source: dict[str, Any] = OmegaConf.to_container(cfg.data, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     source = {"cache_dir": cfg.paths.cache_dir, **source}
     datamodule = load_datamodule(ckpt_path, classifier.hparams["class_names"], **source)
+    if not is_finished(ckpt_path):
+        datamodule.hparams["protocol"] += (
+            " The checkpoint's run did not end, so that no threshold was chosen for it: the cut is at "
+            f"{classifier.hparams['threshold']}, uncalibrated."
+        )
     print(describe(datamodule), flush=True)
     trainer.test(classifier, datamodule, verbose=False)
     if cfg.report.robustness:

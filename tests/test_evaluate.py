@@ -149,6 +149,18 @@ def test_a_handful_that_was_learnt_from_one_folder_is_judged_on_another(
     assert "12 test" in ran.out
 
 
+def test_a_run_that_did_not_end_is_judged_with_a_word_on_its_cut(
+    run_evaluate: Command, best: Path, castings: Path, tmp_path: Path
+) -> None:
+    checkpoint = torch.load(best, weights_only=True)
+    torch.save(checkpoint | {"finished": False}, tmp_path / "cut.ckpt")
+    ran = run_evaluate(f"ckpt_path={tmp_path / 'cut.ckpt'}", *folder_of(castings))
+    assert ran.code == 0, ran.err
+    told = "The checkpoint's run did not end, so that no threshold was chosen for it: the cut is at"
+    assert told in ran.out
+    assert told in json.loads((ran.folder / "metrics.json").read_text())["data"]["protocol"]
+
+
 @pytest.mark.parametrize("kind", ["missing", "foreign", "text", "other architecture"])
 def test_a_checkpoint_that_is_not_ours_is_refused(
     run_evaluate: Command, best: Path, castings: Path, tmp_path: Path, kind: str

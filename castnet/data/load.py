@@ -69,13 +69,12 @@ def load_datamodule(ckpt_path: Path, class_names: Sequence[str], /, **source: An
         raise UserError(
             f"data.root={root}: has the classes {datamodule.folder.classes}, the checkpoint knows {class_names}"
         )
-    if not same_folder:
-        judged = fingerprints(datamodule.block, datamodule.rows[datamodule.test_subset])
-        if known := int(np.isin(judged, loaded.pixels_before.numpy()).sum()):
-            datamodule.hparams["protocol"] += (
-                f" {known:,} of the {len(judged):,} are, pixel by pixel, among those that the checkpoint learnt: of "
-                "these the figures tell what it remembers."
-            )
+    judged = fingerprints(datamodule.block, datamodule.rows[datamodule.test_subset])
+    if known := int(np.isin(judged, loaded.pixels_before.numpy()).sum()):
+        datamodule.hparams["protocol"] += (
+            f" {known:,} of the {len(judged):,} are, pixel by pixel, among those that the checkpoint learnt: of these "
+            "the figures tell what it remembers."
+        )
     return datamodule
 
 

@@ -68,7 +68,7 @@ def pixel_block(files: Sequence[Path], size: int, resample: str, cache_dir: Path
 
 
 def fingerprints(block: Grey, rows: NDArray[np.integer]) -> NDArray[np.int64]:
-    """A number for each of some images, the same for the same pixels and no others.
+    """A number for each of some images, the same for the same pixels and practically no others.
 
     Args:
         block: uint8 (N, side, side).

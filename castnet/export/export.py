@@ -26,7 +26,7 @@ from castnet.export import resample as in_graph
 from castnet.files import replacing
 from castnet.imaging.decode import Grey, decode
 from castnet.imaging.resample import RESAMPLE
-from castnet.model.checkpoint import load_classifier
+from castnet.model.checkpoint import is_finished, load_classifier
 from castnet.model.classifier import VERDICTS, CastingClassifier
 from castnet.model.heatmap import cell_grid
 
@@ -128,14 +128,6 @@ def export(source: Path, out: Path, unfinished: bool = False) -> str:
             *said,
         ]
     )
-
-
-def is_finished(ckpt_path: Path) -> bool:
-    """Whether the training run that a checkpoint belongs to came to its end; see `finish_checkpoint`."""
-    try:
-        return bool(torch.load(ckpt_path, map_location="cpu", weights_only=True, mmap=True).get("finished", True))
-    except Exception as error:  # torch.load raises many kinds for a file that is not its own
-        raise UserError(f"{ckpt_path}: not a checkpoint of castnet's ({error})") from error
 
 
 def _to_onnx(module: Deployed) -> onnx.ModelProto:

@@ -21,7 +21,8 @@ def model_of_last_run() -> Path:
     if not runs:
         raise UserError(f"{RUNS}/: no training run there; `make train` first, or name a model: castnet app MODEL")
     with extra("export"):  # takes seconds, which nobody need wait for who has no run
-        from castnet.export.export import export, is_finished
+        from castnet.export.export import export
+        from castnet.model.checkpoint import is_finished
     while not is_finished(runs[-1]):
         passed = runs.pop()
         if not runs:

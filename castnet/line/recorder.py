@@ -256,10 +256,9 @@ def _forget_oldest(connection: sa.Connection, limit: int) -> int:
     kept, forgotten = (connection.execute(every).scalar() or 0), 0
     if kept > limit:  # only then is it worth a look at which are whose
         kept -= connection.execute(every.where(theirs)).scalar() or 0
-        # A clock that was ahead would have its images outlive all that came since it was set right.
-        now = time.time()
-        connection.execute(images.update().where(images.c.time > now + DAY).values(time=now))
-    oldest = sa.select(images.c.image, images.c.bytes).where(~theirs).order_by(images.c.time).limit(FORGOTTEN)
+    # Images of a clock that was ahead go first: else they would outlive all that came since it was set right.
+    order = (images.c.time <= time.time() + DAY, images.c.time)
+    oldest = sa.select(images.c.image, images.c.bytes).where(~theirs).order_by(*order).limit(FORGOTTEN)
     while kept > limit and (found := connection.execute(oldest).all()):
         sizes = np.cumsum([row.bytes for row in found])
         gone = found[: int(np.searchsorted(sizes, kept - limit)) + 1]

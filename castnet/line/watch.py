@@ -147,6 +147,7 @@ def _read_state(folder: Path) -> dict[Path, Inspected]:
     """The images inspected before; those that are gone are struck off the list."""
     state = folder / STATE
     done: dict[Path, Inspected] = {}
+    lines: list[bytes] = []
     try:
         with open_file(state, sys.maxsize) as file:
             # A line without an end was being written when the machine failed.
@@ -165,6 +166,8 @@ def _read_state(folder: Path) -> dict[Path, Inspected]:
         with partial.open("xb") as file:
             file.writelines(_entry(folder, image, inspected) for image, inspected in done.items())
         partial.replace(state)
-    except OSError:  # a full disk, on which the longer list does as well
+    except OSError:  # a full disk, on which the longer list does as well, as far as its lines have ends
         partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            os.truncate(state, sum(map(len, lines)))
     return done

@@ -38,6 +38,14 @@ def finish_checkpoint(
     partial.replace(ckpt_path)
 
 
+def is_finished(ckpt_path: Path) -> bool:
+    """Whether the training run that a checkpoint belongs to came to its end; see `finish_checkpoint`."""
+    try:
+        return bool(torch.load(ckpt_path, map_location="cpu", weights_only=True, mmap=True).get("finished", True))
+    except Exception as error:  # torch.load raises many kinds for a file that is not its own
+        raise UserError(f"{ckpt_path}: not a checkpoint of castnet's ({error})") from error
+
+
 def load_classifier(ckpt_path: Path) -> CastingClassifier:
     """Load a checkpoint that castnet's training wrote.
 

@@ -92,8 +92,8 @@ def take_over(classifier: CastingClassifier, weights: Weights, dense: bool) -> b
     network = classifier.network
     own, taken = network.state_dict(), dict(weights.tensors)
     dense = dense and all(name in taken and taken[name].shape == tensor.shape for name, tensor in own.items())
-    if weights.means_defect != (classifier.test_metrics.defect == 1):
-        for name in [name for name in list(own)[-2:] if name in taken]:
+    if dense and weights.means_defect != (classifier.test_metrics.defect == 1):
+        for name in list(own)[-2:]:
             taken[name] = -taken[name]
     names = own if dense else _of_kind(network, nn.Conv2d)
     network.load_state_dict({name: taken[name] for name in names}, strict=dense)

@@ -88,6 +88,24 @@ def test_an_image_that_is_completed_while_others_are_judged_is_judged_once(
     ]
 
 
+def test_a_line_that_was_cut_off_spoils_no_other_where_the_disk_is_full(
+    look_at: Callable[..., None], test_images: list[Path], small_disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (small_disk / "a.jpeg").symlink_to(test_images[0])
+    look_at(folder=small_disk)
+    with (small_disk / watch.STATE).open("a") as state:
+        state.write('["b.jpeg", 17')
+    with suppress(OSError), (small_disk / "full").open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+    (small_disk / "b.jpeg").symlink_to(test_images[0])
+    look_at(folder=small_disk)
+    capsys.readouterr()
+    (small_disk / "full").unlink()
+    look_at(folder=small_disk)
+    assert capsys.readouterr().out == ""
+
+
 def test_on_a_full_disk_verdicts_go_on_and_the_next_start_judges_again(
     look_at: Callable[..., None], test_images: list[Path], small_disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
