@@ -57,7 +57,7 @@ def end_together() -> None:
     """
     from lightning.fabric.strategies.launchers import subprocess_script
 
-    told = obey_while_waiting()
+    told = obey_while_waiting(aloud=is_first())
 
     def end(observer: Any) -> None:
         for process in observer._child_processes:

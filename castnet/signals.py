@@ -84,11 +84,14 @@ def obeying_signals(kind: type[Stopped] | type[Interrupted] = Stopped) -> Iterat
         sys.unraisablehook = shown
 
 
-def obey_while_waiting() -> list[int]:
+def obey_while_waiting(aloud: bool) -> list[int]:
     """Have this process end when it is told to also while it waits for others, where no signal reaches Python.
 
     What waits in a collective call runs no handler. A thread learns of the signal, too, and ends the process if
     `obeying_signals` has heard of none within 5 s, which is long for any one call that does not wait.
+
+    Args:
+        aloud: whether to say so.
 
     Returns:
         The signals that have come to this process by the time that it is looked at.
@@ -105,7 +108,8 @@ def obey_while_waiting() -> list[int]:
                 continue
             told.append(number)
             if not _heard.wait(DEAF_SECONDS):
-                print(f"error: stopped by {signal.Signals(number).name}", file=sys.stderr, flush=True)
+                if aloud:
+                    print(f"error: stopped by {signal.Signals(number).name}", file=sys.stderr, flush=True)
                 os._exit(128 + number)
 
     Thread(target=watch, daemon=True).start()

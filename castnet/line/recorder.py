@@ -257,12 +257,13 @@ def _forget_oldest(connection: sa.Connection, limit: int) -> int:
     if kept > limit:  # only then is it worth a look at which are whose
         kept -= connection.execute(every.where(theirs)).scalar() or 0
     # Images of a clock that was ahead go first: else they would outlive all that came since it was set right.
-    order = (images.c.time <= time.time() + DAY, images.c.time)
-    oldest = sa.select(images.c.image, images.c.bytes).where(~theirs).order_by(*order).limit(FORGOTTEN)
-    while kept > limit and (found := connection.execute(oldest).all()):
-        sizes = np.cumsum([row.bytes for row in found])
-        gone = found[: int(np.searchsorted(sizes, kept - limit)) + 1]
-        connection.execute(images.delete().where(images.c.image.in_([row.image for row in gone])))
-        kept -= sum(row.bytes for row in gone)
-        forgotten += len(gone)
+    ahead = images.c.time > time.time() + DAY
+    for when in (ahead, ~ahead):
+        oldest = sa.select(images.c.image, images.c.bytes).where(~theirs, when).order_by(images.c.time).limit(FORGOTTEN)
+        while kept > limit and (found := connection.execute(oldest).all()):
+            sizes = np.cumsum([row.bytes for row in found])
+            gone = found[: int(np.searchsorted(sizes, kept - limit)) + 1]
+            connection.execute(images.delete().where(images.c.image.in_([row.image for row in gone])))
+            kept -= sum(row.bytes for row in gone)
+            forgotten += len(gone)
     return forgotten

@@ -47,7 +47,6 @@ def advice(validation: Mapping[str, float], data: Mapping[str, Any]) -> str | No
     tries.append("more epochs (trainer.max_epochs)")
     tries.append(f"`castnet audit {shlex.quote(data['root'])}`, since labels may contradict each other")
     tries.append("more parts, above all of the rarer class")
-    judged = (
-        "the images that it learnt" if data.get("shots") else "validation images"
-    )  # of a handful, they are the same
+    # Of a handful, they are the same.
+    judged = "the images that it learnt" if data.get("shots") else "validation images"
     return f"This run has learnt nothing to rely on: on {judged} {' and '.join(found)}. Try {'; '.join(tries)}."

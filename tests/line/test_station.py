@@ -338,6 +338,15 @@ def test_passed_castings_can_be_drawn_and_the_rates_follow(page: Page, url: str)
         (True, "unsure"),
     ]
     expect(page.get_by_test_id("stMetric").filter(has_text="escape rate")).to_contain_text("%")
+    newcomer = UUID(int=0).hex
+    with connect(url).begin() as connection:
+        latest = sa.select(verdicts).where(verdicts.c.verdict == "good").order_by(verdicts.c.time.desc()).limit(1)
+        row = connection.execute(latest).mappings().one()
+        connection.execute(verdicts.insert(), {**row, "id": newcomer, "time": time.time()})
+    old = shown_after_key(page, "s", other_than=old)
+    expect(page.get_by_text("Decisions that do not count yet: 1.")).to_be_visible()
+    with connect(url).begin() as connection:
+        connection.execute(verdicts.delete().where(verdicts.c.id == newcomer))
     for decided, *_ in reversed(decisions(url)[len(before) :]):
         page.keyboard.press("u")
         # The record has it before the page does, where a key that comes too soon is of the last casting, or of nothing.

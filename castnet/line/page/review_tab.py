@@ -171,12 +171,18 @@ def show_estimates(strata: dict[str, Stratum]) -> None:
     for place, word, found in ((left, "escape rate", escapes), (right, "overkill rate", overkill)):
         place.metric(word, percent(found.rate, 2))
         place.caption(interval(found))
+    wait = sum(stratum.decided - stratum.reviewed for stratum in strata.values())
+    if wait:
+        st.info(
+            f"Decisions that do not count yet: {wait:,}. Castings came since that have their places among them; go on "
+            "deciding, and they will."
+        )
     table = pd.DataFrame(
         {
             "verdict": name,
             "castings": f"{stratum.verdicts:,}",
             "decided": f"{stratum.decided:,}",
-            "sample": f"{stratum.reviewed:,}",
+            **({"of them counted": f"{stratum.reviewed:,}"} if wait else {}),
             "defective": f"{stratum.defective:,}",
         }
         for name, stratum in strata.items()
@@ -187,9 +193,8 @@ def show_estimates(strata: dict[str, Stratum]) -> None:
         "that was rejected. Unsure ones are neither, but count among the defective or the good. Castings are shown in "
         "random order within each verdict, and each verdict's share is weighted by all its castings (stratified "
         "estimate: Cochran, Sampling Techniques, 1977, ch. 5); the intervals join exact ones of each verdict and are "
-        "never too narrow. The sample is those decided on up to the first casting that came later and is not decided "
-        "on: go on deciding, and the others count, too. Skipped castings count as if they were like the others. "
-        "Castings whose image is not on record are not shown; the estimate takes them to be like those that are."
+        "never too narrow. Skipped castings count as if they were like the others. Castings whose image is not on "
+        "record are not shown; the estimate takes them to be like those that are."
     )
 
 
