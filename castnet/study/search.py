@@ -179,15 +179,8 @@ class Search:
         if failures := [error for error in errors if not isinstance(error, TrialPruned)]:
             self.failed += 1
             log.error(f"Trial {trial.number} failed: {failures[0]!r}")
-            self._note(study, trial, None, TrialState.FAIL)
-            if self.failed > self.max_failure_rate * self.tried:
-                raise failures[0]
-        else:
-            self._note(study, trial, None if errors else values, TrialState.PRUNED if errors else None)
-
-    def _note(self, study: Study, trial: Trial, values: list[float] | None, state: TrialState | None) -> None:
-        """Put what came of a trial into the storage, also where that is away for a moment.
-
-        One that another machine took for dead, and whose settings it tries again, stays as it is.
-        """
-        patiently(lambda: study.tell(trial, values, state, skip_if_finished=True))
+        state = TrialState.FAIL if failures else TrialState.PRUNED if errors else None
+        # One that another machine took for dead, and whose settings it tries again, stays as it is.
+        patiently(lambda: study.tell(trial, None if errors else values, state, skip_if_finished=True))
+        if failures and self.failed > self.max_failure_rate * self.tried:
+            raise failures[0]
