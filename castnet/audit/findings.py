@@ -89,7 +89,7 @@ class Audit:
             True: "Train and test are disjoint.",
             False: f"Train and test are not disjoint: {len(self.leaks):,} test images have their group in train.",
         }
-        left_out = [f"{len(self.unreadable):,} could not be read, and were not compared."] if self.unreadable else []
+        left_out = [f"Not compared, since they cannot be read: {len(self.unreadable):,}."] if self.unreadable else []
         return "\n".join([*lines, " ".join([verdict[self.disjoint], *left_out])])
 
 
