@@ -20,7 +20,7 @@ from castnet.data.subsets import require_enough
 from castnet.errors import UserError
 from tests.conftest import PATIENCE, ROOT, SMALL, Command, free_port, until
 from tests.data.test_datamodule import configured
-from tests.faults.test_training import start_train, wait_for
+from tests.faults.test_training import start_train
 
 TWO = ["trainer=ddp", "trainer.devices=2"]
 
@@ -68,7 +68,7 @@ def test_of_a_run_that_is_killed_no_process_is_left(
     castings: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     process = start_train(castings, tmp_path / "run", *TWO, "trainer.max_epochs=100000")
-    wait_for(tmp_path / "run/checkpoints/last.ckpt", seconds=900)
+    until((tmp_path / "run/checkpoints/last.ckpt").exists)
     children = psutil.Process(process.pid).children(recursive=True)
     assert len(children) == 1
     process.send_signal(number)

@@ -20,7 +20,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from castnet import entry
 from castnet.files import hold
 from castnet.signals import Stopped, obeying_signals
-from tests.conftest import PATIENCE, ROOT, SMALL, Command
+from tests.conftest import PATIENCE, ROOT, SMALL, Command, until
 
 
 def start_train(castings: Path, run: Path, *overrides: str, **options: object) -> "subprocess.Popen[str]":
@@ -31,20 +31,13 @@ def start_train(castings: Path, run: Path, *overrides: str, **options: object) -
     return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, **{**pipes, **options})  # type: ignore[call-overload]
 
 
-def wait_for(path: Path, seconds: float = PATIENCE) -> None:
-    deadline = time.monotonic() + seconds
-    while not path.exists():
-        assert time.monotonic() < deadline, f"{path} did not come"
-        time.sleep(0.05)
-
-
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_stopped_run_ends_as_schedulers_expect_and_does_not_look_finished(
     castings: Path, trained: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     process = start_train(castings, tmp_path / "run", "trainer.max_epochs=100000", preexec_fn=_heed_interrupts)
     best = tmp_path / "run/checkpoints/best.ckpt"
-    wait_for(tmp_path / "run/checkpoints/last.ckpt")
+    until((tmp_path / "run/checkpoints/last.ckpt").exists)
     process.send_signal(number)
     _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == code
@@ -101,7 +94,7 @@ def _ignore_interrupts() -> None:
 
 def test_a_run_under_nohup_goes_on_when_interrupted(castings: Path, tmp_path: Path) -> None:
     process = start_train(castings, tmp_path / "run", preexec_fn=_ignore_interrupts)
-    wait_for(tmp_path / "run")
+    until((tmp_path / "run").exists)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, errors
