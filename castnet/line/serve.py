@@ -17,8 +17,10 @@ from types import FrameType
 from typing import Annotated, Any, cast
 
 import uvicorn
-from fastapi import Depends, FastAPI, Header, HTTPException, Request, Response
+from fastapi import Depends, FastAPI, Header, HTTPException, Request
+from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from castnet.errors import UserError
@@ -75,6 +77,7 @@ def application(inspector: Inspector, judge: Judge, token: str | None, close: Ca
         openapi_url=None if token else "/openapi.json",  # nor /docs: the token's dependency does not reach them
         lifespan=lifespan,
     )
+    app.add_middleware(_Farewell)
     pool = ThreadPoolExecutor(os.cpu_count(), "inspect")
     waiting = 0
     app.state.draining = False
@@ -89,7 +92,7 @@ def application(inspector: Inspector, judge: Judge, token: str | None, close: Ca
             503: {"description": f"{MAX_WAITING} images are waiting already; try again after a second."},
         },
     )
-    async def inspect(request: Request, response: Response) -> Verdict:
+    async def inspect(request: Request) -> Verdict:
         """Judge one image, which is the body of the request as it is, not a form."""
         nonlocal waiting
         if waiting >= MAX_WAITING:
@@ -98,8 +101,6 @@ def application(inspector: Inspector, judge: Judge, token: str | None, close: Ca
             )  # an answer before the end of a request would look like a broken connection
             raise HTTPException(503, f"{MAX_WAITING} images are waiting already", {"Retry-After": "1"})
         waiting += 1
-        if app.state.draining:
-            response.headers["Connection"] = "close"
         try:
             body = await _body(request, keep=True)
             return await asyncio.get_running_loop().run_in_executor(pool, judge, body)
@@ -117,6 +118,25 @@ def application(inspector: Inspector, judge: Judge, token: str | None, close: Ca
         return {"status": "ok", "waiting": waiting, **{key: card[key] for key in ("castnet", "exported", "threshold")}}
 
     return app
+
+
+class _Farewell:
+    """Has every answer that begins while the server drains, whatever it is, tell its client that its connection closes.
+
+    Args:
+        app: gives the answers.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_all(message: Message) -> None:
+            if message["type"] == "http.response.start" and scope["app"].state.draining:
+                MutableHeaders(scope=message)["Connection"] = "close"
+            await send(message)
+
+        await self._app(scope, receive, send_all)
 
 
 async def _body(request: Request, keep: bool) -> bytes:

@@ -150,7 +150,9 @@ def test_what_was_taken_in_is_answered_after_sigterm(server: Server) -> None:
     until(lambda: not listens(address))
     for connection in connections:
         connection.sendall(b"image")
-        assert connection.recv(1000).startswith(b"HTTP/1.1 422")
+        answer = connection.recv(1000)
+        assert answer.startswith(b"HTTP/1.1 422")
+        assert b"connection: close" in answer.lower()
     assert process.wait(timeout=PATIENCE) in (0, -signal.SIGTERM)
     assert process.stderr
     assert "Traceback" not in process.stderr.read()
