@@ -50,14 +50,16 @@ def write_reviewed(url: str, folder: Path, finish: Callable[[Path], object]) -> 
         finish: adds what belongs in the folder, which has another name until then.
 
     Raises:
-        UserError: there is no such record, no image of a decision is kept, or the folder is there, cannot be written or
-            is where this process runs.
+        UserError: there is no such record, no image of a decision is kept, or the folder is there, cannot be written,
+            has a disk mounted there or is where this process runs.
     """
     engine = open_record(url)
     if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
         raise UserError(f"{folder}: exists and is not empty; nothing is overwritten, so name a new folder or remove it")
     if folder.resolve() == Path.cwd():  # what takes its place would not be seen from here
         raise UserError(f"{folder}: is the folder in which this command runs; name a new one")
+    if folder.is_mount():  # whose place nothing can take
+        raise UserError(f"{folder}: a disk is mounted there; name a new folder on it, such as {folder / 'reviewed'}")
     try:
         folder.absolute().parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.absolute().parent, prefix=f"{folder.name}.") as work:
@@ -70,7 +72,7 @@ def write_reviewed(url: str, folder: Path, finish: Callable[[Path], object]) -> 
             finish(made)
             made.replace(folder)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
+        raise UserError(f"{folder}: cannot be written ({error.strerror}); name a new folder") from error
     return Written(dict(Counter(file.partition("/")[0] for file in file_of.values())), left_out)
 
 

@@ -209,3 +209,10 @@ def test_the_folder_that_one_stands_in_is_refused(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(here)
     with pytest.raises(UserError, match="is the folder in which this command runs"):
         write_reviewed(url, Path("."), lambda made: None)
+
+
+def test_a_place_where_a_disk_is_mounted_is_refused_before_the_work(tmp_path: Path, small_disk: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'line.db'}"
+    put(url, "a.jpeg", casting(0), False, 1)
+    with pytest.raises(UserError, match=f"a disk is mounted there; name a new folder on it, such as {small_disk}/"):
+        write_reviewed(url, small_disk, lambda made: pytest.fail("audited"))
