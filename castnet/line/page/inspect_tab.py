@@ -15,6 +15,7 @@ from castnet.drawn.folder import draw
 from castnet.errors import UserError, printable
 from castnet.imaging.decode import decode
 from castnet.line.inspector import Inspector
+from castnet.line.launch import UPLOAD_MB
 from castnet.line.page.card import show_card
 from castnet.line.page.looks import COLOURS, REASONS, plain, png, reason
 from castnet.line.page.station import Station
@@ -114,6 +115,7 @@ def show_many(station: Station, castings: Sequence[Casting]) -> None:
         table,
         hide_index=True,
         row_height=56,
+        placeholder="",
         on_select="rerun",
         selection_mode="single-row",
         column_order=["image", "file", "verdict", "reason", "p_defect", "unfamiliarity"],
@@ -153,7 +155,7 @@ def show_inspect(station: Station) -> None:
     st.title("Inspect castings")
     kept = "They are recorded, and what is drawn below is not." if station.recorder else "They stay in memory alone."
     uploads = st.file_uploader(
-        f"Drop one photograph of a casting, or a hundred. {kept}",
+        f"Drop one photograph of a casting, or a hundred, of up to {UPLOAD_MB} MB each. {kept}",
         accept_multiple_files=True,
         on_change=lambda: st.session_state.pop("example", None),
     )
