@@ -38,12 +38,21 @@ def finish_checkpoint(
     partial.replace(ckpt_path)
 
 
+def why_unread(error: Exception) -> str:
+    """What to tell of an error that comes of loading a file which somebody named as a checkpoint."""
+    if isinstance(error, UnpicklingError):  # PyTorch's own words are of versions and of how to run any code
+        return "no PyTorch file of plain values"
+    if isinstance(error, LookupError | TypeError | AttributeError):  # whose words are of this code's own names
+        return "without what castnet writes into one"
+    return " ".join(str(error).split())[:160] or type(error).__name__
+
+
 def is_finished(ckpt_path: Path) -> bool:
     """Whether the training run that a checkpoint belongs to came to its end; see `finish_checkpoint`."""
     try:
         return bool(torch.load(ckpt_path, map_location="cpu", weights_only=True, mmap=True).get("finished", True))
     except Exception as error:  # torch.load raises many kinds for a file that is not its own
-        raise UserError(f"{ckpt_path}: not a checkpoint of castnet's ({error})") from error
+        raise UserError(f"{ckpt_path}: not a checkpoint of castnet's ({why_unread(error)})") from error
 
 
 def load_classifier(ckpt_path: Path) -> CastingClassifier:
@@ -60,11 +69,7 @@ def load_classifier(ckpt_path: Path) -> CastingClassifier:
             ckpt_path, map_location="cpu", weights_only=True, _instantiator=None
         )
     except Exception as error:  # torch.load and load_state_dict raise many kinds for a file that is not theirs
-        unread = isinstance(error, UnpicklingError)  # PyTorch's own words are of versions and of how to run any code
-        reason = (
-            "no PyTorch file of plain values" if unread else " ".join(str(error).split())[:160] or type(error).__name__
-        )
-        raise UserError(f"ckpt_path={ckpt_path}: not a checkpoint of castnet's CNN ({reason})") from error
+        raise UserError(f"ckpt_path={ckpt_path}: not a checkpoint of castnet's CNN ({why_unread(error)})") from error
     if not all(value.isfinite().all() for value in classifier.network.parameters()):
         raise UserError(f"ckpt_path={ckpt_path}: has weights that are not finite; train anew with a lower model.lr")
     return classifier

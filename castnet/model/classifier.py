@@ -60,7 +60,7 @@ class CastingClassifier(LightningModule):
         image_size: ImageSize,
         dropout: Annotated[float, Field(ge=0, lt=1)],
         mean: Rate,
-        std: Annotated[float, Field(gt=0, le=1)],
+        std: Annotated[float, Field(ge=1e-3, le=1)],
         lr: Positive,
         optimizer: Annotated[dict[str, Any], AfterValidator(tried)],
         one_cycle_warmup: Annotated[float, Field(ge=0, lt=1)] | None,

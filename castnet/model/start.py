@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from castnet.errors import UserError
+from castnet.model.checkpoint import why_unread
 from castnet.model.classifier import CastingClassifier
 from castnet.model.network import SMALLEST_IMAGE, CastingCNN
 
@@ -47,8 +48,10 @@ def read_weights(path: Path) -> Weights:
         if unknown := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
             raise ValueError(f"{unknown[0]} is not finite")
     except Exception as error:  # torch.load raises many kinds for a file that is not its own
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise UserError(f"model.start={path}: not weights of castnet's network ({reason})") from error
+        raise UserError(
+            f"model.start={path}: not weights of castnet's network ({why_unread(error)}); expected a checkpoint "
+            "such as RUN/checkpoints/best.ckpt, or a safetensors file that `make weights` wrote"
+        ) from error
     for name, own in _of_kind(CastingCNN(SMALLEST_IMAGE, 0), nn.Conv2d).items():
         found = tuple(tensors[name].shape) if name in tensors else "missing"
         if found != tuple(own.shape):

@@ -66,6 +66,17 @@ def test_what_holds_no_weights_is_one_clear_line(tmp_path: Path, name: str, cont
         read_weights(tmp_path / name)
 
 
+def test_pytorchs_own_words_of_what_it_cannot_load_are_not_passed_on(tmp_path: Path) -> None:
+    torch.save(torch.zeros(3), tmp_path / "tensor.ckpt")
+    (tmp_path / "text.ckpt").write_bytes(b"no weights at all")
+    for name, reason in (
+        ("tensor", "without what castnet writes into one"),
+        ("text", "no PyTorch file of plain values"),
+    ):
+        with pytest.raises(UserError, match=rf"network \({reason}\); expected a checkpoint"):
+            read_weights(tmp_path / f"{name}.ckpt")
+
+
 def test_weights_of_another_network_are_one_clear_line(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     save_file({"layers.0.weight": torch.zeros(16, 3, 3, 3)}, path, {"sigmoid_means": "good"})
