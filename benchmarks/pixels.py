@@ -40,7 +40,7 @@ def main() -> None:
     datamodule.setup()
     print(describe(datamodule))
     regression = LogisticRegressionCV(
-        Cs=(1e-5, 1e-4, 1e-3), l1_ratios=(0,), cv=3, max_iter=200, use_legacy_attributes=False
+        Cs=(1e-5, 1e-4, 1e-3), scoring="accuracy", l1_ratios=(0,), cv=3, max_iter=200, use_legacy_attributes=False
     )
     model = make_pipeline(StandardScaler(), regression).fit(*pixels(datamodule, "train"))
     for subset in ("val", "test"):

@@ -143,10 +143,12 @@ def test_a_run_is_not_resumed_on_other_images(run_train: Command, castings: Path
     begun = run_train(constant, "trainer.max_epochs=1", folder="begun")
     shutil.copytree(castings, moved := tmp_path / "moved")
     again = (constant, f"data.root={moved}", f"ckpt_path={begun.folder}/checkpoints/last.ckpt")
-    next((moved / "train" / "ok_front").iterdir()).unlink()
-    ran = run_train(*again, folder="begun")
-    assert ran.code == 2
-    assert f"data.root={moved}: its training and validation images are not those that the run was begun" in ran.err
+    images = sorted((moved / "train" / "ok_front").iterdir())
+    for change in (lambda: shutil.copyfile(images[0], images[1]), images[0].unlink):
+        change()
+        ran = run_train(*again, folder="begun")
+        assert ran.code == 2
+        assert f"data.root={moved}: its training and validation images are not those that the run was begun" in ran.err
     shutil.rmtree(moved)
     shutil.copytree(castings, moved)
     assert run_train(*again, folder="begun").code == 0

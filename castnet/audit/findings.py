@@ -9,6 +9,7 @@ import numpy as np
 from castnet.audit.duplicates import Indices
 from castnet.audit.listing import Listing
 from castnet.errors import printable
+from castnet.imaging.listing import not_looked_at
 
 # Modified z-score beyond which a value is an outlier (Iglewicz & Hoaglin, How to Detect and Handle Outliers, 1993).
 OUTLIER = 3.5
@@ -37,6 +38,7 @@ class Audit:
         root: the folder.
         counts: readable images per split ("all" where there are no train/ and test/) and class.
         unreadable: files that cannot be decoded and folders that cannot be listed, with the reason.
+        others: files in class folders that are no images by their names and were not looked at, by their endings.
         sizes: images per size, "width×height".
         odd_sizes: files of another size than most.
         lighting_outliers: files whose mean or contrast lies more than OUTLIER robust standard deviations off.
@@ -55,6 +57,7 @@ class Audit:
     root: str
     counts: dict[str, dict[str, int]]
     unreadable: dict[str, str]
+    others: dict[str, int]
     sizes: dict[str, int]
     odd_sizes: list[str]
     lighting_outliers: list[str]
@@ -87,10 +90,11 @@ class Audit:
         verdict = {
             None: "There are no train/ and test/ with images to compare.",
             True: "Train and test are disjoint.",
-            False: f"Train and test are not disjoint: {len(self.leaks):,} test images have their group in train.",
+            False: f"Train and test are not disjoint. Test images whose group is in train: {len(self.leaks):,}.",
         }
         left_out = [f"Not compared, since they cannot be read: {len(self.unreadable):,}."] if self.unreadable else []
-        return "\n".join([*lines, " ".join([verdict[self.disjoint], *left_out])])
+        told = [*lines, not_looked_at(self.others), " ".join([verdict[self.disjoint], *left_out])]
+        return "\n".join(line for line in told if line)
 
 
 @dataclass(frozen=True)
@@ -170,6 +174,7 @@ def conclude(listing: Listing, images: Sequence[Reading | str], group: Indices) 
         root=str(listing.root),
         counts={split: dict(of_split) for split, of_split in counts.items()},
         unreadable=unreadable,
+        others=dict(listing.others),
         sizes=dict(sizes.most_common()),
         odd_sizes=files_where(lambda image: image.size != usual),
         lighting_outliers=files_where(

@@ -1,6 +1,7 @@
 """Which images an audit looks at."""
 
 import csv
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ class Listing:
         classes: class folder of each file.
         unreadable: what may hide images, with the reason: folders that cannot be listed, links to nothing, pipes,
             images beside the class folders, and folders of images beside train/ and test/.
+        others: files in class folders that are no images by their names, by their endings.
     """
 
     root: Path
@@ -28,6 +30,7 @@ class Listing:
     splits: list[str]
     classes: list[str]
     unreadable: dict[str, str]
+    others: Counter[str]
 
 
 def list_folder(root: Path) -> Listing:
@@ -41,6 +44,7 @@ def list_folder(root: Path) -> Listing:
     parts = subset_folders(root) or {"all": root}
     found: list[tuple[str, str, str]] = []
     unreadable: dict[str, str] = {}
+    others: Counter[str] = Counter()
     for path in sorted(path for part in {root, *parts.values()} for path in part.iterdir() if path.is_file()):
         if is_image_name(path.name):
             unreadable[path.relative_to(root).as_posix()] = "lies in no class folder"
@@ -53,6 +57,7 @@ def list_folder(root: Path) -> Listing:
             unreadable[split] = "has no class folders"
         for folder in folders:
             listing = list_images(folder)
+            others += listing.others
             found += [(path.relative_to(root).as_posix(), split, folder.name) for path in listing.images]
             for path, error in listing.unreadable.items():
                 unreadable[path.relative_to(root).as_posix()] = str(error).removeprefix(f"{path}: ")
@@ -62,7 +67,7 @@ def list_folder(root: Path) -> Listing:
             + "".join(f"; {file} {reason}" for file, reason in list(unreadable.items())[:1])
         )
     files, splits, classes = (list(column) for column in zip(*found, strict=True))
-    return Listing(root, files, splits, classes, unreadable)
+    return Listing(root, files, splits, classes, unreadable, others)
 
 
 def read_pairs(same: Path, files: Sequence[str]) -> list[tuple[int, int]]:

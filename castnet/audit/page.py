@@ -13,6 +13,7 @@ from castnet.audit.duplicates import Indices, Pair, Spectra, aligned
 from castnet.audit.findings import Audit
 from castnet.audit.unwrap import rectify
 from castnet.imaging.decode import decode
+from castnet.imaging.listing import not_looked_at
 
 THUMBNAIL = 170
 PAIRS_SHOWN = 18
@@ -59,9 +60,10 @@ def page(
     )
     return template.render(
         audit=audit,
+        others=not_looked_at(audit.others),
         readable=sum(file not in audit.unreadable for file in files),
         leaks=weakest([(leak.test, leak.train) for leak in audit.leaks if not leak.identical]),
         closest=shown(closest),
         two_labels=weakest([(first[0], second[0]) for first, second, *_ in map(dict.values, audit.two_labels)]),
-        largest=[(thumbnail(index), count) for index, count in largest],
+        largest=[(thumbnail(index), count) for index, count in largest if count > 1],
     )

@@ -21,7 +21,16 @@ from castnet.data.groups import read_groups, read_slices
 from castnet.data.pixels import fingerprints, pixel_block
 from castnet.data.sources import Generated, obtain
 from castnet.data.split import Indices
-from castnet.data.subsets import SPLITS, check_subsets, digest, judged_by_part, meaning, seen_in_training, subsets
+from castnet.data.subsets import (
+    SPLITS,
+    check_subsets,
+    digest,
+    draws_test,
+    judged_by_part,
+    meaning,
+    seen_in_training,
+    subsets,
+)
 from castnet.errors import UserError
 from castnet.processes import count_everywhere
 from castnet.settings import Count, ImageSize, Seed, Share, Text, check
@@ -54,7 +63,8 @@ class CastingDataModule(LightningDataModule):
             to the folder and `split`.
         groups: table of which images show the same part, see `castnet.data.groups.read_groups`, or None.
         corrections: images that lie in the wrong class folder, by the class they belong to, see
-            `castnet.data.folder.correct_labels`; None leaves all where they are.
+            `castnet.data.folder.correct_labels`; None leaves all where they are, and test images stay where the folder
+            or `assignment` has them.
         slices: images to judge by themselves, see `castnet.data.groups.read_slices`.
         split: how val is held out: `stratified` (at random), `first_of_class` (as Keras does) or `grouped` (no part on
             both sides). `new_parts` holds out whole parts for test as well, from all images, whatever their folder.
@@ -143,8 +153,8 @@ class CastingDataModule(LightningDataModule):
         self.groups = None if table is None else read_groups(Path(table), folder.files)
         self.slices = read_slices(self.hparams["slices"], folder.files)
         corrections = self.hparams["corrections"] or {}
-        # Else test images keep their class, so that figures compare with those of others.
-        everywhere = judged_by_part(self.hparams) and self.test_subset != "all"
+        # Test images that others judge too keep their class, so that figures compare.
+        everywhere = draws_test(self.hparams) and self.test_subset != "all"
         corrected = correct_labels(folder, corrections, NONE) if everywhere else folder
         everything = {"all": np.arange(len(folder.files))}
         self.rows = everything if self.test_subset == "all" else subsets(corrected, self.groups, self.hparams)
@@ -180,11 +190,16 @@ class CastingDataModule(LightningDataModule):
         """
         self.learnt_before = state_dict["learnt"]
         self.pixels_before = state_dict.get("learnt_pixels", self.pixels_before)  # earlier checkpoints do not say
-        if self._folder is not None and self.learnt != self.learnt_before:
+        if self._folder is not None and not self._learns_as_before():
             raise UserError(
                 f"data.root={self.hparams['root']}: its training and validation images are not those that the run was "
                 "begun with; resume it on the folder as it was, or train anew"
             )
+
+    def _learns_as_before(self) -> bool:
+        if self.learnt != self.learnt_before:
+            return False
+        return not len(self.pixels_before) or torch.equal(self.learnt_pixels, self.pixels_before)
 
     def _fit(self) -> None:
         """Find the settings that are None in the training images, and leave all others as they are."""

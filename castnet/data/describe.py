@@ -7,7 +7,7 @@ import numpy as np
 
 from castnet.data.datamodule import CastingDataModule
 from castnet.data.subsets import judged_by_part, on_both_sides
-from castnet.imaging.listing import SIDES, class_folders
+from castnet.imaging.listing import SIDES, class_folders, not_looked_at
 
 ORIGIN = ("source", "root", "protocol", "assignment", "groups", "split", "fold", "shots", "seed")
 
@@ -31,7 +31,8 @@ def describe(datamodule: CastingDataModule) -> str:
     line = f"data={found['source']} in {found['root']}: {sizes}{corrected}. {found['protocol']}"
     apart = found["subset"] == "all" or judged_by_part(datamodule.hparams)
     shared = "" if apart else on_both_sides(datamodule.groups, datamodule.rows)
-    told = (line, _beside(datamodule), _not_corrected(datamodule), _empty(datamodule), shared, datamodule.fitted)
+    unused = (_beside(datamodule), not_looked_at(datamodule.folder.others), _not_corrected(datamodule))
+    told = (line, *unused, _empty(datamodule), shared, datamodule.fitted)
     return "\n".join(part for part in told if part)
 
 
@@ -44,14 +45,19 @@ def _beside(datamodule: CastingDataModule) -> str:
 
 
 def _not_corrected(datamodule: CastingDataModule) -> str:
-    """A line about corrected labels that no image has, as after a slip of the pen."""
+    """A line about corrections that correct nothing, as after a slip of the pen."""
     corrections = datamodule.hparams["corrections"]
     if not corrections or datamodule.test_subset == "all":  # another folder has none of those that were learnt with
         return ""
-    named = {file for files in corrections.values() for file in files}
-    unknown = sorted(named.difference(datamodule.folder.files))
-    told = f"data.corrections: {len(unknown)} of {len(named)} are of no image in this folder, such as "
-    return told + f"{unknown[0]}." if unknown else ""
+    folder, named = datamodule.folder, {file: name for name, files in corrections.items() for file in files}
+    unknown = sorted(named.keys() - folder.files)
+    kept = sum(
+        named.get(file, folder.classes[label]) != folder.classes[label]
+        for file, label in zip(folder.files, folder.labels, strict=True)
+    )
+    told = [f"{len(unknown)} of {len(named)} are of no image in this folder, such as {unknown[0]}."] if unknown else []
+    told += [f"{kept} of {len(named)} are of test images, which keep the class of their folder."] if kept else []
+    return f"data.corrections: {' '.join(told)}" if told else ""
 
 
 def _empty(datamodule: CastingDataModule) -> str:

@@ -1,5 +1,6 @@
 """A folder of class folders: which images there are, and of which class."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from castnet.errors import UserError
 from castnet.imaging.decode import SUFFIXES
-from castnet.imaging.listing import class_folders, list_images, subset_folders
+from castnet.imaging.listing import class_folders, list_images, subset_folders, written_otherwise
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Folder:
         files: paths relative to the root, in posix form; sorted within a class.
         labels: class indices, int64 (n,).
         is_test: whether the image lies in root/test, bool (n,); None where the root has no train/ and test/.
+        others: files among them that are no images by their names, see `castnet.imaging.listing.Listing`.
     """
 
     root: Path
@@ -30,6 +32,7 @@ class Folder:
     files: list[str]
     labels: NDArray[np.int64]
     is_test: NDArray[np.bool_] | None
+    others: Counter[str]
 
     @property
     def paths(self) -> "Paths":
@@ -71,12 +74,15 @@ def read_folder(root: Path, defect_class: str) -> Folder:
         raise UserError(f"data.root={root}: train/ and test/ are one folder, so that nothing would be left to judge")
     listings = [_list_classes(part) for part in parts or [root]]
     classes = listings[0][0]
-    if any(names != classes for names, _ in listings):
+    if any(names != classes for names, *_ in listings):
         raise UserError(f"data.root={root}: train/ has the classes {classes} but test/ has {listings[1][0]}")
     if defect_class not in classes:
-        raise UserError(f"data.defect_class={defect_class}: no such class folder in {root}; it has {_quoted(classes)}")
-    by_class = [images for _, listing in listings for images in listing]
-    sizes = [sum(map(len, listing)) for _, listing in listings]
+        raise UserError(
+            f"data.defect_class={defect_class}: no such class folder in {root}; it has {_quoted(classes)}"
+            f"{written_otherwise(defect_class, classes)}"
+        )
+    by_class = [images for _, listing, _ in listings for images in listing]
+    sizes = [sum(map(len, listing)) for _, listing, _ in listings]
     outside = len((root / "x").as_posix()) - 1
     return Folder(
         root=root,
@@ -84,6 +90,7 @@ def read_folder(root: Path, defect_class: str) -> Folder:
         files=[image[outside:] for images in by_class for image in images],
         labels=np.repeat(np.arange(len(by_class)) % 2, [len(images) for images in by_class]),
         is_test=np.repeat([False, True], sizes) if parts else None,
+        others=sum((others for *_, others in listings), Counter()),
     )
 
 
@@ -111,8 +118,8 @@ def correct_labels(folder: Folder, corrections: Mapping[str, Sequence[str]], kep
     return replace(folder, labels=labels)
 
 
-def _list_classes(folder: Path) -> tuple[list[str], list[list[str]]]:
-    """The names of both classes, and the images of each, in posix form."""
+def _list_classes(folder: Path) -> tuple[list[str], list[list[str]], Counter[str]]:
+    """The names of both classes, the images of each, in posix form, and the files beside them."""
     try:
         names = [entry.name for entry in class_folders(folder)]
     except OSError as error:
@@ -123,6 +130,7 @@ def _list_classes(folder: Path) -> tuple[list[str], list[list[str]]]:
             f"data.root={folder}: expected two class folders, one of defective and one of good castings; found {found}"
         )
     images: list[list[str]] = []
+    others: Counter[str] = Counter()
     for name in names:
         if not name.isprintable():  # it stands in the checkpoint, in pages and in tables
             raise UserError(f"{folder / name}: a class has a name of printable characters; rename the folder")
@@ -134,7 +142,8 @@ def _list_classes(folder: Path) -> tuple[list[str], list[list[str]]]:
                 f"data.root={folder}: a class folder has no images ({name}/; {', '.join(sorted(SUFFIXES))})"
             )
         images.append([path.as_posix() for path in listing.images])
-    return names, images
+        others += listing.others
+    return names, images, others
 
 
 def _quoted(names: Sequence[str]) -> str:

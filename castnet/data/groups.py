@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from castnet.data.split import Indices
 from castnet.errors import UserError
 from castnet.imaging import tables
+from castnet.imaging.listing import written_otherwise
 
 SUBSETS = ("train", "val", "test")
 
@@ -32,7 +33,8 @@ def read_column(key: str, table: Path, column: str, files: list[str]) -> list[st
     if unlisted := [file for file in files if file not in values]:
         counts = f"{len(unlisted):,} of {len(files):,} files missing"
         listed = f"; it lists others, such as {next(iter(values))}" if values and len(unlisted) == len(files) else ""
-        raise UserError(f"data.{key}={table}: lacks {unlisted[0]} ({counts}){listed}")
+        alike = written_otherwise(unlisted[0], values)
+        raise UserError(f"data.{key}={table}: lacks {unlisted[0]} ({counts}){alike or listed}")
     return [values[file] for file in files]
 
 
@@ -68,11 +70,14 @@ def read_slices(slices: Mapping[str, str], files: list[str]) -> dict[str, NDArra
     found: dict[str, NDArray[np.bool_]] = {}
     for name, rule in slices.items():
         table, _, column = rule.rpartition(":")
-        if table.endswith(".csv"):
+        if table.lower().endswith(".csv"):
             values = np.array(read_column(f"slices.{name}", Path(table), column, files))
             found |= {f"{name}: {value}": values == value for value in np.unique(values)}
         else:
             found[name] = np.array([fnmatch(file, rule) for file in files])
             if not found[name].any():
-                raise UserError(f"data.slices.{name}={rule}: matches no image; expected a pattern such as */new__*")
+                raise UserError(
+                    f"data.slices.{name}={rule}: matches no image; expected a pattern such as */new__*, or "
+                    "TABLE.csv:COLUMN"
+                )
     return found

@@ -46,8 +46,9 @@ def load_datamodule(ckpt_path: Path, class_names: Sequence[str], /, **source: An
             f"data.assignment={source['assignment']}: the checkpoint was trained on this folder with "
             f"data.assignment={trained['assignment']}, so its training images would be among the test images"
         )
-    if source["groups"] is None and same_folder:
-        source = {**source, "groups": trained["groups"]}
+    if same_folder:
+        known = {key: trained[key] for key in ("groups", "corrections") if source.get(key) is None}
+        source = {**source, **known}
     if same_folder and draws_test(trained):
         source = {**source, "protocol": trained["protocol"]}  # which says what kind of test that is
     if not same_folder:

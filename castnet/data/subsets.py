@@ -18,9 +18,9 @@ SPLITS = Literal["stratified", "first_of_class", "grouped", "new_parts"]
 # What figures mean where parts are dealt anew, whatever the set says of its own split.
 NEW_PARTS = (
     "New parts: all images, whatever their folder, are dealt to folds by part. A fold is tested by a network that saw "
-    "none of its parts; epoch and threshold were chosen on further parts. Corrected labels count in tests too, since a "
-    "part has one label."
+    "none of its parts; epoch and threshold were chosen on further parts."
 )
+CORRECTED = " Corrected labels count in tests too, since a part has one label."
 HANDFUL = (
     "A handful of parts was learnt and all others are judged. The threshold was set on the parts that were learnt, for "
     "lack of others: trust the ranking (AUROC), and check the rates on parts of your own before relying on them."
@@ -40,7 +40,12 @@ def draws_test(settings: Mapping[str, Any]) -> bool:
 
 def meaning(settings: Mapping[str, Any]) -> str:
     """What the figures of data with these settings mean, in a sentence or two."""
-    dealt = "" if not judged_by_part(settings) else NEW_PARTS if settings["shots"] is None else HANDFUL
+    if not judged_by_part(settings):
+        dealt = ""
+    elif settings["shots"] is not None:
+        dealt = HANDFUL
+    else:
+        dealt = NEW_PARTS + CORRECTED * bool(settings["corrections"])
     protocol: str = settings["protocol"]
     return protocol if protocol.startswith(dealt) else dealt  # of a run that is over it may say more
 

@@ -160,6 +160,7 @@ def _card(classifier: CastingClassifier, data: dict[str, Any], ckpt_path: Path) 
             "source": data["source"],
             "root": Path(data["root"]).name,
             **{key: data[key] for key in ("protocol", "split", "assignment", "seed", "generate")},
+            **{key: data.get(key) for key in ("fold", "shots")},  # missing in checkpoints of castnet 0.1
         },
         "validation": _finite(classifier.validation),
         "castnet": version("castnet"),

@@ -1,9 +1,11 @@
 """Which images a folder holds: one rule for every command."""
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from unicodedata import normalize
 
 from castnet.errors import UserError
 from castnet.imaging.decode import SUFFIXES
@@ -19,10 +21,18 @@ class Listing:
         images: regular files whose names end as images' do, folder by folder, both in order, without hidden ones.
         unreadable: what may hide images, by path: folders that cannot be listed, links to nothing, and entries with an
             image's name that are no regular files, such as pipes.
+        others: files whose names do not end as images' do, without hidden ones, by their endings.
     """
 
     images: list[Path] = field(default_factory=list)
     unreadable: dict[Path, UserError] = field(default_factory=dict)
+    others: Counter[str] = field(default_factory=Counter)
+
+
+def not_looked_at(others: Mapping[str, int]) -> str:
+    """A line for people about the `others` of a listing; empty where there are none."""
+    named = ", ".join(f"{count:,} {ending or 'without ending'}" for ending, count in sorted(others.items()))
+    return named and f"Not looked at: files whose names do not end as those of images do ({named})."
 
 
 def list_images(folder: Path) -> Listing:
@@ -45,13 +55,21 @@ def list_images(folder: Path) -> Listing:
             listed.add((status.st_dev, status.st_ino))
             with os.scandir(here) as entries:
                 for entry in entries:
-                    _sort_in(entry, names[str(here)], found.unreadable, waiting, links)
+                    _sort_in(entry, names[str(here)], found, waiting, links)
         except OSError as error:
             found.unreadable[here] = _unreadable(here, error)
         links.sort()
     # As ImageFolder does it: a folder's own files before those of its folders.
     found.images.extend(Path(inside, name) for inside in sorted(names) for name in sorted(names[inside]))
     return found
+
+
+def written_otherwise(name: str, names: Iterable[str]) -> str:
+    """A hint for people where one of the names looks like `name` and is not, as macOS writes an ä; otherwise empty."""
+    alike = normalize("NFC", name)
+    if not any(normalize("NFC", other) == alike for other in names):
+        return ""
+    return f"; one looks like {name} and has other Unicode characters: copy it, or rename the folder"
 
 
 def is_image_name(name: str) -> bool:
@@ -99,7 +117,7 @@ def _is_hidden(name: str) -> bool:
 def _sort_in(
     entry: "os.DirEntry[str]",
     images: list[str],
-    unreadable: dict[Path, UserError],
+    found: Listing,
     waiting: list[Path],
     links: list[Path],
 ) -> None:
@@ -115,11 +133,13 @@ def _sort_in(
             else:
                 entry.stat()  # says why where it leads to nothing
                 path = Path(entry.path)
-                unreadable[path] = UserError(f"{path}: cannot be read (is no regular file)")
-        elif entry.is_symlink() and not hidden:
-            entry.stat()
+                found.unreadable[path] = UserError(f"{path}: cannot be read (is no regular file)")
+        elif not hidden:
+            if entry.is_symlink():
+                entry.stat()
+            found.others[os.path.splitext(entry.name)[1].lower()] += 1
     except OSError as error:
-        unreadable[Path(entry.path)] = _unreadable(Path(entry.path), error)
+        found.unreadable[Path(entry.path)] = _unreadable(Path(entry.path), error)
 
 
 def _unreadable(path: Path, error: OSError) -> UserError:

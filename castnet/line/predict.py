@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from fnmatch import fnmatchcase
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from castnet.errors import UserError, extra, printable
 from castnet.imaging.decode import Photograph
-from castnet.imaging.listing import Listing, list_images
+from castnet.imaging.listing import Listing, list_images, not_looked_at
 from castnet.line.inspector import Inspector, Verdict
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ def predict(
             codes.append(code(result))
             if recorder and isinstance(result, Verdict):
                 recorder.put_file(photograph, result)
+    if line := not_looked_at(sum((listing.others for listing in found), Counter())):
+        print(line, file=sys.stderr)
     if form == "table":
         unread = f", {codes.count(TROUBLE):,} not read" if TROUBLE in codes else ""
         unsure = f", {codes.count(UNSURE):,} unsure" if UNSURE in codes else ""
@@ -133,7 +136,8 @@ def _matching(pattern: Path) -> Listing:
     if depth == len(parts):  # of what matches, folders are searched in depth, as named ones are
         listings = [list_images(name) if name.is_dir() else Listing([name]) for name in found]
         everything = {path: error for listing in listings for path, error in listing.unreadable.items()}
-        return Listing([file for listing in listings for file in listing.images], unreadable | everything)
+        others = sum((listing.others for listing in listings), Counter())
+        return Listing([file for listing in listings for file in listing.images], unreadable | everything, others)
     images = []
     for folder in found:
         if folder.is_dir() or not folder.exists():  # searched in depth, as folders are

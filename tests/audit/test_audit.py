@@ -41,6 +41,7 @@ def planted(castings: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     large = Image.fromarray(decode(sorted((root / "train/ok_front").glob("casting_*.jpeg"))[0])).resize((640, 640))
     large.save(root / "train/ok_front/large.png")
     Image.new("L", (300, 300), 250).save(root / "train/ok_front/blank.png")
+    (root / "train/ok_front/moving.gif").touch()
     return root, root.parent / "out", audit(root, root.parent / "out", progress=False), origins
 
 
@@ -106,6 +107,8 @@ def test_odd_images_are_reported(planted) -> None:
     assert result.sizes["640×640"] == 1
     assert "train/ok_front/blank.png" in result.not_located
     assert not set(result.unreadable) & set(read_groups(out))
+    for told in (result.describe(), (out / "audit.html").read_text()):
+        assert "names do not end as those of images do (1 .gif)" in told
 
 
 def test_unusual_light_is_reported(castings: Path, tmp_path: Path) -> None:
@@ -119,7 +122,7 @@ def test_unusual_light_is_reported(castings: Path, tmp_path: Path) -> None:
 
 def test_counts_and_groups_cover_every_readable_image(planted) -> None:
     root, out, result, _ = planted
-    files = {path.relative_to(root).as_posix() for path in root.glob("*/*/*")}
+    files = {path.relative_to(root).as_posix() for path in root.glob("*/*/*[!f]")}
     assert set(read_groups(out)) == files - set(result.unreadable)
     assert sum(count for split in result.counts.values() for count in split.values()) == len(files) - 2
     assert len(set(read_groups(out).values())) == result.groups
@@ -146,6 +149,9 @@ def test_generated_castings_are_disjoint(castings: Path, tmp_path: Path) -> None
     assert "120 images, no two of them copies" in result.describe()
     assert not result.leaks
     assert not result.two_labels
+    page = (tmp_path / "out" / "audit.html").read_text()
+    for of_what_is_there in ("a label is wrong", "All sets", "Largest groups", "Not looked at"):
+        assert of_what_is_there not in page
 
 
 def test_class_folders_alone_have_no_verdict(castings: Path, tmp_path: Path) -> None:
@@ -188,11 +194,11 @@ def test_the_exit_code_says_whether_train_and_test_are_disjoint(planted, casting
     root, _, _, origins = planted
     assert castnet_here("audit", root, "--out", tmp_path / "broken") == 2
     printed = capsys.readouterr().out
-    assert f"{len(origins) + 1} test images have their group in train" in printed
+    assert f"Test images whose group is in train: {len(origins) + 1}." in printed
     assert "train/ok_front/torn.jpeg: cannot be read as an image (image file is truncated" in printed
     shutil.copytree(root, tmp_path / "whole", ignore=shutil.ignore_patterns("torn.jpeg", "empty.png"))
     assert castnet_here("audit", tmp_path / "whole", "--out", tmp_path / "leaky") == 1
-    assert f"{len(origins) + 1} test images have their group in train" in capsys.readouterr().out
+    assert f"Test images whose group is in train: {len(origins) + 1}." in capsys.readouterr().out
     assert castnet_here("audit", castings, "--out", tmp_path / "clean") == 0
     assert "Train and test are disjoint" in capsys.readouterr().out
     assert castnet_here("audit", tmp_path / "absent") == 2

@@ -1,3 +1,4 @@
+import re
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
@@ -174,12 +175,19 @@ def test_shots_are_learnt_from_and_all_other_parts_are_tested(castings: Path, tm
     assert not {datamodule.groups[row] for row in rows["train"]} & {datamodule.groups[row] for row in rows["test"]}
 
 
-def test_where_parts_are_judged_a_corrected_label_counts_in_tests_too(castings: Path, tmp_path: Path) -> None:
+def test_where_castnet_draws_the_test_images_a_corrected_label_counts_in_tests_too(
+    castings: Path, tmp_path: Path
+) -> None:
     file = next(file for file in configured(castings, tmp_path).folder.files if "def_front" in file)
     overrides = ["data.split=new_parts", f"+data.corrections.ok_front=[{file}]"]
     for fold in range(5):
         datamodule = configured(castings, tmp_path, *overrides, f"data.fold={fold}")
         assert datamodule.folder.labels[datamodule.folder.files.index(file)] == 1
+    plain = configured(castings / "train", tmp_path)
+    tested = next(plain.folder.files[row] for row in plain.rows["test"] if plain.folder.labels[row] == 0)
+    corrected = configured(castings / "train", tmp_path, f"+data.corrections.ok_front=[{tested}]")
+    assert corrected.folder.labels[corrected.folder.files.index(tested)] == 1
+    assert "1 of them under a corrected label" in describe(corrected)
 
 
 def test_an_epoch_of_a_small_folder_goes_through_it_several_times(castings: Path, tmp_path: Path) -> None:
@@ -227,6 +235,22 @@ def test_every_fold_can_spare_parts_for_validation_or_the_first_is_refused(tmp_p
             configured(tmp_path / "set", tmp_path / "cache", *settings, f"data.fold={fold}", defect_class="bad")
 
 
+def test_files_that_are_no_images_by_their_names_are_counted(castings: Path, tmp_path: Path) -> None:
+    shutil.copytree(castings, tmp_path / "mixed")
+    assert "Not looked at" not in describe(configured(tmp_path / "mixed", tmp_path))
+    for name in ("a.GIF", "b.gif", "c", ".hidden.gif"):
+        (tmp_path / "mixed" / "train" / "ok_front" / name).touch()
+    told = describe(configured(tmp_path / "mixed", tmp_path))
+    assert "names do not end as those of images do (1 without ending, 2 .gif)." in told
+
+
+def test_a_class_that_only_looks_as_it_was_written_is_told(tmp_path: Path) -> None:
+    for name in ("scha\u0308den", "gut"):
+        make_images(tmp_path / "parts" / name, 8)
+    with pytest.raises(UserError, match="one looks like sch\u00e4den and has other Unicode characters"):
+        configured(tmp_path / "parts", tmp_path, defect_class="'sch\u00e4den'")
+
+
 def test_a_folder_of_images_that_is_not_used_is_named(castings: Path, tmp_path: Path) -> None:
     root = shutil.copytree(castings, tmp_path / "castings")
     shutil.copytree(root / "test", root / "val")
@@ -269,8 +293,9 @@ def test_corrected_labels_are_learnt_and_validated_by_but_not_tested_by(castings
     corrected = configured(castings, tmp_path, *overrides)
     assert subsets(corrected) == subsets(plain)
     assert np.flatnonzero(corrected.folder.labels != plain.folder.labels).tolist() == sorted(chosen[:2])
-    assert "2 of them under a corrected label" in describe(corrected)
-    assert "data.corrections: " not in describe(corrected)
+    told = describe(corrected)
+    assert "2 of them under a corrected label" in told
+    assert "data.corrections: 1 of 3 are of test images, which keep the class of their folder." in told
     mistyped = configured(castings, tmp_path, *overrides, "+data.corrections.ok_front=[ok_front/nowhere.jpeg]")
     assert "are of no image in this folder, such as ok_front/nowhere.jpeg" in describe(mistyped)
     with pytest.raises(UserError, match=r"data\.corrections\.good: no such class .* def_front/, ok_front/"):
@@ -292,8 +317,10 @@ def test_slices_are_file_patterns_or_the_values_of_a_tables_column(castings: Pat
     assert "data.slices" not in describe(configured(castings, tmp_path, *slices))
     learnt = describe(configured(castings, tmp_path, "+data.slices.learnt='train/*'"))
     assert "data.slices: of learnt no image is tested" in learnt
-    with pytest.raises(UserError, match=r"data\.slices\.none=\*/x_\*: matches no image"):
-        configured(castings, tmp_path, "+data.slices.none=*/x_*")
+    for rule in ("*/x_*", str(table)):
+        message = rf"data\.slices\.none={re.escape(rule)}: matches no image.* TABLE\.csv:COLUMN"
+        with pytest.raises(UserError, match=message):
+            configured(castings, tmp_path, f"+data.slices.none='{rule}'")
 
 
 def test_an_assignment_decides_every_images_subset(castings: Path, tmp_path: Path) -> None:

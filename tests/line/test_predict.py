@@ -106,16 +106,18 @@ def test_what_follows_two_dashes_is_a_path_and_what_is_counted_adds_up(
     shutil.copy(sorted_out[False][0], "-good.jfif")
     shutil.copy(sorted_out[True][0], "bad.JPE")
     os.symlink("nowhere", "gone.jpeg")
+    Path("moving.gif").touch()
     ran = castnet("predict", model, "--csv", "--", "-good.jfif", "bad.JPE")
     assert [row["file"] for row in csv.DictReader(ran.stdout.splitlines())] == ["'-good.jfif", "bad.JPE"], ran.stderr
     ran = castnet("predict", model, ".")
     assert ran.returncode == 2
     assert "3 images: 1 good, 1 defective, 1 not read" in ran.stdout
+    assert "Not looked at: files whose names do not end as those of images do (1 .gif).\n" in ran.stderr
     for command in (["audit", ""], ["audit", ".", "-o", ""], ["compare", model, model, ""], ["generate", ""]):
         refused = castnet(*command)
         assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
         assert "no name may be empty" in refused.stderr
-    assert len(os.listdir()) == 3
+    assert len(os.listdir()) == 4
 
 
 def test_a_folder_that_a_pattern_finds_is_searched_in_depth_as_by_a_shell(
