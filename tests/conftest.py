@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 import evaluate
 import train
@@ -30,6 +31,7 @@ from castnet.drawn.folder import generate
 from castnet.export.export import export
 from castnet.files import turn
 from castnet.line.inspector import Inspector
+from castnet.report import html
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -55,6 +57,7 @@ SMALL = [
     "trainer.enable_model_summary=false",
 ]
 PLAIN = "~callbacks.pictures"  # what is drawn while a run trains takes a third of it
+BLANK = html.png(Figure(figsize=(0.1, 0.1)))  # and what is drawn at its end takes another
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -140,13 +143,19 @@ Command = Callable[..., Ran]
 def run_train(
     castings: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Command:
-    """train.py on the generated castings, with small settings; further overrides are its arguments."""
+    """train.py on the generated castings, with small settings; further overrides are its arguments.
+
+    What it would draw is left blank, unless a test asks for pictures.
+    """
     monkeypatch.chdir(tmp_path)
 
     def run(*overrides: str, folder: str = "run", pictures: bool = False) -> Ran:
         base = ["data=folder", f"data.root={castings}", "data.defect_class=def_front", *SMALL]
-        base += [] if pictures else [PLAIN]
-        return call(train.main, *base, *overrides, capture=capfd, folder=tmp_path / folder)
+        with monkeypatch.context() as patch:
+            if not pictures:
+                base.append(PLAIN)
+                patch.setattr(html, "png", lambda figure: BLANK)
+            return call(train.main, *base, *overrides, capture=capfd, folder=tmp_path / folder)
 
     return run
 

@@ -67,7 +67,8 @@ def test_one_command_judges_every_part_by_a_network_that_never_saw_it_and_leaves
     settings = [f"data.root={root}", f"data.groups={tmp_path / 'parts.csv'}", "+data.slices.sevens='*7.jpeg'"]
     lamps = tmp_path / "lamps.csv"
     lamps.write_text("file,lamp\n" + "".join(f"{file},[/b]\n" for file in files))
-    ran = run_train("experiment=new_parts", *folds, *settings, f"+data.slices.lamp={lamps}:lamp")
+    slices = f"+data.slices.lamp={lamps}:lamp"
+    ran = run_train("experiment=new_parts", *folds, *settings, slices, pictures=True)
     assert ran.code == 0, ran.err
     judged = [
         row["file"] for fold in "01" for row in csv.DictReader((ran.folder / fold / "predictions.csv").open(newline=""))
