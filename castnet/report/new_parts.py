@@ -131,7 +131,7 @@ class NewPartsReport(Callback):
                     f"{name}: one report is of one folder and its parts; sweep other settings, and run the command anew"
                 )
         expected = [str(fold) for fold in range(folds_of(config.data.test_fraction))]
-        if (folds := swept.get("data.fold")) and sorted(folds) != expected:  # one fold alone may be looked at
+        if (folds := swept.get("data.fold")) and sorted(folds) != sorted(expected):  # one fold alone may be looked at
             fail(
                 f"data.fold={','.join(folds)}: data.test_fraction={config.data.test_fraction} makes {len(expected)} "
                 f"folds, and the report needs each once; set data.fold={','.join(expected)}"

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 
 import train
 from castnet import entry
-from castnet.report.new_parts import Examination, Pooled
+from castnet.report.interval import rate_interval
+from castnet.report.new_parts import Examination, NewPartsReport, Pooled, pool
 from tests.conftest import Command
 
 
@@ -26,6 +28,12 @@ def test_rates_count_images_and_by_part_the_mean_of_the_copies() -> None:
     assert images["auroc"] == pytest.approx(14.5 / 16)  # one pair wrong, one tied
     assert (parts["images"], parts["escape_rate"], parts["overkill_rate"], parts["auroc"]) == (4, 0, 0, 1)
     assert judged.by_part.files == ["bad/2.png", "bad/3.png", "good/5.png", "good/6.png"]  # the worst copies
+    counted_by_part = rate_interval(np.array([False, False, True, False]), np.array([0, 0, 0, 1]))
+    assert images["escape_rate_interval"] == pytest.approx(counted_by_part)
+    mixed = pooled([-5, 1, 3, 2], [False, False, True, True], [7, 2, 5, 5])
+    assert mixed.by_part.margins.tolist() == [-5, 1, 2.5]  # in the order of the images, whatever the parts' numbers
+    on_the_cut = pooled([0, 0], [True, False], [0, 1]).numbers()  # who reaches the threshold is called defective
+    assert [on_the_cut[rate] for rate in ("escape_rate", "overkill_rate", "overkill_at_1%_escapes")] == [0, 1, 1]
 
 
 def test_overkill_is_compared_where_as_many_defects_pass() -> None:
@@ -44,10 +52,27 @@ def test_worst_of_several_settings_is_the_lowest_auroc_and_the_highest_rate() ->
     one = pooled([1, -1, -1, -2], [True, True, False, False], [0, 1, 2, 3])
     other = pooled([1, 2, 1.5, -2], [True, True, False, False], [0, 1, 2, 3])
     data = {"test_fraction": 0.5, "slices": {}, "defect_class": "bad", "source": "folder", "root": "x", "groups": "t"}
-    summary = Examination({"seed=0": one, "seed=1": other}, data | {"protocol": ""}).metrics["summary"]["all images"]
+    examined = Examination({"seed=0": one, "seed=1": other}, data | {"protocol": ""})
+    assert examined.worst == "seed=1"
+    summary = examined.metrics["summary"]["all images"]
     assert summary["escape_rate"] == {"mean": 0.25, "worst": 0.5}
     assert summary["overkill_rate"] == {"mean": 0.25, "worst": 0.5}
     assert summary["auroc"] == {"mean": pytest.approx((0.875 + 0.75) / 2), "worst": 0.75}
+
+
+def test_images_are_counted_from_their_own_folds_threshold_and_by_published_labels_too(tmp_path: Path) -> None:
+    folds = {0.5: "bad/0.png,bad,0.3\nbad/1.png,good,0.3\n", 0.1: "bad/2.png,bad,0.3\n"}
+    for fold, (threshold, rows) in enumerate(folds.items()):
+        (tmp_path / str(fold)).mkdir()
+        (tmp_path / str(fold) / "metrics.json").write_text(json.dumps({"threshold": threshold}))
+        (tmp_path / str(fold) / "predictions.csv").write_text(f"file,true,p_defect\n{rows}")
+    data = {"test_fraction": 0.5, "slices": {}, "defect_class": "bad", "source": "folder", "root": "x", "groups": None}
+    judged = pool([tmp_path / "0", tmp_path / "1"], data)
+    assert (judged.numbers()["escape_rate"], judged.numbers()["overkill_rate"]) == (0.5, 0)
+    metrics = Examination({"": judged}, data | {"protocol": ""}).metrics
+    (numbers,) = metrics["settings"].values()
+    assert metrics["parts"] == {"bad": 2, "good": 1}
+    assert (numbers["labels as published"]["escape_rate"], numbers["labels as published"]["auroc"]) == (2 / 3, None)
 
 
 def test_one_command_judges_every_part_by_a_network_that_never_saw_it_and_leaves_one_page(
@@ -112,6 +137,11 @@ def test_a_sweep_that_no_report_can_come_of_is_refused_before_its_first_run(
     ran = run_train("experiment=new_parts", words)
     assert (ran.code, message in ran.err) == (2, True), ran.err
     assert not list(ran.folder.glob("*/metrics.json"))
+
+
+def test_any_number_of_folds_may_be_asked_for() -> None:
+    hydra = {"sweeper": {}, "overrides": {"task": ["data.fold=range(0,11)"]}}
+    NewPartsReport().on_multirun_start(OmegaConf.create({"hydra": hydra, "data": {"test_fraction": 0.09}}))
 
 
 def test_a_start_that_may_have_seen_the_parts_is_told_of(run_train: Command, trained: Path) -> None:
