@@ -202,6 +202,10 @@ def test_a_table_of_more_runs_than_the_terminal_has_room_for_shows_mean_and_spre
             (row,) = (line for line in capsys.readouterr().out.splitlines() if "test accuracy" in line)
             assert row.count(accuracy) == (3 if job == 1 else 1)
             assert f"{accuracy} ± 0.0000" in row
+    rows = [{"run": str(job), "overrides": "", "test accuracy": value} for job, value in enumerate((0.5, 0.7))]
+    assert list(SweepTable()._table(rows, tmp_path).columns[-1].cells) == ["0.6000 ± 0.1414"]
+    rows.append({"run": "2", "overrides": "", "test accuracy": None})
+    assert list(SweepTable()._table(rows, tmp_path, one_by_one=False).columns[-1].cells) == ["0.6000, of 2"]
 
 
 @pytest.mark.parametrize(

@@ -46,11 +46,14 @@ def test_official_test_images_stay_test_and_val_comes_out_of_train(castings: Pat
     datamodule = configured(castings, tmp_path)
     rows, files = subsets(datamodule), datamodule.folder.files
     assert {len(rows["train"]), len(rows["val"])} == {87, 21}
+    learnt = [file for file in files if file.startswith("train/")]
+    assert learnt == sorted(learnt)  # a copy of the folder on another disk is divided alike
     assert {file.split("/")[0] for row, file in enumerate(files) if row in rows["test"]} == {"test"}
     assert rows["train"] | rows["val"] == {row for row, file in enumerate(files) if file.startswith("train/")}
     assert not rows["train"] & rows["val"]
     counts = summary(datamodule)["counts"]
     assert sum(counts["val"].values()) == 21
+    assert subsets(configured(castings, tmp_path, "data.seed=1"))["val"] != rows["val"]
 
 
 def test_any_two_classes_of_any_format_and_size_work_and_are_split_three_ways(tmp_path: Path) -> None:
@@ -62,6 +65,8 @@ def test_any_two_classes_of_any_format_and_size_work_and_are_split_three_ways(tm
     assert [len(rows[name]) for name in ("train", "val", "test")] == [32, 8, 10]
     assert len(rows["train"] | rows["val"] | rows["test"]) == 50
     assert datamodule.block.shape == (50, 64, 64)
+    few = configured(tmp_path / "parts", tmp_path / "cache", "data.shots=[1,4]", defect_class="scrap")
+    assert summary(few)["counts"]["train"] == {"fine": 1, "scrap": 4}  # good and defective ones, whatever their order
 
 
 def test_batches_reach_the_network_as_its_input_augmented_in_training_alone(castings: Path, tmp_path: Path) -> None:
@@ -293,6 +298,7 @@ def test_corrected_labels_are_learnt_and_validated_by_but_not_tested_by(castings
     corrected = configured(castings, tmp_path, *overrides)
     assert subsets(corrected) == subsets(plain)
     assert np.flatnonzero(corrected.folder.labels != plain.folder.labels).tolist() == sorted(chosen[:2])
+    assert corrected.learnt != plain.learnt  # so that no run goes on with other labels than it was begun with
     told = describe(corrected)
     assert "2 of them under a corrected label" in told
     assert "data.corrections: 1 of 3 are of test images, which keep the class of their folder." in told
@@ -329,6 +335,9 @@ def test_an_assignment_decides_every_images_subset(castings: Path, tmp_path: Pat
     table = write_table(tmp_path / "clean.csv", files[::-1], split=names[::-1])
     rows = subsets(configured(castings, tmp_path, f"data.assignment={table}"))
     assert rows == {name: {row for row, of in enumerate(names) if of == name} for name in ("train", "val", "test")}
+    write_table(table, files, split=["train" if name == "val" else name for name in names])
+    with pytest.raises(UserError, match=r"expected the subsets train, val and test, found \['test', 'train'\]"):
+        configured(castings, tmp_path, f"data.assignment={table}")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from castnet.drawn.folder import draw
 from castnet.imaging.resample import RESAMPLE
 from castnet.model.checkpoint import load_classifier
 from tests.conftest import ROOT, Command
+from tests.data.test_datamodule import configured
 
 
 def parts_of(kind: str, count: int = 40) -> np.ndarray:
@@ -85,6 +86,23 @@ def test_small_defects_ask_for_more_pixels(tmp_path: Path, radius: int, size: in
     assert set(found.aurocs) == {64, 128}
     few = fit_to_folder(paths[:8], defective[:8], np.arange(8))  # of which four are defective
     assert (few.image_size, "too few parts to tell" in few.describe()) == (64, True)
+
+
+def test_a_recipe_is_fitted_to_training_images_alone(
+    castings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+
+    def fit(*looked_at: object) -> Fit:
+        seen.extend(looked_at)
+        return Fit(64, 1, 0, False, *PART, {})
+
+    monkeypatch.setattr("castnet.data.datamodule.fit_to_folder", fit)
+    data = configured(castings, tmp_path, "data.image_size=null")
+    paths, defective, parts = seen
+    assert paths == [castings / data.folder.files[row] for row in data.rows["train"]]
+    assert np.array_equal(defective, ["def_front" in str(path) for path in paths])
+    assert np.array_equal(parts, data.rows["train"])
 
 
 def test_a_run_fits_itself_to_the_folder_and_says_so(run_train: Command, trained: Path) -> None:

@@ -27,6 +27,7 @@ def test_a_second_run_reads_the_block_and_a_changed_file_makes_a_new_one(tmp_pat
     save(files[0], RANDOM.integers(0, 256, (40, 40), dtype=np.uint8))
     assert pixel_block(files, 16, "area", cache)[0].mean() > 100
     assert len(list(cache.iterdir())) == 2
+    assert not np.array_equal(pixel_block(files, 16, "nearest", cache), pixel_block(files, 16, "area", cache))
 
 
 def test_unreadable_images_are_named_and_leave_no_block(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from castnet.data.load import load_datamodule
 from castnet.errors import UserError
-from castnet.model.checkpoint import load_classifier
+from castnet.model.checkpoint import finish_checkpoint, is_finished, load_classifier
 
 
 @pytest.fixture
@@ -79,3 +79,27 @@ def test_a_checkpoint_without_data_settings_is_refused(
     del checkpoint["datamodule_hyper_parameters"]
     with pytest.raises(UserError, match="has no data settings of castnet's"):
         load(checkpoint, castings, tmp_path)
+
+
+def test_a_disk_that_fills_when_a_run_ends_leaves_its_checkpoint(
+    checkpoint: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save(checkpoint, path := tmp_path / "best.ckpt")
+    whole = path.read_bytes()
+
+    def fill(_: object, file: Path) -> None:
+        file.write_bytes(whole[:100])
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(torch, "save", fill)
+    with pytest.raises(OSError, match="No space"):
+        finish_checkpoint(path)
+    assert path.read_bytes() == whole
+
+
+def test_a_checkpoint_from_before_there_was_a_mark_counts_as_finished(
+    checkpoint: dict[str, Any], tmp_path: Path
+) -> None:
+    del checkpoint["finished"]
+    torch.save(checkpoint, tmp_path / "older.ckpt")
+    assert is_finished(tmp_path / "older.ckpt")

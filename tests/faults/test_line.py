@@ -362,7 +362,12 @@ def test_a_damaged_export_of_the_last_run_is_made_anew(
     monkeypatch.setattr(exporting, "export", lambda ckpt, out: out.write_bytes(exported.read_bytes()) and "exported")
     (tmp_path / "runs" / "a" / "checkpoints").mkdir(parents=True)
     (tmp_path / "runs/a/checkpoints/best.ckpt").write_bytes((trained / "checkpoints/best.ckpt").read_bytes())
+    later = tmp_path / "runs" / "z" / "checkpoints" / "best.ckpt"
+    later.parent.mkdir(parents=True)
+    later.write_bytes((trained / "checkpoints/last.ckpt").read_bytes())  # of a run that did not end
+    os.utime(later, (later.stat().st_mtime + 60,) * 2)
     first = last_run.model_of_last_run()
+    assert f"{later.relative_to(tmp_path)}: its run did not end, so this is the model of" in capsys.readouterr().out
     assert last_run.model_of_last_run() == first
     first.write_bytes(bytes(len(first.read_bytes())))
     again = last_run.model_of_last_run()

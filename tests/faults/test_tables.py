@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -91,14 +92,24 @@ def test_settings_of_drawn_castings_that_broke_are_one_line(tmp_path: Path, cont
 
 
 @pytest.mark.parametrize(
-    "token", ["gehe1mes-tök€n-für-alle", "first-token-of-two\nsecond-token-of-two", "a token with spaces"]
+    "token",
+    ["fifteen-letters", "gehe1mes-tök€n-für-alle", "first-token-of-two\nsecond-token-of-two", "a token with spaces"],
 )
 def test_a_token_that_no_request_can_bear_is_refused(tmp_path: Path, token: str) -> None:
     (tmp_path / "token").write_text(token, encoding="utf-8")
-    with pytest.raises(
-        UserError, match=r"token: expected one token of letters, digits and signs of ASCII, on one line"
-    ):
+    asked = "a token of 16 characters" if len(token) < 16 else "one token of letters, digits and signs of ASCII, on one"
+    with pytest.raises(UserError, match=f"token: expected {asked}"):
         read_token("127.0.0.1", tmp_path / "token", insist=False)
+
+
+@pytest.mark.parametrize(
+    ("host", "alone"), [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("line", False)]
+)
+def test_without_a_token_only_this_machine_is_answered_unless_one_insists(host: str, alone: bool) -> None:
+    refused = pytest.raises(UserError, match=f"--host {host}: whoever reaches that address would be answered; name a")
+    with nullcontext() if alone else refused:
+        assert read_token(host, None, insist=False) is None
+    assert read_token(host, None, insist=True) is None
 
 
 @pytest.mark.parametrize("host", ["ä..b", "x" * 300, "no.such.host.invalid"])

@@ -67,6 +67,13 @@ def test_a_change_is_named_after_the_mistake_that_comes_or_goes(
     assert {name: len(found) for name, found in changes.items()} == {name: int(name == kind) for name in KINDS}
 
 
+def test_the_largest_changes_come_first() -> None:
+    """A page has pictures of the first ones alone."""
+    image = Known("0.png", Path, True, "0")
+    rows = [Pair(image, says("defective", 0.6), says("good", p_defect)) for p_defect in (0.4, 0.1, 0.3)]
+    assert [pair.new.p_defect for pair in Comparison(rows).changes["new escapes"]] == [0.1, 0.3, 0.4]
+
+
 def test_unsure_is_no_mistake_and_counts_by_itself() -> None:
     comparison = pairs((True, "0", "good", "unsure"), (False, "1", "defective", "unsure"), (None, "2", "good", "good"))
     assert comparison.escapes

@@ -61,6 +61,10 @@ def test_json_csv_and_the_inspector_agree(model: Path, castings: Path, inspector
     for line, row in zip(lines, rows, strict=True):
         verdict = inspector.inspect(line["file"])
         assert (line["class"], line["p_defect"]) == (verdict.class_name, verdict.p_defect)
+        for key in ("verdict", "reason", "is_defect", "threshold"):
+            assert line[key] == getattr(verdict, key)
+            assert row[key] == str("" if line[key] is None else line[key])
+        assert line["unfamiliarity"] == pytest.approx(verdict.unfamiliarity, abs=1e-3)
         assert (row["file"], row["class"], float(row["p_defect"])) == (line["file"], line["class"], line["p_defect"])
 
 

@@ -5,6 +5,7 @@ import signal
 import socket
 import threading
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -48,6 +49,21 @@ def test_a_command_records_what_it_says(
         assert (row.p_defect, row.verdict, row.reason) == (verdict.p_defect, verdict.verdict, verdict.reason)
     assert {row.image for row in rows if row.verdict != "good"} == {image for image, _ in kept}
     assert not list(tmp_path.glob(".castnet-spool/*/*")), "all is in the database"
+
+
+def test_of_which_verdicts_images_are_kept_is_as_asked(inspector: Inspector, tmp_path: Path) -> None:
+    verdict = inspector.inspect(b"P5 2 2 255 \x00\x01\x02\x03")
+    asked = {"none": "", "unsure": "unsure", "rejected": "unsure defective", "all": "unsure defective good"}
+    for keep, kept in asked.items():
+        with Recorder(f"sqlite:///{tmp_path}/{keep}.db", "watch", inspector, keep, spool=tmp_path) as recorder:
+            for word in ("unsure", "defective", "good"):
+                recorder.put(word, word.encode(), replace(verdict, verdict=word))
+        with connect(f"sqlite:///{tmp_path}/{keep}.db").connect() as connection:
+            found = connection.execute(sa.select(images.c.content)).scalars().all()
+            rows = connection.execute(sa.select(verdicts)).all()
+        assert {content.decode() for content in found} == set(kept.split())
+        assert {(row.unfamiliarity, row.latency_ms) for row in rows} == {(verdict.unfamiliarity, verdict.latency_ms)}
+        assert all(abs(row.time - time.time()) < PATIENCE for row in rows)
 
 
 @pytest.mark.parametrize("watched", [False, True])

@@ -18,7 +18,7 @@ from castnet.drawn.folder import draw
 from castnet.errors import UserError
 from castnet.export.export import export
 from castnet.line.inspector import Inspector
-from castnet.line.known import images_of
+from castnet.line.known import DECISIONS, images_of
 from castnet.line.record import engine_for, images, open_record, reviews, verdicts
 from castnet.line.review import STRATA, decide
 from castnet.line.reviewed import write_reviewed
@@ -85,7 +85,7 @@ def put(url: str, name: str, content: bytes | None, decision: bool, decided: flo
     with connect(url).begin() as connection:
         number = hashlib.md5(f"{name}{decided}".encode()).hexdigest()
         row = {"id": number, "name": name, "image": image, "model": "", "source": "watch", "verdict": "good"}
-        numbers = {"time": 0.0, "p_defect": 0.0, "unfamiliarity": 0.0, "latency_ms": 0.0}
+        numbers = {"time": 0.0, "p_defect": 0.25, "unfamiliarity": 0.5, "latency_ms": 0.0}
         connection.execute(verdicts.insert(), {**row, **numbers})
         decided_on = {"verdict_id": number, "is_defect": decision, "drawn_as": "passed", "time": decided}
         connection.execute(reviews.insert(), decided_on)
@@ -109,11 +109,11 @@ def test_one_photograph_stands_there_once_and_what_is_not_kept_or_broken_is_name
     with Image.open(BytesIO(first)) as image:
         Image.fromarray(np.rot90(np.asarray(image))).save(quarter, "PNG")
     turned = quarter.getvalue()
-    put(url, "a.jpeg", first, False, 1)
     put(url, "again.jpeg", first, True, 2)
+    put(url, "a.jpeg", first, False, 1)  # on record later than the decision after it
     put(url, "gedréht", turned, True, 3)
     for index in range(1, 5):
-        put(url, f"{index}.jpeg", casting(index), False, 4)
+        put(url, f"={index}.jpeg", casting(index), False, 4)
     put(url, "gone.jpeg", None, True, 5)
     put(url, "current.jpeg", None, True, 5.1)
     put(url, "current.jpeg", b"none", True, 5.2)
@@ -132,7 +132,14 @@ def test_one_photograph_stands_there_once_and_what_is_not_kept_or_broken_is_name
     other = f"defective/{hashlib.sha256(turned).hexdigest()[:16]}.png"
     assert len(files) == 6
     assert {one, other} == {file for file in files if file.startswith("defective")}, "the later decision counts"
-    assert "gedréht" in (folder / "provenance.csv").read_text(encoding="utf-8")
+    known, _ = images_of(url, DECISIONS)
+    assert [image.is_defect for image in known if image.part == hashlib.sha256(first).hexdigest()] == [True]
+    provenance = (folder / "provenance.csv").read_text(encoding="utf-8")
+    assert "gedréht" in provenance
+    assert ",'=1.jpeg," in provenance  # no formula
+    with (folder / "provenance.csv").open(encoding="utf-8") as table:
+        told = {(row["p_defect"], row["unfamiliarity"], row["judged"]) for row in csv.DictReader(table)}
+    assert told == {("0.25", "0.5", "1970-01-01T00:00:00+00:00")}
     with (folder / "groups.csv").open() as table:
         group = {row["file"]: row["group"] for row in csv.DictReader(table)}
     assert group.keys() == set(files)

@@ -19,13 +19,14 @@ import uvicorn
 from fastapi import FastAPI
 
 from castnet.data.augment import network_input
+from castnet.files import digest_of
 from castnet.imaging.decode import decode
 from castnet.imaging.listing import list_images
 from castnet.imaging.resample import area_average
 from castnet.line import serve
 from castnet.line.access import listen
 from castnet.line.inspector import Inspector, Verdict
-from castnet.line.record import verdicts
+from castnet.line.record import images, verdicts
 from castnet.line.serve import MAX_BODY, MAX_WAITING, _DrainingServer
 from castnet.model.checkpoint import load_classifier
 from castnet.model.classifier import VERDICTS
@@ -177,7 +178,8 @@ def test_on_sigterm_the_record_is_closed_and_without_the_token_nothing_is_told(
     model: Path, test_images: list[Path], tmp_path: Path
 ) -> None:
     (tmp_path / "token").write_text(token := "0123456789abcdef")
-    arguments = ("--port", 0, "--record", "sqlite:///line.db", "--shadow", model, "--token-file", "token")
+    recorded = ("--record", "sqlite:///line.db", "--keep", "all", "--shadow", model)
+    arguments = ("--port", 0, *recorded, "--token-file", "token")
     process = start("serve", model, *arguments, cwd=tmp_path)
     assert process.stdout
     address = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())
@@ -185,12 +187,16 @@ def test_on_sigterm_the_record_is_closed_and_without_the_token_nothing_is_told(
     with httpx.Client(base_url=address[0], timeout=PATIENCE) as client:
         told = {path: client.get(path).status_code for path in ("/health", "/docs", "/redoc", "/openapi.json")}
         assert told == {"/health": 401, "/docs": 404, "/redoc": 404, "/openapi.json": 404}
+        guessed = {"Authorization": f"Bearer {token[:-1]}0"}
+        assert client.post("/inspect", content=b"", headers=guessed).status_code == 401
         bearer = {"Authorization": f"Bearer {token}"}
         assert client.post("/inspect", content=test_images[0].read_bytes(), headers=bearer).status_code == 200
     process.send_signal(signal.SIGTERM)
     assert process.communicate(timeout=PATIENCE)[1] == ""
     with connect(f"sqlite:///{tmp_path / 'line.db'}").connect() as connection:
         assert sorted(connection.execute(sa.select(verdicts.c.source)).scalars()) == ["serve", "shadow"]
+        assert connection.execute(sa.select(images.c.content)).scalars().all() == [test_images[0].read_bytes()]
+        assert set(connection.execute(sa.select(verdicts.c.image)).scalars()) == {digest_of(test_images[0])}
     assert not list(tmp_path.rglob("*.jsonl"))
 
 

@@ -74,6 +74,7 @@ def test_the_last_rejected_come_latest_first_with_their_image_if_it_is_kept(engi
         put(time=when, verdict="defective", image=image * 64)[0] for when, image in ((1, "0"), (3, "1"), (2, "0"))
     )
     put(time=4)
+    put(time=4, verdict="unsure", reason="doubtful")
     with engine.connect() as connection:
         rows = last_rejected(connection, 0, 10, most=2)
     assert [(row.id, row.content) for row in rows] == [(second, b"image"), (third, None)]

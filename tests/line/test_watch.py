@@ -14,11 +14,11 @@ from castnet.line.inspector import Inspector
 
 
 @pytest.fixture
-def look_at(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+def look_at(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
     """Watches a folder in this process; each step is taken when what went before has been looked at."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def look_at(*steps: Callable[[], object], folder: Path = tmp_path) -> None:
+    def look_at(*steps: Callable[[], object], folder: Path = tmp_path) -> int:
         between: list[Callable[[], object]] = []
         for step in steps:
             between += [int, int, int, step]  # int() does nothing
@@ -30,7 +30,7 @@ def look_at(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
             return list_images(folder)
 
         monkeypatch.setattr(watch, "list_images", look)
-        watch.watch(model, folder, "json")
+        return watch.watch(model, folder, "json")
 
     monkeypatch.setattr(watch, "POLL", 0.01)
     yield look_at
@@ -39,7 +39,7 @@ def look_at(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 def test_another_image_of_the_same_size_and_time_is_judged_and_other_permissions_are_no_other_image(
-    look_at: Callable[..., None], test_images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    look_at: Callable[..., int], test_images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image, state = tmp_path / "image.jpeg", tmp_path / watch.STATE
     content = test_images[0].read_bytes()
@@ -67,8 +67,19 @@ def test_another_image_of_the_same_size_and_time_is_judged_and_other_permissions
     assert judged() == 1
 
 
+def test_a_good_casting_after_a_defective_one_does_not_end_with_0(
+    look_at: Callable[..., int], inspector: Inspector, test_images: list[Path], tmp_path: Path
+) -> None:
+    of = {inspector.inspect(file).verdict: file for file in test_images}
+    for name, verdict in (("a.jpeg", "defective"), ("b.jpeg", "good")):
+        (tmp_path / name).write_bytes(of[verdict].read_bytes())
+    assert look_at() == 1
+    (tmp_path / "gone.jpeg").symlink_to("nowhere")
+    assert look_at() == 2
+
+
 def test_an_image_that_is_completed_while_others_are_judged_is_judged_once(
-    look_at: Callable[..., None], test_images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    look_at: Callable[..., int], test_images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     content, half = test_images[1].read_bytes(), tmp_path / "z.jpeg"
@@ -89,7 +100,7 @@ def test_an_image_that_is_completed_while_others_are_judged_is_judged_once(
 
 
 def test_a_line_that_was_cut_off_spoils_no_other_where_the_disk_is_full(
-    look_at: Callable[..., None], test_images: list[Path], small_disk: Path, capsys: pytest.CaptureFixture[str]
+    look_at: Callable[..., int], test_images: list[Path], small_disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (small_disk / "a.jpeg").symlink_to(test_images[0])
     look_at(folder=small_disk)
@@ -107,7 +118,7 @@ def test_a_line_that_was_cut_off_spoils_no_other_where_the_disk_is_full(
 
 
 def test_on_a_full_disk_verdicts_go_on_and_the_next_start_judges_again(
-    look_at: Callable[..., None], test_images: list[Path], small_disk: Path, capsys: pytest.CaptureFixture[str]
+    look_at: Callable[..., int], test_images: list[Path], small_disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def watched() -> tuple[list[str], str]:
         look_at(folder=small_disk)

@@ -49,6 +49,14 @@ def test_weights_say_the_same_of_a_part_whichever_class_is_the_defect(learnt: Pa
     torch.testing.assert_close(first.defect_probability(first(images())), second.defect_probability(second(images())))
 
 
+def test_a_checkpoint_tells_which_class_it_means(trained: Path, tmp_path: Path) -> None:
+    checkpoint = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
+    for defect_class, means_defect in (("def_front", False), ("ok_front", True)):
+        checkpoint["hyper_parameters"]["defect_class"] = defect_class
+        torch.save(checkpoint, tmp_path / "own.ckpt")
+        assert read_weights(tmp_path / "own.ckpt").means_defect is means_defect
+
+
 def test_another_size_takes_the_convolutions_alone(learnt: Path) -> None:
     started = classifier(size=48)
     dense = started.network.state_dict()["layers.10.weight"].clone()

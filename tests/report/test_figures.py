@@ -35,3 +35,20 @@ def _boxes(figure: Figure, shown: list[str]) -> list:  # type: ignore[type-arg]
     canvas.draw()
     texts = [text for text in figure.findobj(Text) if any(name in text.get_text() for name in shown)]
     return [text.get_window_extent(canvas.get_renderer()) for text in texts if text.get_visible()]
+
+
+def test_figures_show_which_of_the_two_mistakes_is_which() -> None:
+    matrix = figures.confusion_matrix(np.array([[3, 1], [0, 4]]), ["bad", "good"])  # rows true, columns predicted
+    shown = {text.get_position(): text.get_text() for text in matrix.axes[0].texts}
+    assert shown == {(0, 0): "3\n75.0%", (1, 0): "1\n25.0%", (0, 1): "0\n0.0%", (1, 1): "4\n100.0%"}
+    assert (matrix.axes[0].get_xlabel(), matrix.axes[0].get_ylabel()) == ("predicted", "true")
+    (rates,) = figures.rates_by_threshold(np.array([0.9, 0.4]), np.array([True, False]), 0.5).axes
+    at = {line.get_label(): np.asarray(line.get_ydata()) for line in rates.lines}  # of thresholds in steps of 0.002
+    assert [float(at["escape rate"][row]) for row in (100, 300, 475)] == [0, 0, 1]
+    assert [float(at["overkill rate"][row]) for row in (100, 300, 475)] == [1, 0, 0]
+    grid = figures.predictions(np.zeros((2, 8, 8), np.uint8), [0, 1], [1, 1], [0.1, 0.2], ["bad", "good"])
+    titles = grid.axes[0].texts
+    assert [title.get_text() for title in titles] == [
+        f"true {true}\npredicted good\nP(defect) {p}" for true, p in (("bad", "0.100"), ("good", "0.200"))
+    ]
+    assert [title.get_color() for title in titles] == [figures.BAD, figures.GOOD]

@@ -17,11 +17,13 @@ FINE = {"auroc": 0.99, "escape_rate": 0.02, "overkill_rate": 0.3}
     ],
 )
 def test_a_run_that_learnt_nothing_is_told_what_to_try(worse: dict[str, float], said: str) -> None:
-    line = advice({**FINE, **worse}, {"image_size": 64, "root": "parts"})
+    line = advice({**FINE, **worse}, {"image_size": 64, "root": "my parts"})
     assert line is not None
-    assert said in line
+    assert f"on validation images {said}" in line
     assert "data.image_size=128" in line
-    assert "castnet audit parts" in line
+    assert "castnet audit 'my parts'" in line
+    few = advice({**FINE, **worse}, {"image_size": 64, "root": "parts", "shots": [2, 2]})
+    assert f"on the images that it learnt {said}" in (few or "")
 
 
 def test_pixels_are_not_asked_for_where_there_are_enough_and_nothing_where_all_is_well() -> None:

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
+from castnet.model.checkpoint import load_classifier
 from castnet.report import start
 from tests.conftest import Command
+from tests.data.test_datamodule import configured
 
 
 def network(run: Path) -> dict[str, torch.Tensor]:
@@ -31,6 +34,14 @@ def test_first_layers_keep_what_they_know_where_they_learn_slower(
         changes[decay] = [float((now[layer] - before[layer]).norm()) for layer in layers]
     assert changes["0.1"][0] < changes["1"][0] / 100
     assert changes["0.1"][1] > changes["1"][1] / 4
+
+
+def test_layers_are_judged_by_how_they_rank_training_images(trained: Path, castings: Path, tmp_path: Path) -> None:
+    classifier, data = load_classifier(trained / "checkpoints" / "best.ckpt").eval(), configured(castings, tmp_path)
+    rows = data.rows["train"]
+    with torch.inference_mode():
+        logits = classifier.logits(data.input_of(torch.from_numpy(data.block[rows])), views=1)
+    assert start._auroc(classifier, data) == pytest.approx(roc_auc_score(data.folder.labels[rows], logits))
 
 
 def test_dense_layers_that_tell_nothing_apart_are_left_out_and_the_run_says_so(

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,18 @@ import torch
 
 from castnet.errors import UserError
 from castnet.model.checkpoint import load_classifier
+from castnet.model.familiarity import appearance
+from castnet.model.metrics import CastingMetrics
 from castnet.report import figures
-from castnet.report.threshold import WRONG_LABELS, ThresholdRule, fit_calibration
+from castnet.report.threshold import (
+    WRONG_LABELS,
+    ThresholdRule,
+    choose_operating_point,
+    fit_calibration,
+    fit_familiarity,
+)
 from tests.conftest import Command
+from tests.data.test_datamodule import configured
 
 
 def overconfident(
@@ -78,6 +88,8 @@ def test_a_highest_escape_rate_is_kept_and_used_up(rate: float) -> None:
     threshold = ThresholdRule(1, 1, rate).threshold(p_defect)
     escapes = np.mean(p_defect[defective] < threshold)
     assert escapes == pytest.approx(rate, rel=0.15)
+    few = np.array([0.8, 0.1, 0.9, 0.2])  # of the 2 defects expected among them the first holds 5 %, the first two 15 %
+    assert ThresholdRule(1, 1, rate).threshold(few) == (0.2 if rate == 0.1 else 0.1)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +113,32 @@ def test_a_run_stores_its_operating_point_and_judges_by_it(trained: Path) -> Non
     assert stored["validation"] == metrics["validation"]
     assert metrics["escape_rate_interval"][0] <= metrics["escape_rate"] <= metrics["escape_rate_interval"][1]
     assert 0 <= metrics["ece"] <= 1
+
+
+def test_what_is_stored_is_of_the_validation_images_as_the_checkpoint_judges_them(
+    trained: Path, castings: Path, tmp_path: Path
+) -> None:
+    shutil.copy(trained / "checkpoints" / "best.ckpt", path := tmp_path / "best.ckpt")
+    data = configured(castings, tmp_path)
+    point = choose_operating_point(path, data, ThresholdRule(10, 1, 0.2))
+    stored, judge = torch.load(path, weights_only=True), load_classifier(path).eval()
+    images = {name: data.input_of(torch.from_numpy(data.block[data.rows[name]])) for name in ("train", "val")}
+    with torch.inference_mode():
+        p_defect, unfamiliarity = judge.defect_probability(judge(images["val"])), judge.unfamiliarity(images["val"])
+    counted = CastingMetrics(data.folder.classes, "def_front", point.threshold)
+    counted.update(p_defect, torch.from_numpy(data.folder.labels[data.rows["val"]]))
+    assert stored["validation"] == pytest.approx(counted.compute())
+    assert stored["reference"]["p_defect"] == pytest.approx(p_defect.tolist(), abs=1e-5)
+    assert stored["reference"]["unfamiliarity"] == pytest.approx(unfamiliarity.tolist(), abs=1e-4)
+    seen = appearance(torch.cat([images["train"], images["val"]])).mean(0)  # familiar are all that it was made from
+    torch.testing.assert_close(stored["familiarity"]["appearance_mean"], seen, atol=1e-4, rtol=0)
+
+
+def test_what_is_familiar_is_told_by_parts_where_they_are_known(castings: Path, tmp_path: Path) -> None:
+    data = configured(castings, tmp_path)
+    alone = fit_familiarity(data)
+    data.groups = np.arange(len(data.folder.files)) // 30  # whole stretches are held out together
+    assert not torch.equal(fit_familiarity(data).cuts, alone.cuts)
 
 
 def test_the_costs_move_the_threshold_and_no_rule_leaves_it(run_train: Command) -> None:
