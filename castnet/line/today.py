@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
-from scipy.stats import ks_2samp
+from scipy.stats import binom, ks_2samp, norm
 
 from castnet.line.card import read_card
 from castnet.line.record import images, models, verdicts
@@ -72,20 +72,23 @@ def count(connection: sa.Connection, since: float, until: float) -> NDArray[np.i
 
 
 def control_limits(mean: float, sizes: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Shewhart's three-sigma limits of a share, for samples of these sizes: mean ± 3 · sqrt(mean · (1 − mean) / size).
+    """Shewhart's p-chart with the limits that a binomial count has where a normal one has three sigma.
 
-    The p-chart with limits of variable width: NIST/SEMATECH e-Handbook of Statistical Methods, section 6.3.3.2.
+    Beyond each limit lies a sample with a probability of at most 0.00135, so that one in 370 or fewer lie outside if
+    nothing changes. Of a rare class, mean ± 3 · sqrt(mean · (1 − mean) / size) would leave several times as many
+    outside, for the count is skewed. Probability limits and limits of variable width: NIST/SEMATECH e-Handbook of
+    Statistical Methods, sections 6.3.1 and 6.3.3.2.
 
     Args:
         mean: p̄, the share over a longer time.
         sizes: castings in each sample, (n,).
 
     Returns:
-        Lower and upper limit, (n,), cut off at 0 and 1; NaN for an empty sample.
+        Lower and upper limit, (n,), both shares that are usual still; NaN for an empty sample.
     """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        reach = np.where(sizes > 0, 3 * np.sqrt(mean * (1 - mean) / sizes), np.nan)
-    return np.clip(mean - reach, 0, 1), np.clip(mean + reach, 0, 1)
+    counts = np.where(sizes > 0, sizes, 1)
+    lower, upper = (limit(norm.sf(3), counts, mean) / counts for limit in (binom.ppf, binom.isf))
+    return np.where(sizes > 0, lower, np.nan), np.where(sizes > 0, upper, np.nan)
 
 
 def read_cards(connection: sa.Connection) -> dict[str, dict[str, Any]]:

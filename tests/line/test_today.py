@@ -1,3 +1,4 @@
+import math
 import time
 from datetime import date
 
@@ -45,12 +46,22 @@ def test_a_day_in_which_the_clock_changes_has_its_own_length(
     assert ("02:00 CEST" in called) is (hours == 25)
 
 
-def test_control_limits_are_three_sigma_and_cut_off() -> None:
-    """3 · sqrt(0.1 · 0.9 / 100) = 0.09, and 3 · sqrt(0.09 / 25) = 0.18."""
-    lower, upper = control_limits(0.1, np.array([100, 25, 0]))
-    assert lower[:2].tolist() == pytest.approx([0.01, 0])
-    assert upper[:2].tolist() == pytest.approx([0.19, 0.28])
-    assert np.isnan([lower[2], upper[2]]).all()
+@pytest.mark.parametrize("mean", [0.0, 0.002, 0.01, 0.1, 0.5, 0.995, 1.0])
+def test_if_nothing_changes_one_hour_in_370_or_fewer_lie_outside_the_limits(mean: float) -> None:
+    sizes = np.array([1, 7, 60, 1000])
+    lower, upper = control_limits(mean, np.append(sizes, 0))
+    for size, low, high in zip(sizes.tolist(), lower, upper, strict=False):
+        chances = [math.comb(size, hits) * mean**hits * (1 - mean) ** (size - hits) for hits in range(size + 1)]
+        shares = np.arange(size + 1) / size  # as the page has them
+        for beyond, next_to_it in ((shares < low, shares <= low), (shares > high, shares >= high)):
+            assert np.sum(chances, where=beyond) <= 0.00135 < np.sum(chances, where=next_to_it)
+    assert np.isnan([lower[-1], upper[-1]]).all()
+
+
+def test_limits_of_many_castings_are_three_sigma() -> None:
+    """3 · sqrt(0.1 · 0.9 / 100,000) = 0.00285."""
+    lower, upper = control_limits(0.1, np.array([100_000]))
+    assert [*lower, *upper] == pytest.approx([0.1 - 0.00285, 0.1 + 0.00285], abs=2e-5)
 
 
 def test_drift_compares_the_last_verdicts_with_their_own_models_validation(engine: sa.Engine, put: Put) -> None:

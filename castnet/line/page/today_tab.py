@@ -58,9 +58,9 @@ def show_today(station: Station) -> None:
     show_chart("rejected", counts[:, 1], edges, counts.sum(1), week[1] / week.sum())
     show_chart("unsure", counts[:, 2:].sum(1), edges, counts.sum(1), week[2:].sum() / week.sum())
     st.caption(
-        f"A share in each hour, and what is usual in grey: p̄ ± 3 · √(p̄ (1 − p̄) / n), cut off at 0 and 1, with n the "
-        f"hour's castings and p̄ (dashed) the share in the {BASELINE_DAYS} days up to and with this one, "
-        f"{week.sum():,} castings (Shewhart's p-chart). If nothing changes, about one hour in 370 lies outside."
+        f"A share in each hour, and what is usual in grey for as many castings, with p̄ (dashed), the share in the "
+        f"{BASELINE_DAYS} days up to and with this one, {week.sum():,} castings (Shewhart's p-chart, with a binomial "
+        "count's limits). If nothing changes, one hour in 370 or fewer lie outside."
     )
     show_drift(compared)
     show_rejected(station, rejected)
