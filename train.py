@@ -95,7 +95,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
         if rule and trainer.is_global_zero:
             choose_operating_point(Path(best.best_model_path), datamodule, rule)
         elif trainer.is_global_zero:
-            finish_checkpoint(Path(best.best_model_path), familiarity=vars(fit_familiarity(datamodule)))
+            finish_checkpoint(Path(best.best_model_path), familiarity=vars(fit_familiarity(datamodule)[0]))
         trainer.strategy.barrier()
         classifier = load_classifier(Path(best.best_model_path))
         # Some loggers refuse settings that calibration has changed; the report tells them of its outcome.

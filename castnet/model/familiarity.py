@@ -70,7 +70,7 @@ class Familiarity:
         return torch.linalg.vector_norm(values - (values @ components) @ components.T, dim=1)
 
     @classmethod
-    def fit(cls, batches: Iterable[Tensor], parts: NDArray[np.int64]) -> "Familiarity":
+    def fit(cls, batches: Iterable[Tensor], parts: NDArray[np.int64]) -> tuple["Familiarity", Tensor]:
         """What is familiar, and where that ends, from images that the network was trained and chosen on.
 
         The cuts follow from images held out: five times a fifth of the parts is judged by the others, as conformal
@@ -81,6 +81,10 @@ class Familiarity:
             batches: n images in all, float32 (…, 1, image_size, image_size) in [0, 1].
             parts: which part each image shows, (n,); an image of which nothing is known is a part of its own, and so
                 is every image where all show one part.
+
+        Returns:
+            What is familiar, and how unlike the others each image was while it was held out, float32 (n,): to the whole
+            they are more familiar than new images are.
         """
         found = [(appearance(images).double(), structure(images).double()) for images in batches]
         seen, structures = (torch.cat(values) for values in zip(*found, strict=True))
@@ -96,7 +100,8 @@ class Familiarity:
             )
         cuts = MARGIN * torch.quantile(distances, FAMILIAR, dim=0, interpolation="higher")
         whole = cls._without_cuts(seen, structures)
-        return cls(whole.appearance_mean, whole.whitening, whole.structure_mean, whole.structures, cuts.float())
+        known = cls(whole.appearance_mean, whole.whitening, whole.structure_mean, whole.structures, cuts.float())
+        return known, (distances / cuts).amax(1).float()
 
     @classmethod
     def _without_cuts(cls, seen: Tensor, structures: Tensor) -> "Familiarity":

@@ -163,10 +163,9 @@ def choose_operating_point(ckpt_path: Path, datamodule: CastingDataModule, rule:
 
     counted = CastingMetrics(classifier.hparams["class_names"], classifier.hparams["defect_class"], point.threshold)
     counted.update(p_defect, labels)
-    familiarity = fit_familiarity(datamodule)
-    compared = np.linspace(0, len(labels) - 1, min(REFERENCE, len(labels))).astype(int)
-    unfamiliarity = torch.cat([familiarity(images) for images in _stored(datamodule, datamodule.rows["val"][compared])])
-    reference = {"p_defect": p_defect[compared].tolist(), "unfamiliarity": unfamiliarity.tolist()}
+    familiarity, rows, unfamiliarity = fit_familiarity(datamodule)
+    held_out = unfamiliarity[np.isin(rows, datamodule.rows["val"])]
+    reference = {"p_defect": _some(p_defect), "unfamiliarity": _some(held_out)}
     finish_checkpoint(
         ckpt_path,
         asdict(point),
@@ -178,16 +177,27 @@ def choose_operating_point(ckpt_path: Path, datamodule: CastingDataModule, rule:
     return point
 
 
-def fit_familiarity(datamodule: CastingDataModule) -> Familiarity:
+def _some(values: Tensor) -> list[float]:
+    """At most `REFERENCE` of the values, from all over them."""
+    chosen: list[float] = values[np.linspace(0, len(values) - 1, min(REFERENCE, len(values))).astype(int)].tolist()
+    return chosen
+
+
+def fit_familiarity(datamodule: CastingDataModule) -> tuple[Familiarity, NDArray[np.int64], Tensor]:
     """What is familiar to who has seen the train and val images, as they are stored; some of them where they are many.
 
     Training images count without augmentation: that a network stands other light better for it does not make other
     light usual.
+
+    Returns:
+        What is familiar; the rows of the images that it was made from, (n,); and their unfamiliarity while each was
+        held out, (n,), see `Familiarity.fit`.
     """
     rows = np.concatenate([datamodule.rows["train"], datamodule.rows["val"]])
     rows = np.sort(np.random.default_rng(0).permutation(rows)[:SAMPLED])
     parts = rows if datamodule.groups is None else datamodule.groups[rows]
-    return Familiarity.fit(_stored(datamodule, rows), parts)
+    known, unfamiliarity = Familiarity.fit(_stored(datamodule, rows), parts)
+    return known, rows, unfamiliarity
 
 
 def _stored(datamodule: CastingDataModule, rows: NDArray[np.int64]) -> Iterator[Tensor]:
