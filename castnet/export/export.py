@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 import warnings
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -29,6 +28,7 @@ from castnet.imaging.resample import RESAMPLE
 from castnet.model.checkpoint import is_finished, load_classifier
 from castnet.model.classifier import VERDICTS, CastingClassifier
 from castnet.model.heatmap import cell_grid
+from castnet.model.metrics import defined
 
 CHECKED = 64  # images that the written file must judge as PyTorch does
 TOLERANCE = 1e-4  # of their logits
@@ -162,7 +162,7 @@ def _card(classifier: CastingClassifier, data: dict[str, Any], ckpt_path: Path) 
             **{key: data[key] for key in ("protocol", "split", "assignment", "seed", "generate")},
             **{key: data.get(key) for key in ("fold", "shots")},  # missing in checkpoints of castnet 0.1
         },
-        "validation": _finite(classifier.validation),
+        "validation": classifier.validation and defined(classifier.validation),
         "castnet": version("castnet"),
         "exported": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -171,15 +171,8 @@ def _card(classifier: CastingClassifier, data: dict[str, Any], ckpt_path: Path) 
         metrics = json.loads(measured.read_text())
         card["data"]["counts"] = metrics["data"]["counts"]
         if metrics["threshold"] == card["threshold"]:  # otherwise the run has gone on since
-            card["test"] = _finite({key: metrics[key] for key in SUMMARY if key in metrics})
+            card["test"] = defined({key: metrics[key] for key in SUMMARY if key in metrics})
     return card
-
-
-def _finite(metrics: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Metrics with None for what is not defined, such as the AUROC of one class alone."""
-    return metrics and {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in metrics.items()
-    }
 
 
 def _check_images(data: dict[str, Any]) -> tuple[list[Grey], str]:

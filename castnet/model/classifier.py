@@ -1,5 +1,6 @@
 """The LightningModule: how the network is trained and judged."""
 
+import math
 from typing import Annotated, Any, Literal, cast
 
 import torch
@@ -187,7 +188,8 @@ class CastingClassifier(LightningModule):
         metrics = cast(CastingMetrics, getattr(self, f"{stage}_metrics"))
         values = metrics.compute()
         for name, value in values.items():
-            self.log(f"{stage}/{name}", value, prog_bar=name == "accuracy", sync_dist=self._world > 1)
+            if math.isfinite(value):
+                self.log(f"{stage}/{name}", value, prog_bar=name == "accuracy", sync_dist=self._world > 1)
         metrics.reset()
         return values
 

@@ -1,6 +1,7 @@
 """What is counted. The same metrics serve every epoch, every report and every comparison."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -90,16 +91,30 @@ class CastingMetrics(nn.Module):
         return self.scores["pr_curve"].compute()
 
     def compute(self) -> dict[str, float]:
-        """All single numbers: `accuracy`, `auroc`, `escape_rate`, `overkill_rate`, `precision/CLASS`, …"""
-        self._count()
-        recall = self.decisions["recall"].compute()
+        """All single numbers: `accuracy`, `auroc`, `escape_rate`, `overkill_rate`, `precision/CLASS`, …
+
+        NaN where a class has no images to take a rate of.
+        """
+        support = self.confusion_matrix().sum(1)
+        recall, f1 = (
+            self.decisions[name].compute().where(support > 0, torch.nan)  # for which torchmetrics has 0
+            for name in ("recall", "f1")
+        )
         values = [
             self.decisions["accuracy"].compute(),
-            self.scores["auroc"].compute(),
+            self.scores["auroc"].compute() if support.all() else torch.tensor(torch.nan),
             1 - recall[self.defect],
             1 - recall[1 - self.defect],
             *self.decisions["precision"].compute(),
             *recall,
-            *self.decisions["f1"].compute(),
+            *f1,
         ]
         return {name: value.item() for name, value in zip(self.names, values, strict=True)}
+
+
+def defined(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics with None for what is not defined, as JSON has it."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in metrics.items()
+    }

@@ -20,7 +20,7 @@ from castnet.data.split import Indices
 from castnet.files import write_whole
 from castnet.imaging.decode import Grey
 from castnet.model.classifier import VERDICTS
-from castnet.model.metrics import CastingMetrics
+from castnet.model.metrics import CastingMetrics, defined
 from castnet.report import figures, html
 from castnet.report.interval import counted, rate_interval
 from castnet.report.verdicts import risk_by_coverage, verdict_rates
@@ -107,12 +107,8 @@ class Evaluation:
 
     def numbers(self) -> dict[str, Any]:
         """Rates and counts of these images; None where a class has no images to take a rate of."""
-        values: dict[str, float | None] = dict(self.counted.compute())
+        values = defined(self.counted.compute())
         support = np.bincount(self.labels.numpy(), minlength=2).tolist()
-        for name, count in zip(self.class_names, support, strict=True):
-            if count == 0:
-                rate = "escape_rate" if name == self.defect_class else "overkill_rate"
-                values |= dict.fromkeys((rate, "auroc", f"recall/{name}", f"f1/{name}"))
         classes = {
             name: {metric: values[f"{metric}/{name}"] for metric in SCORES}
             | {"support": count, "parts": self._count_parts(label)}
@@ -134,7 +130,9 @@ class Evaluation:
             chosen = self.labels.numpy() == true
             parts = None if self.parts is None else self.parts[chosen]
             intervals[name] = list(rate_interval(wrong[chosen], parts)) if chosen.any() else None
-        ece = binary_calibration_error(self.p_defect, self.defective.long(), n_bins=CALIBRATION_BINS)
+        # torchmetrics gives probabilities of exactly 1 a bin of their own.
+        p_defect = self.p_defect.clamp(max=1 - 1e-6)
+        ece = binary_calibration_error(p_defect, self.defective.long(), n_bins=CALIBRATION_BINS)
         return intervals | {"ece": ece.item()}
 
     def _count_parts(self, label: int) -> int | None:
@@ -153,7 +151,7 @@ class Evaluation:
             **self.numbers(),
             "intervals": counted(self.parts is not None),
             "slices": {name: self.only(chosen).numbers() for name, chosen in self.slices.items() if chosen.any()},
-            "validation": self.validation,
+            "validation": self.validation and defined(self.validation),
         }
 
     def table(self) -> Table:

@@ -1,4 +1,5 @@
 import gc
+import math
 
 import pytest
 import torch
@@ -33,6 +34,15 @@ def test_the_rates_are_those_counted_by_hand_whichever_class_comes_first(classes
     assert matrix[classes.index("bad")].sum() == 4
     assert matrix[classes.index("bad"), classes.index("good")] == 1
     assert matrix[classes.index("good"), classes.index("bad")] == 1
+
+
+def test_of_a_class_without_images_no_rate_is_known() -> None:
+    metrics = CastingMetrics(["bad", "good"], "bad", threshold=0.5)
+    metrics.update(P_DEFECT[:4], torch.zeros(4, dtype=torch.int64))
+    values = metrics.compute()
+    unknown = {name for name, value in values.items() if math.isnan(value)}
+    assert unknown == {"auroc", "overkill_rate", "recall/good", "f1/good"}
+    assert values["escape_rate"] == 1 / 4
 
 
 def test_the_threshold_decides_what_passes() -> None:

@@ -44,6 +44,11 @@ def test_both_rates_have_their_intervals_and_probabilities_their_error_whichever
     assert numbers["ece"] == pytest.approx(sum(errors) / 7)
 
 
+def test_a_probability_of_one_lies_in_the_last_bin_of_the_calibration_error(judged: Evaluation) -> None:
+    judged.p_defect[:] = torch.tensor([0.95, 0.95, 0.95, 0.95, 1, 1, 1])
+    assert judged.numbers()["ece"] == pytest.approx((4 * 0.95 + 3) / 7 - 4 / 7, abs=1e-5)
+
+
 def test_of_a_class_without_images_nothing_is_claimed(judged: Evaluation) -> None:
     good = judged.only(np.array(LABELS) == 1).numbers()
     assert (good["auroc"], good["escape_rate"], good["escape_rate_interval"]) == (None, None, None)
