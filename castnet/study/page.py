@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib import pyplot, rc_context
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from optuna import Study
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
@@ -90,5 +91,11 @@ def _drawn(axes: Any) -> Figure:
     figure.set_size_inches(max(8.0, figure.get_size_inches()[0]), 4.5)
     # Names of settings are long. A constrained layout leaves no room for a single axes' legend and colour bar.
     figure.set_layout_engine("constrained" if several else "tight")
+    for one in np.atleast_1d(axes):
+        if one.get_xscale() == "log":  # whose panels are narrow for a number at every step
+            low, high = one.get_xlim()
+            one.xaxis.set_major_locator(LogLocator(subs=(1, 3) if high < 300 * low else (1,), numticks=4))
+            one.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            one.xaxis.set_minor_formatter(NullFormatter())
     pyplot.close(figure)
     return figure

@@ -2,13 +2,14 @@
 
 import logging
 from contextlib import suppress
+from copy import copy
 from typing import Any
 
 import optuna
 from lightning import Callback, LightningModule, Trainer
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.pruners import BasePruner
-from optuna.trial import Trial
+from optuna.trial import FrozenTrial, Trial
 
 from castnet.database import why
 from castnet.study.storage import AWAY, open_storage, patiently
@@ -58,17 +59,25 @@ class Pruning(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         hopeless = False
-        if self.trial is not None and self.validated:
+        if self.pruner and self.trial is not None and self.validated:
             value = trainer.callback_metrics[f"val/{self.objective}"].item()
             try:
                 self.trial.report(value, trainer.current_epoch * self.run["repeats"] + self.run["repeat"])
-                hopeless = self.trial.should_prune() or self._ended_elsewhere()
+                hopeless = self.pruner.prune(self.trial.study, self._of_this_run()) or self._ended_elsewhere()
             except UpdateFinishedTrialError:  # another machine took it for dead, and tries its settings again
                 hopeless = True
             except AWAY as error:
                 log.warning(f"Epoch {trainer.current_epoch} is not reported to the study ({why(error)})")
         self.validated = False
         self._end_if(trainer, hopeless)
+
+    def _of_this_run(self) -> FrozenTrial:
+        """The trial without what its other repetitions reported: a good seed must not cover for a bad one."""
+        assert self.trial is not None
+        seen = copy(self.trial.storage.get_trial(self.trial._trial_id))
+        reported, repeats = seen.intermediate_values, self.run["repeats"]
+        seen.intermediate_values = {s: value for s, value in reported.items() if s % repeats == self.run["repeat"]}
+        return seen
 
     def _ended_elsewhere(self) -> bool:
         return self.trial is not None and PRUNED in self.trial.user_attrs

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import shlex
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -101,7 +102,8 @@ class Search:
         folder = Path(config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(config, folder / "multirun.yaml")
-        log.info(f"Study {study.study_name}: hydra.sweeper.study_name={study.study_name} goes on with it")
+        named = shlex.quote(_named(study))
+        log.info(f"Study {study.study_name}: {named} goes on with it")
         try:
             while trials := self._ask(study):
                 self._try(study, launcher, trials)
@@ -109,7 +111,7 @@ class Search:
         except AWAY as error:
             raise UserError(
                 f"hydra.sweeper.storage={shown(self.storage)}: went away ({why(error)}); when it is back, "
-                f"hydra.sweeper.study_name={study.study_name} goes on with the study"
+                f"{named} goes on with the study"
             ) from error
 
     def _ask(self, study: Study) -> list[Trial]:
@@ -141,13 +143,12 @@ class Search:
 
     def _try(self, study: Study, launcher: Launcher, trials: list[Trial]) -> None:
         """Run trials, all repetitions of each, and judge them by their means."""
-        name = QuotedString(study.study_name, Quote.single).with_quotes()
         jobs = []
         for trial in trials:
             chosen = [*self.space.fixed, *(f"{key}={value}" for key, value in trial.params.items())]
             for index, repeat in enumerate(self.space.repeats):
                 run = f"{{trial_id:{trial._trial_id},repeat:{index},repeats:{len(self.space.repeats)}}}"
-                told = [f"hydra.sweeper.study_name={name}", f"hydra.sweeper.run={run}"]
+                told = [_named(study), f"hydra.sweeper.run={run}"]
                 jobs.append([*chosen, *repeat, *told])
         waiting = list(trials)
         try:
@@ -184,3 +185,8 @@ class Search:
         patiently(lambda: study.tell(trial, None if errors else values, state, skip_if_finished=True))
         if failures and self.failed > self.max_failure_rate * self.tried:
             raise failures[0]
+
+
+def _named(study: Study) -> str:
+    """The setting that names a study, whatever its name is."""
+    return f"hydra.sweeper.study_name={QuotedString(study.study_name, Quote.double).with_quotes()}"

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from optuna import Study
 from optuna.distributions import distribution_to_json
@@ -132,8 +132,18 @@ def require_same(study: Study, objectives: Mapping[str, str], searched: Space) -
         study.set_user_attr("castnet", asked)
     known = study.user_attrs.get("castnet", {})
     for part, value in asked.items():
-        if known.get(part) != value:
+        if (had := known.get(part)) != value:
+            theirs, ours = _without(had, value), _without(value, had)
             raise UserError(
-                f"hydra.sweeper.study_name={study.study_name}: that study has other {part}: "
-                f"{json.dumps(known.get(part))} instead of {json.dumps(value)}; name a new study"
+                f"hydra.sweeper.study_name={study.study_name}: that study has other {part}: {theirs or 'nothing'} "
+                f"instead of {ours or 'nothing'}; name a new study"
             )
+
+
+def _without(one: Any, other: Any) -> Any:
+    """The entries of one that the other has not, or not so, where both are of a kind that has entries."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return {key: value for key, value in one.items() if other.get(key) != value}
+    if isinstance(one, list) and isinstance(other, list):
+        return [value for value in one if value not in other]
+    return one

@@ -136,7 +136,7 @@ def test_a_storage_may_be_away_for_a_moment_and_one_that_stays_away_is_one_line(
     assert ran.code == 2
     assert "error: hydra.sweeper.storage=sqlite:///" in ran.err
     assert "went away (" in ran.err
-    assert "when it is back, hydra.sweeper.study_name=s goes on with the study" in ran.err
+    assert "when it is back, 'hydra.sweeper.study_name=\"s\"' goes on with the study" in ran.err
 
 
 def test_a_sign_of_life_that_the_storage_does_not_take_is_followed_by_others(tmp_path: Path) -> None:
@@ -369,13 +369,18 @@ def test_a_study_that_another_program_made_the_other_way_round_is_not_gone_on_wi
 
 def test_a_study_that_compares_something_else_is_not_gone_on_with(search: Command) -> None:
     assert search(LR, "hydra.sweeper.n_trials=1").code == 0
-    for other, part in [
-        (["model.lr=interval(0,1)"], "search space"),
-        ([LR, "seed=0,1"], "repetitions"),
-        ([LR, "trainer.max_epochs=3"], "fixed settings"),
-        ([LR, "hydra.sweeper.objective=escape_rate"], "objective"),
+    for other, part, differs in [
+        (["model.lr=interval(0,1)"], "search space", '"low": 0.0, "high": 1.0, "log": false}}\'}'),
+        ([LR, "seed=0,1"], "repetitions", "[[]] instead of [['seed=0'], ['seed=1']]"),
+        ([LR, "trainer.max_epochs=3"], "fixed settings", "nothing instead of ['trainer.max_epochs=3']"),
+        (
+            [LR, "hydra.sweeper.objective=escape_rate"],
+            "objective",
+            "{'loss': 'minimize'} instead of {'escape_rate': 'minimize'}",
+        ),
     ]:
         ran = search(*other, folder=part)
         assert ran.code == 2
-        assert f"hydra.sweeper.study_name=s: that study has other {part}" in ran.err
+        assert f"hydra.sweeper.study_name=s: that study has other {part}: " in ran.err
+        assert f"{differs}; name a new study" in ran.err
     assert search(LR, "hydra.sweeper.n_trials=2", "trainer.devices=2", folder="elsewhere").code == 0
