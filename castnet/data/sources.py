@@ -91,5 +91,13 @@ def _require_same(root: Path, generated: Generated) -> None:
     except ValueError:  # neither text nor JSON
         found = f"a broken {recorded.name}"
     asked = {"format": FORMAT, "pairs": False, **generated}
-    if found != asked:
+    if found == asked:
+        return
+    settings: dict[str, Any] = {**generated}
+    if not isinstance(found, dict) or found | settings != asked:  # which no setting would make the same
         raise UserError(f"data.root={root}: holds {found}, asked for {asked}; remove it or name another data.root")
+    differ = [key for key in settings if found.get(key) != settings[key]]
+    theirs, ours = (" ".join(f"data.generate.{key}={of.get(key)}" for key in differ) for of in (found, settings))
+    raise UserError(
+        f"data.root={root}: was generated with {theirs}; ask for that instead of {ours}, or name another data.root"
+    )

@@ -175,7 +175,9 @@ def test_castings_made_before_are_used_again_but_never_instead_of_others(casting
     before = contents(castings)
     obtain("generated", castings, {"n": 120, "seed": 1, "pairs": False})
     assert contents(castings) == before
-    with pytest.raises(UserError, match=r"holds .*'n': 120.*asked for .*'n': 200"):
+    with pytest.raises(
+        UserError, match=r"was generated with data\.generate\.n=120; ask for that instead of data\.generate\.n=200"
+    ):
         obtain("generated", castings, {"n": 200, "seed": 1, "pairs": False})
 
 
