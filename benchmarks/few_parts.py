@@ -24,6 +24,7 @@ from rich.progress import track
 from rich.table import Table
 
 from castnet import entry
+from castnet.files import replacing
 from castnet.report.figures import BAD, GOOD
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where train.py is
@@ -76,8 +77,14 @@ def main() -> None:
     overrides += [word for word in args.handfuls if "=" in word]
     found: Found = {start: {handful: [] for handful in handfuls} for start in STARTS}
     work = [(start, handful, draw) for draw in range(args.draws) for start in STARTS for handful in handfuls]
-    for start, handful, draw in track(work, "Learning handfuls", console=Console(stderr=True), transient=True):
-        found[start][handful].append(auroc(handful, start, draw, overrides))
+    with (
+        replacing(args.out.with_suffix(".json")) as numbers,  # where they cannot be written, that is told beforehand
+        replacing(args.out.with_suffix(".png")) as picture,
+    ):
+        for start, handful, draw in track(work, "Learning handfuls", console=Console(stderr=True), transient=True):
+            found[start][handful].append(auroc(handful, start, draw, overrides))
+        numbers.write_text(json.dumps(found, indent=2) + "\n")
+        draw_curves(found).savefig(picture, format="png", dpi=120)
     table = Table(title=f"AUROC on all other parts, {args.draws} draws: mean (worst)", title_justify="left")
     for column in ("good, defective parts learnt", *(f"{start} start" for start in STARTS)):
         table.add_column(column)
@@ -85,8 +92,6 @@ def main() -> None:
         values = [found[start][handful] for start in STARTS]
         table.add_row(handful, *(f"{np.mean(of):.4f} ({min(of):.4f})" for of in values))
     Console().print(table)
-    args.out.with_suffix(".json").write_text(json.dumps(found, indent=2) + "\n")
-    draw_curves(found).savefig(args.out.with_suffix(".png"), dpi=120)
 
 
 if __name__ == "__main__":
