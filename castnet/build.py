@@ -1,6 +1,7 @@
 """What a run is built of, from its configuration, which is checked before time is spent."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -20,9 +21,10 @@ from castnet.data.augment import Augmentation
 from castnet.data.datamodule import CastingDataModule
 from castnet.drawn.weights import shipped
 from castnet.errors import UserError
+from castnet.model.checkpoint import WholeCheckpoints
 from castnet.model.classifier import CastingClassifier
 from castnet.model.start import Weights, read_weights
-from castnet.processes import end_together, ranks
+from castnet.processes import end_together, ranks, require_alike
 from castnet.settings import Count, Text, require
 from castnet.settings import check as check_arguments
 
@@ -33,6 +35,9 @@ BEST = dict.fromkeys(("loss", "escape_rate", "overkill_rate"), "min") | dict.fro
     ("accuracy", "auroc", "precision", "recall", "f1"), "max"
 )
 
+# What all processes of a run are to have alike, and what of it each node may have its own of.
+ALIKE = ("data", "model", "seed", "threshold", "trainer")
+OWN = ("root", "cache_dir", "groups", "assignment", "slices", "num_workers", "enable_progress_bar", "default_root_dir")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")  # in which images of float32 meet the network
 
 
@@ -194,13 +199,34 @@ def require_own_folder(config: DictConfig) -> None:
 
 
 class _Together(Callback):
-    """Has every process ask for the numbers of an epoch, which are reduced over all of them, before any does more.
+    """Keeps the processes of a run together: they train alike, and come to the same places.
 
-    The progress bar asks for them in the first process alone, and would wait there for the others for ever.
+    Every process asks for the numbers of an epoch, which are reduced over all of them, before any does more: the
+    progress bar asks for them in the first process alone, and would wait there for the others for ever.
+
+    Args:
+        config: the run's, as this process was given it.
     """
+
+    def __init__(self, config: DictConfig) -> None:
+        self.settings = {name: value for part in ALIKE for name, value in _flat(part, config.get(part))}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if trainer.world_size > 1:
+            require_alike(self.settings)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         trainer.callback_metrics  # noqa: B018
+
+
+def _flat(name: str, setting: Any) -> Iterator[tuple[str, Any]]:
+    """Plain settings by their whole names, without those in which nodes may differ."""
+    if not isinstance(setting, DictConfig):
+        yield name, OmegaConf.to_container(setting) if OmegaConf.is_config(setting) else setting
+    else:
+        for key, value in setting.items():
+            if str(key) not in OWN:
+                yield from _flat(f"{name}.{key!s}", value)
 
 
 def build_callbacks(config: DictConfig) -> list[Callback]:
@@ -217,7 +243,7 @@ def build_callbacks(config: DictConfig) -> list[Callback]:
     }
     built = [build(f"callbacks.{name}", callback, Callback) for name, callback in config.callbacks.items()]
     unwanted = tuple(kind for kind, is_wanted in wanted.items() if not is_wanted)
-    return [_Together(), *(callback for callback in built if not isinstance(callback, unwanted))]
+    return [_Together(config), *(callback for callback in built if not isinstance(callback, unwanted))]
 
 
 def build_loggers(config: DictConfig) -> list[Logger]:
@@ -261,6 +287,7 @@ def build_trainer(config: DictConfig, **given: Any) -> Trainer:
         raise UserError(f"trainer.min_epochs={least}: expected at most trainer.max_epochs={config.max_epochs}")
     # The loaders share images among processes; Lightning's samplers would count some twice.
     trainer = build("trainer", config, Trainer, use_distributed_sampler=False, **given)
+    trainer.strategy.checkpoint_io = WholeCheckpoints()
     if trainer.precision not in PRECISIONS:
         raise UserError(f"trainer.precision={trainer.precision}: expected one of {', '.join(PRECISIONS)}")
     if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):

@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,23 @@ def is_lost(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(
         words in said for words in ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
     )
+
+
+def require_alike(settings: Mapping[str, object]) -> None:
+    """Refuse to train with others that were started by another command; all processes of a run ask this at once.
+
+    Raises:
+        UserError: a setting has another value in one of them.
+    """
+    told: list[Mapping[str, object]] = [settings] * dist.get_world_size()
+    dist.all_gather_object(told, settings)
+    for other in told:
+        for name in sorted(told[0].keys() | other.keys()):
+            if told[0].get(name) != other.get(name):
+                raise UserError(
+                    f"{name}: one process of this run has {told[0].get(name)} and another {other.get(name)}; start the "
+                    "same command on every node"
+                )
 
 
 def count_everywhere(n: int, device: torch.device) -> int:

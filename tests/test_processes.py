@@ -8,17 +8,22 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import psutil
 import pytest
 import torch
+from lightning import LightningModule, Trainer
+from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from castnet import entry
+from castnet.build import _Together
 from castnet.data.batches import SharedBatches
 from castnet.data.subsets import require_enough
 from castnet.errors import UserError
-from tests.conftest import PATIENCE, ROOT, SMALL, Command, free_port, until
+from tests.conftest import BESIDE, PATIENCE, ROOT, SMALL, Command, free_port, until
 from tests.data.test_datamodule import configured
 from tests.faults.test_training import start_train
 
@@ -126,6 +131,35 @@ def test_two_nodes_draw_once_and_write_one_run(tmp_path: Path) -> None:
     assert sum(map(sum, metrics["confusion_matrix"])) == sum(metrics["data"]["counts"]["test"].values())
     assert len(list((tmp_path / "cache").glob("*.npy"))) == 1
     assert torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)["finished"] is True
+
+
+def _ask(rank: int, lr: float, meet: Path, said: Path) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=2)
+    config = OmegaConf.create({"model": {"lr": lr}, "seed": 0, "data": {"root": f"/node/{rank}"}})
+    try:
+        _Together(config).setup(cast(Trainer, SimpleNamespace(world_size=2)), cast(LightningModule, None), "fit")
+        said.write_text("alike")
+    except UserError as error:
+        said.write_text(str(error))
+
+
+@pytest.mark.parametrize(
+    ("lr", "told"),
+    [
+        (0.1, "model.lr: one process of this run has 0.001 and another 0.1; start the same command on every node"),
+        (0.001, "alike"),
+    ],
+)
+def test_nodes_that_were_started_by_different_commands_are_told_so(tmp_path: Path, lr: float, told: str) -> None:
+    asked = [
+        BESIDE.Process(target=_ask, args=(rank, rate, tmp_path / "meet", tmp_path / str(rank)))
+        for rank, rate in enumerate((0.001, lr))
+    ]
+    for process in asked:
+        process.start()
+    for process in asked:
+        process.join(PATIENCE)
+    assert [(tmp_path / name).read_text() for name in "01"] == [told, told]
 
 
 def test_a_sweep_whose_jobs_would_start_processes_is_refused(run_train: Command) -> None:

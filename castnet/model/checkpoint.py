@@ -1,12 +1,15 @@
 """What training leaves of a classifier, on disk."""
 
+from io import BytesIO
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from lightning.fabric.plugins import TorchCheckpointIO
 
 from castnet.errors import UserError
+from castnet.files import write_whole
 from castnet.model.classifier import CastingClassifier
 
 
@@ -33,18 +36,36 @@ def finish_checkpoint(
     trained_bias = checkpoint.setdefault("trained_bias", checkpoint["state_dict"][last_bias])
     checkpoint["state_dict"][last_bias] = trained_bias + offset
     checkpoint |= {"finished": True, **entries}
-    partial = ckpt_path.with_suffix(".partial")
-    torch.save(checkpoint, partial)
-    partial.replace(ckpt_path)
+    _save(checkpoint, ckpt_path)
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Has Lightning write a checkpoint beside the one that it replaces, and replace that when it is whole.
+
+    Lightning's own comes from the system's temporary folder. To another file system it is copied over the one that is
+    there, of which nothing is left if the disk is full or the process killed meanwhile.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        _save(checkpoint, Path(path))
+
+
+def _save(checkpoint: dict[str, Any], path: Path) -> None:
+    content = BytesIO()  # torch.save would tell of a full disk as a mistake of its own
+    torch.save(checkpoint, content)
+    write_whole({path: content.getvalue()})
 
 
 def why_unread(error: Exception) -> str:
     """What to tell of an error that comes of loading a file which somebody named as a checkpoint."""
-    if isinstance(error, UnpicklingError):  # PyTorch's own words are of versions and of how to run any code
+    said = " ".join(str(error).split())[:160] or type(error).__name__
+    # PyTorch's own words are of versions, of how to run any code and of its code.
+    if isinstance(error, UnpicklingError | EOFError) or "mmap" in said or "PytorchStreamReader" in said:
         return "no PyTorch file of plain values"
     if isinstance(error, LookupError | TypeError | AttributeError):  # whose words are of this code's own names
         return "without what castnet writes into one"
-    return " ".join(str(error).split())[:160] or type(error).__name__
+    return said
 
 
 def is_finished(ckpt_path: Path) -> bool:

@@ -1,5 +1,6 @@
 """A checkpoint of someone else's is data: it names no code to run, and gives no verdict that means nothing."""
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -87,14 +88,17 @@ def test_a_disk_that_fills_when_a_run_ends_leaves_its_checkpoint(
     torch.save(checkpoint, path := tmp_path / "best.ckpt")
     whole = path.read_bytes()
 
-    def fill(_: object, file: Path) -> None:
-        file.write_bytes(whole[:100])
-        raise OSError("No space left on device")
+    def fill(file: Path, content: bytes) -> None:
+        with file.open("wb") as begun:
+            begun.write(content[:100])
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", fill)
-    with pytest.raises(OSError, match="No space"):
-        finish_checkpoint(path)
+    with monkeypatch.context() as full:
+        full.setattr(Path, "write_bytes", fill)
+        with pytest.raises(OSError, match="No space"):
+            finish_checkpoint(path)
     assert path.read_bytes() == whole
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_checkpoint_from_before_there_was_a_mark_counts_as_finished(

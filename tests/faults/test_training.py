@@ -1,6 +1,7 @@
 """What a signal, a kill or a full disk may do to training."""
 
 import csv
+import errno
 import io
 import os
 import re
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -136,6 +138,30 @@ def test_a_subset_of_one_class_is_refused_before_training(run_train: Command, ca
     assert ran.code == 2
     assert "the test images are all def_front; rates need both classes" in ran.err
     assert not (ran.folder / "checkpoints").exists()
+
+
+def test_a_disk_that_fills_while_a_checkpoint_is_written_leaves_the_one_before(
+    run_train: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[bytes] = []
+
+    def write(file: Path, content: bytes, write_bytes: Callable[[Path, bytes], int] = Path.write_bytes) -> int:
+        if file.name.startswith("last.ckpt"):
+            if written:
+                write_bytes(file, content[:100])
+                raise OSError(errno.ENOSPC, "No space left on device")
+            written.append(content)
+        return write_bytes(file, content)
+
+    with monkeypatch.context() as full:
+        full.setattr(Path, "write_bytes", write)
+        ran = run_train("trainer.max_epochs=3")
+    last = ran.folder / "checkpoints" / "last.ckpt"
+    assert (ran.code, ran.err.splitlines()[-1]) == (2, f"error: [Errno 28] No space left on device: '{last}'")
+    assert last.read_bytes() == written[0]
+    assert {path.name for path in last.parent.iterdir()} == {"best.ckpt", "last.ckpt"}
+    ran = run_train("trainer.max_epochs=3", f"ckpt_path={last}")
+    assert ran.code == 0, ran.err
 
 
 def test_names_that_mean_something_elsewhere_are_names_and_no_more(
