@@ -17,7 +17,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from castnet.errors import UserError, fail, or_exit, willing
 from castnet.files import hold
@@ -63,6 +63,8 @@ def guard(function: Callable[..., Result], *args: Any) -> Result:
             f"{error.override}: cannot be read as a setting{said}; a value with spaces, brackets or letters of other "
             f"alphabets needs quotes within quotes: '{name}=\"VALUE\"'; for ~ write $HOME"
         )
+    except MissingMandatoryValue as error:
+        fail(f"{error.full_key}: has no value; give it one, as {error.full_key}=VALUE")
     except (UserError, HydraException, OmegaConfBaseException, MisconfigurationException, OSError) as error:
         let_first_speak()
         fail(error)

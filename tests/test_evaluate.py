@@ -227,4 +227,4 @@ def test_what_would_judge_otherwise_than_in_training_or_nothing_is_refused(
 def test_no_checkpoint_named_is_one_clear_line(run_evaluate: Command) -> None:
     ran = run_evaluate()
     assert ran.code == 2
-    assert "error: Missing mandatory value: ckpt_path" in ran.err
+    assert "error: ckpt_path: has no value; give it one, as ckpt_path=VALUE" in ran.err

@@ -121,7 +121,7 @@ def application(inspector: Inspector, judge: Judge, token: str | None, close: Ca
 
 
 class _Farewell:
-    """Has every answer that begins while the server drains, whatever it is, tell its client that its connection closes.
+    """Has every answer that begins while the server drains, be it an error, tell its client that its connection closes.
 
     Args:
         app: gives the answers.
@@ -131,12 +131,12 @@ class _Farewell:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_all(message: Message) -> None:
+        async def send_farewell(message: Message) -> None:
             if message["type"] == "http.response.start" and scope["app"].state.draining:
                 MutableHeaders(scope=message)["Connection"] = "close"
             await send(message)
 
-        await self._app(scope, receive, send_all)
+        await self._app(scope, receive, send_farewell)
 
 
 async def _body(request: Request, keep: bool) -> bytes:

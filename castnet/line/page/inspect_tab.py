@@ -50,12 +50,14 @@ def judge(station: Station, castings: Sequence[Casting]) -> list[Result]:
     # Whoever presses something meanwhile starts to draw the page anew, beside this.
     with st.session_state.setdefault("judging", Lock()):
         done: dict[tuple[str, str], Result] = st.session_state.setdefault("judged", {})
+        recorded: set[str] = st.session_state.setdefault("recorded", set())  # by whichever model
         new = [casting for casting, key in zip(castings, keys, strict=True) if key not in done]
         results = station.inspector.inspect_many(casting.content for casting in new)
         for casting, result in zip(new, results, strict=True):
             done[station.inspector.digest, casting.upload] = result
-            if station.recorder and not isinstance(result, UserError):
+            if station.recorder and casting.upload not in recorded and not isinstance(result, UserError):
                 station.recorder.put(casting.name, casting.content, result)
+                recorded.add(casting.upload)
         st.session_state["judged"] = {key: done[key] for key in keys}
     return [done[key] for key in keys]
 

@@ -94,7 +94,15 @@ def show_chart(
         named = ", ".join(f"{row['hour']} ({percent(row['share'])} of {row['castings']:,})" for row in outside)
         st.warning(f"Outside the limits: {named}")
     colour = COLOURS["defective" if word == "rejected" else "unsure"]
-    x = {"field": "hour", "type": "ordinal", "title": None, "axis": {"labelAngle": 0, "labelOverlap": True}}
+    # Else in the order of their letters, in which a zone's winter may come before its summer.
+    in_order = [row["hour"] for row in rows]
+    x = {
+        "field": "hour",
+        "type": "ordinal",
+        "title": None,
+        "sort": in_order,
+        "axis": {"labelAngle": 0, "labelOverlap": True},
+    }
     y = {"type": "quantitative", "title": None, "axis": {"format": ".0%", "tickCount": 4}}
     tooltip = [
         {"field": "hour"},
