@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 from io import StringIO
 from pathlib import Path
 from statistics import mean, stdev
@@ -52,7 +53,7 @@ class SweepTable(Callback):
 
     def _row(self, run: Path) -> dict[str, Any]:
         metrics = json.loads((run / "metrics.json").read_text())
-        overrides = " ".join(OmegaConf.load(run / ".hydra" / "overrides.yaml"))
+        overrides = shlex.join(OmegaConf.load(run / ".hydra" / "overrides.yaml"))
         row: dict[str, Any] = {"run": run.name, "overrides": overrides}
         row |= {f"val {name}": (metrics["validation"] or {}).get(name) for name in COLUMNS}
         row |= {f"test {name}": metrics[name] for name in COLUMNS}

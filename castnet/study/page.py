@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import pyplot, rc_context
+from matplotlib import pyplot
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from optuna import Study
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
@@ -52,8 +52,7 @@ def write_page(study: Study, searched: Space, folder: Path) -> str:
         if TrialState.COMPLETE in states
         else []
     )
-    with rc_context({"text.parse_math": True}):  # which castnet's own figures switch off, and scales of logarithms need
-        pictures = {title: png(figure) for title, figure in _figures(study, names)}
+    pictures = {title: png(figure) for title, figure in _figures(study, names)}
     page = render("study.html.j2", pictures, name=study.study_name, counts=counts, best=rows)
     (folder / "study.html").write_text(page, encoding="utf-8")
     lines = [
@@ -94,7 +93,9 @@ def _drawn(axes: Any) -> Figure:
     for one in np.atleast_1d(axes):
         if one.get_xscale() == "log":  # whose panels are narrow for a number at every step
             low, high = one.get_xlim()
-            one.xaxis.set_major_locator(LogLocator(subs=(1, 3) if high < 300 * low else (1,), numticks=4))
+            steps = (1, 2, 5) if high < 12 * low else (1, 3) if high < 40 * low else (1,)
+            few = MaxNLocator(3) if high < 3 * low else LogLocator(subs=steps, numticks=4)
+            one.xaxis.set_major_locator(few)
             one.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             one.xaxis.set_minor_formatter(NullFormatter())
     pyplot.close(figure)

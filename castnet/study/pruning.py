@@ -59,10 +59,10 @@ class Pruning(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         hopeless = False
-        if self.pruner and self.trial is not None and self.validated:
-            value = trainer.callback_metrics[f"val/{self.objective}"].item()
+        value = trainer.callback_metrics.get(f"val/{self.objective}")  # of a class without images no rate is known
+        if self.pruner and self.trial is not None and self.validated and value is not None:
             try:
-                self.trial.report(value, trainer.current_epoch * self.run["repeats"] + self.run["repeat"])
+                self.trial.report(value.item(), trainer.current_epoch * self.run["repeats"] + self.run["repeat"])
                 hopeless = self.pruner.prune(self.trial.study, self._of_this_run()) or self._ended_elsewhere()
             except UpdateFinishedTrialError:  # another machine took it for dead, and tries its settings again
                 hopeless = True
@@ -72,7 +72,10 @@ class Pruning(Callback):
         self._end_if(trainer, hopeless)
 
     def _of_this_run(self) -> FrozenTrial:
-        """The trial without what its other repetitions reported: a good seed must not cover for a bad one."""
+        """The trial without what its other repetitions reported: a good seed must not cover for a bad one.
+
+        Pruners that keep rungs (successive halving, Hyperband) keep them by trial, and so judge the first one alone.
+        """
         assert self.trial is not None
         seen = copy(self.trial.storage.get_trial(self.trial._trial_id))
         reported, repeats = seen.intermediate_values, self.run["repeats"]

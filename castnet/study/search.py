@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
@@ -91,6 +92,8 @@ class Search:
             raise UserError(f"hydra.sweeper.average: {unknown[0]} is no setting; expected such as seed or data.fold")
         if self.pruner:  # the runs build theirs
             build("hydra.sweeper.pruner", OmegaConf.create(self.pruner), BasePruner)  # type: ignore[type-abstract]
+        if isinstance(launcher, BasicLauncher):  # one after another either way, and each is told of when it ends
+            self.n_jobs = 1
         study = create_study(
             storage=open_storage(self.storage),
             study_name=self.study_name,

@@ -132,11 +132,13 @@ def require_same(study: Study, objectives: Mapping[str, str], searched: Space) -
         study.set_user_attr("castnet", asked)
     known = study.user_attrs.get("castnet", {})
     for part, value in asked.items():
-        if (had := known.get(part)) != value:
+        had = known.get(part)
+        if had != value or (part == "objective" and list(had) != list(value)):  # whose values are kept in this order
             theirs, ours = _without(had, value), _without(value, had)
+            theirs, ours = (theirs or "nothing", ours or "nothing") if theirs or ours else (had, value)
             raise UserError(
-                f"hydra.sweeper.study_name={study.study_name}: that study has other {part}: {theirs or 'nothing'} "
-                f"instead of {ours or 'nothing'}; name a new study"
+                f"hydra.sweeper.study_name={study.study_name}: that study has other {part}: {theirs} instead of "
+                f"{ours}; name a new study"
             )
 
 
