@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("curve"), help="of the curve, without suffix")
     arguments, overrides = parser.parse_known_args()
     chosen = [int(word.split("=")[1]) for word in overrides if word.startswith("data.image_size=")] or list(SHIPPED)
-    if not arguments.out.parent.is_dir():
+    if arguments.pairs and not arguments.out.parent.is_dir():
         raise UserError(f"--out {arguments.out}: there is no folder {arguments.out.parent}; name one that is there")
     torch.set_num_threads(1)
     print("| | AUROC | overkill at 1 % escapes | AUROC by photograph |\n| --- | --- | --- | --- |")

@@ -83,15 +83,15 @@ def main() -> None:
     ):
         for start, handful, draw in track(work, "Learning handfuls", console=Console(stderr=True), transient=True):
             found[start][handful].append(auroc(handful, start, draw, overrides))
+        table = Table(title=f"AUROC on all other parts, {args.draws} draws: mean (worst)", title_justify="left")
+        for column in ("good, defective parts learnt", *(f"{start} start" for start in STARTS)):
+            table.add_column(column)
+        for handful in handfuls:
+            values = [found[start][handful] for start in STARTS]
+            table.add_row(handful, *(f"{np.mean(of):.4f} ({min(of):.4f})" for of in values))
+        Console().print(table)
         numbers.write_text(json.dumps(found, indent=2) + "\n")
         draw_curves(found).savefig(picture, format="png", dpi=120)
-    table = Table(title=f"AUROC on all other parts, {args.draws} draws: mean (worst)", title_justify="left")
-    for column in ("good, defective parts learnt", *(f"{start} start" for start in STARTS)):
-        table.add_column(column)
-    for handful in handfuls:
-        values = [found[start][handful] for start in STARTS]
-        table.add_row(handful, *(f"{np.mean(of):.4f} ({min(of):.4f})" for of in values))
-    Console().print(table)
 
 
 if __name__ == "__main__":

@@ -153,12 +153,14 @@ class CastingDataModule(LightningDataModule):
         self.groups = None if table is None else read_groups(Path(table), folder.files)
         self.slices = read_slices(self.hparams["slices"], folder.files)
         corrections = self.hparams["corrections"] or {}
-        # Test images that others judge too keep their class, so that figures compare.
-        everywhere = draws_test(self.hparams) and self.test_subset != "all"
-        corrected = correct_labels(folder, corrections, NONE) if everywhere else folder
+        drawn = self.test_subset != "all"
+        # Where parts are dealt, each has one class; else the folders' classes are, as for the checkpoints there are.
+        dealt = correct_labels(folder, corrections, NONE) if drawn and judged_by_part(self.hparams) else folder
         everything = {"all": np.arange(len(folder.files))}
-        self.rows = everything if self.test_subset == "all" else subsets(corrected, self.groups, self.hparams)
-        self._folder = correct_labels(folder, corrections, NONE if everywhere else self.rows[self.test_subset])
+        self.rows = everything if self.test_subset == "all" else subsets(dealt, self.groups, self.hparams)
+        # Test images that others judge too keep their class, so that figures compare.
+        kept = NONE if drawn and draws_test(self.hparams) else self.rows[self.test_subset]
+        self._folder = correct_labels(folder, corrections, kept)
         for subset, rows in self.rows.items():
             if len(found := set(self._folder.labels[rows].tolist())) < 2:
                 only = ", ".join(folder.classes[label] for label in found) or "of no class"

@@ -94,7 +94,8 @@ def _require_same(root: Path, generated: Generated) -> None:
     if found == asked:
         return
     settings: dict[str, Any] = {**generated}
-    if not isinstance(found, dict) or found | settings != asked:  # which no setting would make the same
+    if not isinstance(found, dict) or found.keys() != asked.keys() or found | settings != asked:
+        # And no setting would make it the same.
         raise UserError(f"data.root={root}: holds {found}, asked for {asked}; remove it or name another data.root")
     differ = [key for key in settings if found.get(key) != settings[key]]
     theirs, ours = (" ".join(f"data.generate.{key}={of.get(key)}" for key in differ) for of in (found, settings))

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from unicodedata import normalize
 
-from castnet.errors import UserError
+from castnet.errors import UserError, printable
 from castnet.imaging.decode import SUFFIXES
 
 SIDES = ("train", "test")
+SHOWN = 5  # endings of files that are no images, the most frequent ones
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,10 @@ class Listing:
 
 def not_looked_at(others: Mapping[str, int]) -> str:
     """A line for people about the `others` of a listing; empty where there are none."""
-    named = ", ".join(f"{count:,} {ending or 'without ending'}" for ending, count in sorted(others.items()))
-    return named and f"Not looked at: files whose names do not end as those of images do ({named})."
+    most = Counter(others).most_common(SHOWN)
+    named = [f"{count:,} {printable(ending) or 'without ending'}" for ending, count in most]
+    named += [f"{len(others) - SHOWN:,} other endings"] if len(others) > SHOWN else []
+    return f"Not looked at: files whose names do not end as those of images do ({', '.join(named)})." if named else ""
 
 
 def list_images(folder: Path) -> Listing:
@@ -69,7 +72,7 @@ def written_otherwise(name: str, names: Iterable[str]) -> str:
     alike = normalize("NFC", name)
     if not any(normalize("NFC", other) == alike for other in names):
         return ""
-    return f"; one looks like {name} and has other Unicode characters: copy it, or rename the folder"
+    return f"; one looks like {name} and has other Unicode characters: copy the name, or rename it"
 
 
 def is_image_name(name: str) -> bool:

@@ -122,7 +122,7 @@ def test_unusual_light_is_reported(castings: Path, tmp_path: Path) -> None:
 
 def test_counts_and_groups_cover_every_readable_image(planted) -> None:
     root, out, result, _ = planted
-    files = {path.relative_to(root).as_posix() for path in root.glob("*/*/*[!f]")}
+    files = {path.relative_to(root).as_posix() for path in root.glob("*/*/*") if path.suffix != ".gif"}
     assert set(read_groups(out)) == files - set(result.unreadable)
     assert sum(count for split in result.counts.values() for count in split.values()) == len(files) - 2
     assert len(set(read_groups(out).values())) == result.groups
