@@ -32,7 +32,7 @@ from castnet import entry
 from castnet.imaging.listing import list_images
 from castnet.line.inspector import Inspector, Verdict
 from castnet.line.page.review_tab import GLANCE
-from castnet.line.record import engine_for, make_tables, open_record, verdicts
+from castnet.line.record import engine_for, make_tables, open_record, reading, verdicts
 from castnet.line.recorder import Recorder
 from castnet.line.review import count_strata, next_to_review
 from castnet.line.today import count, count_by_hour, drift, hours_of, last_rejected, last_verdicts, read_cards
@@ -228,6 +228,9 @@ def main() -> None:
     if not contents:
         parser.error(f"{args.images}: no images there")
     inspector = Inspector(args.model)
+    if args.url:  # which is asked for last
+        with reading(engine := engine_for(args.url)):
+            make_tables(engine)
     print(f"{os.cpu_count()} CPUs, {len(contents)} images of {args.images.name}")
     with tempfile.TemporaryDirectory() as folder:
         for keep in ("none", "all"):

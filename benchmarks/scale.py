@@ -33,6 +33,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from castnet import entry
 from castnet.drawn.folder import draw
 
 CONF = str(Path(__file__).parents[1] / "conf")
@@ -67,8 +68,8 @@ def link(root: Path, n: int, side: int) -> None:
     (root / "complete").touch()
 
 
-def prepare(name: str, root: Path, image_size: int) -> Callable[[], Any]:
-    """What a stage does, with all that comes before it done."""
+def prepare(name: str, root: Path, image_size: int, out: Path) -> Callable[[], Any]:
+    """What a stage does, and writes into an empty folder, with all that comes before it done."""
     from hydra import compose, initialize_config_dir
     from lightning import Trainer, seed_everything
 
@@ -79,7 +80,7 @@ def prepare(name: str, root: Path, image_size: int) -> Callable[[], Any]:
     from castnet.data.subsets import subsets
     from castnet.report.callbacks import TestReport
 
-    images, out = root / "images", Path(tempfile.mkdtemp(dir=root))
+    images = root / "images"
     with initialize_config_dir(CONF, version_base="1.3"):
         source = ["data=folder", f"data.root={images}", f"data.defect_class={DEFECT}"]
         source += [f"data.image_size={image_size}", f"data.batch_size={BATCH}"]
@@ -114,11 +115,12 @@ def prepare(name: str, root: Path, image_size: int) -> Callable[[], Any]:
 
 def measure(name: str, root: Path, image_size: int) -> None:
     """Run one stage and print its time and peak memory as JSON."""
-    do = prepare(name, root, image_size)
-    with peak() as found:
-        start, worked = time.perf_counter(), time.process_time()
-        do()
-        found |= {"seconds": time.perf_counter() - start, "CPU seconds": time.process_time() - worked}
+    with tempfile.TemporaryDirectory(dir=root) as folder:
+        do = prepare(name, root, image_size, Path(folder))
+        with peak() as found:
+            start, worked = time.perf_counter(), time.process_time()
+            do()
+            found |= {"seconds": time.perf_counter() - start, "CPU seconds": time.process_time() - worked}
     print(json.dumps(found))
 
 
@@ -165,7 +167,9 @@ def main() -> None:
         link(root, n, 2 * args.image_size)
         for name in args.stages:
             command = [sys.executable, __file__, str(root), "--measure", name, "--image-size", str(args.image_size)]
-            ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            ran = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+            if ran.returncode:  # of which it told the reason
+                sys.exit(ran.returncode)
             measured[name].append(json.loads(ran.stdout.splitlines()[-1]))
             print(f"{n:,} {name}: {measured[name][-1]['seconds']:.1f} s", file=sys.stderr, flush=True)
     Console(width=160).print(_table(args.n, measured))
@@ -201,4 +205,4 @@ def _table(sizes: list[int], measured: dict[str, list[dict[str, float]]]) -> Tab
 
 
 if __name__ == "__main__":
-    main()
+    entry.guard(main)
