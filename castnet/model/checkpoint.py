@@ -9,7 +9,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
 from castnet.errors import UserError
-from castnet.files import write_whole
+from castnet.files import remove_leftovers, write_whole
 from castnet.model.classifier import CastingClassifier
 
 
@@ -54,6 +54,7 @@ class WholeCheckpoints(TorchCheckpointIO):
 def _save(checkpoint: dict[str, Any], path: Path) -> None:
     content = BytesIO()  # torch.save would tell of a full disk as a mistake of its own
     torch.save(checkpoint, content)
+    remove_leftovers(path.parent, "*.partial-*")
     write_whole({path: content.getvalue()})
 
 

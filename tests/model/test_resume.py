@@ -1,5 +1,6 @@
 import json
 import random
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +80,13 @@ def test_a_run_killed_at_any_time_ends_digit_for_digit_like_one_that_was_not(
         monkeypatch.setattr(*kill)
         assert run_train(*settings, folder=folder).code == 2
         monkeypatch.undo()
-        torn = run_train(*settings, f"ckpt_path={whole.folder.parent}/{folder}/checkpoints/last.ckpt", folder=folder)
+        checkpoints = whole.folder.parent / folder / "checkpoints"
+        with subprocess.Popen(["true"]) as dead:
+            pass
+        (checkpoints / f"last.ckpt.partial-{dead.pid}").write_bytes(b"what it was writing")
+        torn = run_train(*settings, f"ckpt_path={checkpoints}/last.ckpt", folder=folder)
         assert torn.code == 0, torn.err
+        assert {path.name for path in checkpoints.iterdir()} == {"best.ckpt", "last.ckpt"}
         metrics = [(ran.folder / "metrics.json").read_text() for ran in (whole, torn)]
         assert json.loads(metrics[0]) == json.loads(metrics[1])
         predictions = [(ran.folder / "predictions.csv").read_text() for ran in (whole, torn)]
