@@ -412,6 +412,19 @@ def test_what_is_judged_while_the_page_is_drawn_anew_is_recorded_once(
     assert count(url) == 4
 
 
+def test_a_new_model_judges_what_is_listed_and_does_not_record_it_again(
+    inspector: Inspector, exported: Path, test_images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(st, "session_state", {})
+    castings = [Casting(file.name, file.read_bytes(), file.name) for file in test_images[:3]]
+    url = f"sqlite:///{tmp_path / 'page.db'}"
+    for model, listed in ((inspector, castings[:2]), (Inspector(exported), castings)):
+        with Recorder(url, "page", model, spool=tmp_path) as recorder:
+            results = judge(Station(model, None, recorder), listed)
+        assert [result.threshold for result in results] == [model.threshold] * len(listed)
+    assert count(url) == 3
+
+
 def test_without_its_record_the_page_still_judges_and_says_what_is_away(
     browser: Browser, model: Path, test_images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

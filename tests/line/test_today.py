@@ -1,12 +1,14 @@
 import math
 import time
 from datetime import date
+from typing import Any
 
 import numpy as np
 import pytest
 import sqlalchemy as sa
+import streamlit as st
 
-from castnet.line.page.today_tab import hour_names
+from castnet.line.page.today_tab import hour_names, show_chart
 from castnet.line.record import images
 from castnet.line.today import control_limits, count_by_hour, drift, hours_of, last_rejected, last_verdicts
 from tests.line.conftest import Put
@@ -34,9 +36,13 @@ def test_a_day_in_which_the_clock_changes_has_its_own_length(
 ) -> None:
     monkeypatch.setenv("TZ", "Europe/Berlin")
     time.tzset()
+    charts: list[dict[str, Any]] = []
+    monkeypatch.setattr(st, "vega_lite_chart", lambda frame, spec, **options: charts.append(spec))
     try:
         edges = hours_of(day)
         called = hour_names(edges)
+        sizes = np.full(hours, 60)
+        show_chart("rejected", sizes // 60, edges, sizes, mean=0.01)
     finally:
         monkeypatch.undo()
         time.tzset()
@@ -44,6 +50,7 @@ def test_a_day_in_which_the_clock_changes_has_its_own_length(
     assert (np.diff(edges) == 3600).all()
     assert len(set(called)) == hours
     assert ("02:00 CEST" in called) is (hours == 25)
+    assert charts[0]["encoding"]["x"]["sort"] == called  # of letters CET would come before CEST
 
 
 @pytest.mark.parametrize("mean", [0.0, 0.002, 0.01, 0.1, 0.5, 0.995, 1.0])
