@@ -1,4 +1,5 @@
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from castnet.errors import UserError
 from castnet.imaging.decode import decode
 from castnet.imaging.overlay import overlay
 from castnet.line.inspector import Inspector
+from tests.conftest import PATIENCE, ROOT
 
 
 def bomb(path: Path) -> Path:
@@ -148,3 +150,14 @@ def test_what_is_no_casting_is_unfamiliar_however_sure_the_network_is(inspector:
         assert (verdict.verdict, verdict.reason, verdict.class_name) == ("unsure", "unfamiliar", "unsure")
         assert verdict.is_defect, "who knows two verdicts must not take it for good"
         assert verdict.unfamiliarity >= 1
+
+
+def test_nothing_is_kept_to_be_reported_to_others(model: Path, test_images: list[Path], tmp_path: Path) -> None:
+    """ONNX Runtime would queue what it was used for in the user's home, and send it when it can."""
+    judge = (
+        f"from castnet.line import Inspector; print(Inspector({str(model)!r}).inspect({str(test_images[0])!r}).verdict)"
+    )
+    told = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    environment = {**told, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", judge], env=environment, check=True, timeout=PATIENCE)
+    assert not list(tmp_path.iterdir())
