@@ -20,49 +20,24 @@ with extra("train"):
     from omegaconf import DictConfig, OmegaConf
 
     from castnet import entry
-    from castnet.build import (
-        build,
-        build_callbacks,
-        build_classifier,
-        build_loggers,
-        build_trainer,
-        check,
-        read_start,
-        require_a_batch,
-        require_best,
-        require_no_point,
-        require_own_folder,
-        settled,
-    )
-    from castnet.data.augment import Augmentation
-    from castnet.data.datamodule import CastingDataModule
+    from castnet.build import build_callbacks, build_classifier, build_loggers, build_trainer, read_start
+    from castnet.checks import prepare, require_a_batch, require_no_point, require_own_folder
     from castnet.data.describe import describe
     from castnet.data.subsets import draws_test, require_enough
     from castnet.model.checkpoint import finish_checkpoint, load_classifier
-    from castnet.model.classifier import CastingClassifier
-    from castnet.model.network import SMALLEST_IMAGE
     from castnet.model.resume import fit, require_resumable
     from castnet.report.start import start_from
-    from castnet.report.threshold import ThresholdRule, choose_operating_point, fit_familiarity
+    from castnet.report.threshold import choose_operating_point, fit_familiarity
     from castnet.report.tracking import connected
-    from castnet.settings import Seed, Text, require
 
 
 def train(cfg: DictConfig) -> dict[str, float]:
     """Train as configured and return the validation metrics of the best weights, for sweeps that search."""
-    require("seed", cfg.seed, Seed)
-    require("ckpt_path", cfg.ckpt_path, Text | None)
-    rule = build("threshold", cfg.threshold, ThresholdRule) if cfg.get("threshold") else None
-    datamodule = build("data", cfg.data, CastingDataModule)
+    rule, datamodule = prepare(cfg)
     if cfg.model.start not in (None, "drawn") and draws_test(datamodule.hparams):
         datamodule.hparams["protocol"] += f" All began from {cfg.model.start}, which may have seen any of them."
-    # The model is built when its classes are known, and what else may have to be found in the folder.
-    image_size = cfg.data.image_size or SMALLEST_IMAGE
-    check("model", settled(cfg.model, image_size, Augmentation()), CastingClassifier)
-    read_start(cfg.model.start, image_size)  # refuses what are no weights before time is spent
     seed_everything(cfg.seed, workers=True)
     del os.environ["PL_GLOBAL_SEED"]  # from which Lightning would seed anew where it starts processes
-    require_best(cfg.get("callbacks"))
     require_own_folder(cfg)
     trainer = build_trainer(cfg.trainer, logger=build_loggers(cfg), callbacks=build_callbacks(cfg))
     if rule and trainer.checkpoint_callback and trainer.limit_val_batches and not cfg.ckpt_path:

@@ -25,15 +25,10 @@ from castnet.model.checkpoint import WholeCheckpoints
 from castnet.model.classifier import CastingClassifier
 from castnet.model.start import Weights, read_weights
 from castnet.processes import end_together, ranks, require_alike
-from castnet.settings import Count, Text, require
+from castnet.settings import Count, require
 from castnet.settings import check as check_arguments
 
 Built = TypeVar("Built")
-
-# By the metrics of validation: where they are best.
-BEST = dict.fromkeys(("loss", "escape_rate", "overkill_rate"), "min") | dict.fromkeys(
-    ("accuracy", "auroc", "precision", "recall", "f1"), "max"
-)
 
 # What all processes of a run are to have alike, and what of it each node may have its own of.
 ALIKE = ("data", "model", "seed", "threshold", "trainer")
@@ -126,78 +121,6 @@ def settled(config: DictConfig, image_size: int, augmentation: Augmentation) -> 
     return DictConfig({**config, "image_size": image_size} | found)
 
 
-def require_best(callbacks: DictConfig | None) -> None:
-    """Refuse callbacks that would keep other weights than the best.
-
-    Raises:
-        UserError: none is named `checkpoint`, or it monitors nothing, or its mode is the other one than the monitored
-            metric needs, or `best.ckpt` would be the last of several, or have another name.
-    """
-    if not (kept := callbacks and callbacks.get("checkpoint")):
-        raise UserError("callbacks: none is named checkpoint, which keeps the best epoch; expected callbacks=default")
-    monitor, mode = kept.get("monitor"), kept.mode
-    require("callbacks.checkpoint.monitor", monitor, Text)
-    if (filename := kept.get("filename")) != "best":
-        raise UserError(f"callbacks.checkpoint.filename={filename}: expected best, by which other commands find it")
-    if (save_top_k := kept.get("save_top_k", 1)) != 1:
-        raise UserError(
-            f"callbacks.checkpoint.save_top_k={save_top_k}: expected 1, since best.ckpt holds the best epoch alone; "
-            "for none set trainer.enable_checkpointing=false"
-        )
-    best = BEST.get(monitor.removeprefix("val/").split("/")[0], mode)
-    if mode != best:
-        raise UserError(f"callbacks.checkpoint.mode={mode}: would keep the worst {monitor}; set it to {best}")
-
-
-def require_no_point() -> None:
-    """Refuse an operating point on the command line that the one chosen on validation images would replace.
-
-    Raises:
-        UserError: there is one.
-    """
-    for word in HydraConfig.get().overrides.task if HydraConfig.initialized() else ():
-        if word.lstrip("+").startswith(("model.threshold=", "model.temperature=")):
-            raise UserError(f"{word}: validation images decide on that (threshold.*); to keep it, add threshold=null")
-
-
-def require_a_batch(trainer: Trainer, datamodule: CastingDataModule) -> None:
-    """Refuse a share of the images to judge that is less than a batch, which Lightning would do after training.
-
-    Raises:
-        UserError: it is.
-    """
-    for name, limit, loader in (
-        ("val", trainer.limit_val_batches, datamodule.val_dataloader()),
-        ("test", trainer.limit_test_batches, datamodule.test_dataloader()),
-    ):
-        if isinstance(limit, float) and 0 < limit * len(loader) < 1:
-            key = (
-                "overfit_batches"
-                if name == "val" and getattr(trainer, "overfit_batches", False)
-                else f"limit_{name}_batches"
-            )
-            raise UserError(
-                f"trainer.{key}={limit}: is less than one of {len(loader)} batches of {name} images; "
-                "expected a whole number of them, or a larger share"
-            )
-
-
-def require_own_folder(config: DictConfig) -> None:
-    """Refuse callbacks that would write where other runs have theirs.
-
-    Raises:
-        UserError: a callback's folder lies outside the run's.
-    """
-    own = Path(config.paths.output_dir).resolve()
-    for key in (f"{name}.{key}" for name in config.callbacks for key in ("dirpath", "folder")):
-        folder = OmegaConf.select(config.callbacks, key)
-        if folder and not Path(folder).resolve().is_relative_to(own):
-            raise UserError(
-                f"callbacks.{key}={folder}: lies outside the run's folder, and only in that is nothing "
-                "overwritten; leave it, and name the run's folder by hydra.run.dir"
-            )
-
-
 class _Together(Callback):
     """Keeps the processes of a run together: they train alike, and come to the same places.
 
@@ -263,17 +186,11 @@ def build_loggers(config: DictConfig) -> list[Logger]:
     return loggers
 
 
-def build_trainer(config: DictConfig, **given: Any) -> Trainer:
-    """Build Lightning's Trainer.
-
-    Args:
-        config: its settings.
-        given: further arguments.
+def check_trainer(config: DictConfig) -> None:
+    """Refuse settings of Lightning's Trainer with which nothing could be trained, whatever the machine.
 
     Raises:
-        UserError: as `build`; or training would have no end, or more devices are asked for than there are, or numbers
-            that the images do not come in, or processes that are no scripts of their own; or the environment tells
-            this process that it is one of several, which the settings do not.
+        UserError: as `check`; or training would have no end, or an epoch no number by which it is known.
     """
     for name in ("max_epochs", "accumulate_grad_batches", "check_val_every_n_epoch"):  # Lightning divides by them
         require(f"trainer.{name}", config.get(name, 1), Count)
@@ -285,6 +202,22 @@ def build_trainer(config: DictConfig, **given: Any) -> Trainer:
         raise UserError("trainer.val_check_interval=0: expected batches, from 1 on, or a share of an epoch")
     if (least := config.get("min_epochs") or 0) > config.max_epochs:
         raise UserError(f"trainer.min_epochs={least}: expected at most trainer.max_epochs={config.max_epochs}")
+    check("trainer", config, Trainer)
+
+
+def build_trainer(config: DictConfig, **given: Any) -> Trainer:
+    """Build Lightning's Trainer.
+
+    Args:
+        config: its settings.
+        given: further arguments.
+
+    Raises:
+        UserError: as `build` and `check_trainer`; or more devices are asked for than there are, or numbers that the
+            images do not come in, or processes that are no scripts of their own; or the environment tells this process
+            that it is one of several, which the settings do not.
+    """
+    check_trainer(config)
     # The loaders share images among processes; Lightning's samplers would count some twice.
     trainer = build("trainer", config, Trainer, use_distributed_sampler=False, **given)
     trainer.strategy.checkpoint_io = WholeCheckpoints()

@@ -14,8 +14,9 @@ Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Rate = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy's generators take
-# Below 22 pixels three convolutions leave nothing; above 1024 the dense layer alone takes gigabytes.
-ImageSize = Annotated[int, Field(ge=22, le=1024)]
+SMALLEST_IMAGE = 22  # pixels, below which three convolutions leave nothing to pool
+# Above 1024 pixels the dense layer alone takes gigabytes.
+ImageSize = Annotated[int, Field(ge=SMALLEST_IMAGE, le=1024)]
 Text = Annotated[str, Field(min_length=1)]
 
 # No number stands for a string or a truth value, and an integer is no fraction.

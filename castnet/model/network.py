@@ -2,10 +2,6 @@
 
 from torch import Tensor, nn
 
-from castnet.errors import UserError
-
-SMALLEST_IMAGE = 22  # below it the third pooling has nothing left to pool
-
 
 class GlobalMaxPool(nn.Module):
     """The largest of each channel's values."""
@@ -21,20 +17,15 @@ class CastingCNN(nn.Module):
     At 64 × 64 pixels it has 1,273,409 parameters. Weights start Glorot-uniform and biases at zero, Keras' defaults.
 
     Args:
-        image_size: side of the input in pixels, at least 22.
+        image_size: side of the input in pixels, at least `castnet.settings.SMALLEST_IMAGE`.
         dropout: share of the dense units dropped in training.
         anywhere: whether the dense layers are told only how strongly each feature answers where it does so most (global
             max pooling; Oquab et al., Is object localization for free?, CVPR 2015), and not where: it has 126,529
             parameters at any size then.
-
-    Raises:
-        UserError: the image is too small for three convolutions.
     """
 
     def __init__(self, image_size: int, dropout: float, anywhere: bool = False) -> None:
         super().__init__()
-        if image_size < SMALLEST_IMAGE:
-            raise UserError(f"data.image_size={image_size}: three convolutions need at least {SMALLEST_IMAGE} pixels")
         side = image_size
         for _ in range(3):
             side = (side - 2) // 2

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from castnet.errors import UserError
 from castnet.model.checkpoint import why_unread
 from castnet.model.classifier import CastingClassifier
-from castnet.model.network import SMALLEST_IMAGE, CastingCNN
+from castnet.model.network import CastingCNN
+from castnet.settings import SMALLEST_IMAGE
 
 # What a safetensors file says of the class that the network's sigmoid means.
 MEANS = "sigmoid_means"
@@ -52,7 +53,7 @@ def read_weights(path: Path) -> Weights:
             f"model.start={path}: not weights of castnet's network ({why_unread(error)}); expected a checkpoint "
             "such as RUN/checkpoints/best.ckpt, or a safetensors file that `make weights` wrote"
         ) from error
-    for name, own in _of_kind(CastingCNN(SMALLEST_IMAGE, 0), nn.Conv2d).items():
+    for name, own in _convolutions(CastingCNN(SMALLEST_IMAGE, 0)).items():
         found = tuple(tensors[name].shape) if name in tensors else "missing"
         if found != tuple(own.shape):
             raise UserError(f"model.start={path}: of another network ({name} is {found}, not {tuple(own.shape)})")
@@ -98,16 +99,16 @@ def take_over(classifier: CastingClassifier, weights: Weights, dense: bool) -> b
     if dense and weights.means_defect != (classifier.test_metrics.defect == 1):
         for name in list(own)[-2:]:
             taken[name] = -taken[name]
-    names = own if dense else _of_kind(network, nn.Conv2d)
+    names = own if dense else _convolutions(network)
     network.load_state_dict({name: taken[name] for name in names}, strict=dense)
     return dense
 
 
-def _of_kind(network: nn.Module, kind: type[nn.Module]) -> dict[str, Tensor]:
-    """The parameters of one kind of layer, by name."""
+def _convolutions(network: nn.Module) -> dict[str, Tensor]:
+    """The convolutions' parameters by name."""
     return {
         f"{place}.{name}": parameter
         for place, layer in network.named_modules()
-        if isinstance(layer, kind)
+        if isinstance(layer, nn.Conv2d)
         for name, parameter in layer.named_parameters()
     }

@@ -22,7 +22,8 @@ from optuna.storages import fail_stale_trials
 from optuna.storages._heartbeat import get_heartbeat_thread
 from optuna.trial import TrialState
 
-from castnet.build import BEST, build
+from castnet.build import build
+from castnet.checks import BEST, prepare
 from castnet.database import why
 from castnet.errors import UserError
 from castnet.settings import Count, Rate, Text
@@ -84,8 +85,8 @@ class Search:
             )
         written = [f"{key}={value}" for key, value in self.params.items()] + arguments
         self.space = space(OverridesParser.create(config_loader=loader).parse_overrides(written), self.average)
-        for example in self.space.examples():  # Hydra refuses settings that do not exist before the first trial
-            tried = loader.load_sweep_config(config, example)
+        for example in self.space.examples():  # what a run would refuse is refused before the first trial
+            prepare(tried := loader.load_sweep_config(config, example))
         swept = {line.partition("=")[0].lstrip("+") for line in self.space.averaged}  # groups among them
         settled = [key for key in self.average if key.lstrip("+") not in swept]
         if unknown := [key for key in settled if OmegaConf.select(tried, key, default=self) is self]:

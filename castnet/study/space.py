@@ -28,10 +28,12 @@ class Space:
     repeats: list[list[str]]
 
     def examples(self) -> Iterator[list[str]]:
-        """Overrides of one run for every choice and every bound, so that each is seen once."""
+        """Overrides of one run for every choice, every bound and every repetition, so that each is seen once."""
         for key, drawn in self.searched.items():
             for value in drawn.choices if isinstance(drawn, CategoricalDistribution) else (drawn.low, drawn.high):  # type: ignore[attr-defined]
                 yield [*self.fixed, f"{key}={value}", *self.repeats[0]]
+        for repeat in self.repeats[1:]:
+            yield [*self.fixed, *repeat]
 
 
 def space(overrides: Sequence[Override], averaged: Sequence[str]) -> Space:

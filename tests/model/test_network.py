@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from castnet.errors import UserError
 from castnet.model.heatmap import logits_and_evidence
 from castnet.model.network import CastingCNN
 
@@ -63,8 +62,3 @@ def test_weights_start_glorot_uniform_and_biases_at_zero() -> None:
 @pytest.mark.parametrize("image_size", [22, 65, 128])
 def test_other_sizes_work(image_size: int) -> None:
     assert CastingCNN(image_size, dropout=0.33)(torch.rand(2, 3, image_size, image_size)).shape == (2,)
-
-
-def test_a_size_too_small_is_refused() -> None:
-    with pytest.raises(UserError, match=r"data\.image_size=21: three convolutions need at least 22 pixels"):
-        CastingCNN(21, dropout=0.33)

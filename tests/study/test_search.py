@@ -324,6 +324,8 @@ def test_the_dashboard_opens_the_same_storage(search: Command) -> None:
         ([LR, "hydra.sweeper.storage=sqlite:////proc/x/studies.db"], "cannot be opened"),
         ([LR, "hydra.sweeper.average=[seeed]", "seed=0,1"], "hydra.sweeper.average: seeed is no setting"),
         ([LR, "hydra.sweeper.pruner.n_startup_trials=-1"], "hydra.sweeper.pruner: Number of startup trials"),
+        (["model.dropout=interval(0,1.5)"], "model.dropout=1.5: expected"),
+        ([LR, "seed=0,x"], "seed=x: expected"),
     ],
 )  # fmt: skip
 def test_a_mistake_gets_one_line_before_the_first_trial(search: Command, overrides: list[str], message: str) -> None:
@@ -341,7 +343,7 @@ def test_a_group_may_be_averaged_over(search: Command) -> None:
     assert len(list(ran.folder.glob("*/.hydra"))) == 2
 
 
-@pytest.mark.parametrize("lr", ["1e-4,1e-2", "2e-4,4e-3", "1e-8,1"])
+@pytest.mark.parametrize("lr", ["1e-4,1e-2", "2e-4,4e-3", "1e-8,0.4"])
 def test_numbers_at_an_axis_of_logarithms_can_be_read(
     search: Command, monkeypatch: pytest.MonkeyPatch, lr: str
 ) -> None:
@@ -382,7 +384,7 @@ def test_a_study_that_another_program_made_the_other_way_round_is_not_gone_on_wi
 def test_a_study_that_compares_something_else_is_not_gone_on_with(search: Command) -> None:
     assert search(LR, "hydra.sweeper.n_trials=1").code == 0
     for other, part, differs in [
-        (["model.lr=interval(0,1)"], "search space", '"low": 0.0, "high": 1.0, "log": false}}\'}'),
+        (["model.lr=interval(0.5,1)"], "search space", '"low": 0.5, "high": 1.0, "log": false}}\'}'),
         ([LR, "seed=0,1"], "repetitions", "[[]] instead of [['seed=0'], ['seed=1']]"),
         ([LR, "trainer.max_epochs=3"], "fixed settings", "nothing instead of ['trainer.max_epochs=3']"),
         (

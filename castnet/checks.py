@@ -1,0 +1,115 @@
+"""What is refused before time is spent."""
+
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from lightning import Trainer
+from omegaconf import DictConfig, OmegaConf
+
+from castnet.build import build, check, check_trainer, read_start, settled
+from castnet.data.augment import Augmentation
+from castnet.data.datamodule import CastingDataModule
+from castnet.errors import UserError
+from castnet.model.classifier import CastingClassifier
+from castnet.report.threshold import ThresholdRule
+from castnet.settings import SMALLEST_IMAGE, Seed, Text, require
+
+# By the metrics of validation: where they are best.
+BEST = dict.fromkeys(("loss", "escape_rate", "overkill_rate"), "min") | dict.fromkeys(
+    ("accuracy", "auroc", "precision", "recall", "f1"), "max"
+)
+
+
+def prepare(config: DictConfig) -> tuple[ThresholdRule | None, CastingDataModule]:
+    """The rule for the threshold, if there is one, and the data of a run whose settings are in order by themselves.
+
+    The model is built when its classes are known, and what else may have to be found in the folder.
+
+    Args:
+        config: the run's, as Hydra composes it.
+
+    Raises:
+        UserError: a setting is not.
+    """
+    require("seed", config.seed, Seed)
+    require("ckpt_path", config.ckpt_path, Text | None)
+    rule = build("threshold", config.threshold, ThresholdRule) if config.get("threshold") else None
+    datamodule = build("data", config.data, CastingDataModule)
+    image_size = config.data.image_size or SMALLEST_IMAGE
+    check("model", settled(config.model, image_size, Augmentation()), CastingClassifier)
+    read_start(config.model.start, image_size)
+    require_best(config.get("callbacks"))
+    check_trainer(config.trainer)
+    return rule, datamodule
+
+
+def require_best(callbacks: DictConfig | None) -> None:
+    """Refuse callbacks that would keep other weights than the best.
+
+    Raises:
+        UserError: none is named `checkpoint`, or it monitors nothing, or its mode is the other one than the monitored
+            metric needs, or `best.ckpt` would be the last of several, or have another name.
+    """
+    if not (kept := callbacks and callbacks.get("checkpoint")):
+        raise UserError("callbacks: none is named checkpoint, which keeps the best epoch; expected callbacks=default")
+    monitor, mode = kept.get("monitor"), kept.mode
+    require("callbacks.checkpoint.monitor", monitor, Text)
+    if (filename := kept.get("filename")) != "best":
+        raise UserError(f"callbacks.checkpoint.filename={filename}: expected best, by which other commands find it")
+    if (save_top_k := kept.get("save_top_k", 1)) != 1:
+        raise UserError(
+            f"callbacks.checkpoint.save_top_k={save_top_k}: expected 1, since best.ckpt holds the best epoch alone; "
+            "for none set trainer.enable_checkpointing=false"
+        )
+    best = BEST.get(monitor.removeprefix("val/").split("/")[0], mode)
+    if mode != best:
+        raise UserError(f"callbacks.checkpoint.mode={mode}: would keep the worst {monitor}; set it to {best}")
+
+
+def require_no_point() -> None:
+    """Refuse an operating point on the command line that the one chosen on validation images would replace.
+
+    Raises:
+        UserError: there is one.
+    """
+    for word in HydraConfig.get().overrides.task if HydraConfig.initialized() else ():
+        if word.lstrip("+").startswith(("model.threshold=", "model.temperature=")):
+            raise UserError(f"{word}: validation images decide on that (threshold.*); to keep it, add threshold=null")
+
+
+def require_a_batch(trainer: Trainer, datamodule: CastingDataModule) -> None:
+    """Refuse a share of the images to judge that is less than a batch, which Lightning would do after training.
+
+    Raises:
+        UserError: it is.
+    """
+    for name, limit, loader in (
+        ("val", trainer.limit_val_batches, datamodule.val_dataloader()),
+        ("test", trainer.limit_test_batches, datamodule.test_dataloader()),
+    ):
+        if isinstance(limit, float) and 0 < limit * len(loader) < 1:
+            key = (
+                "overfit_batches"
+                if name == "val" and getattr(trainer, "overfit_batches", False)
+                else f"limit_{name}_batches"
+            )
+            raise UserError(
+                f"trainer.{key}={limit}: is less than one of {len(loader)} batches of {name} images; "
+                "expected a whole number of them, or a larger share"
+            )
+
+
+def require_own_folder(config: DictConfig) -> None:
+    """Refuse callbacks that would write where other runs have theirs.
+
+    Raises:
+        UserError: a callback's folder lies outside the run's.
+    """
+    own = Path(config.paths.output_dir).resolve()
+    for key in (f"{name}.{key}" for name in config.callbacks for key in ("dirpath", "folder")):
+        folder = OmegaConf.select(config.callbacks, key)
+        if folder and not Path(folder).resolve().is_relative_to(own):
+            raise UserError(
+                f"callbacks.{key}={folder}: lies outside the run's folder, and only in that is nothing "
+                "overwritten; leave it, and name the run's folder by hydra.run.dir"
+            )
