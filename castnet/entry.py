@@ -47,7 +47,7 @@ def guard(function: Callable[..., Result], *args: Any) -> Result:
     for argument in sys.argv[1:]:
         if any("\ud800" <= character <= "\udfff" for character in argument):  # as Python reads such bytes
             fail(f"{argument}: holds bytes that are no text, which settings are; name such a folder by a link to it")
-    _quieten()
+    quieten()
     if not is_first():
         follow()
     # Hydra knows the flag of a sweep before or after all settings, but not between them.
@@ -98,13 +98,13 @@ def job(function: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:
     """
     chosen = HydraConfig.get()
     choices = {chosen.runtime.choices[group] for group in ("hydra/sweeper", "hydra/launcher")}
-    if chosen.mode is RunMode.MULTIRUN and choices != {"basic"}:
-        _quieten()  # this may be another process
+    if chosen.mode is RunMode.MULTIRUN and not choices <= {"basic", "every"}:
+        quieten()  # this may be another process
         return function(cfg)
     return guard(function, cfg)
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Drop what no user of castnet can act on."""
     # Lightning 2.6 calls what PyTorch 2.14 deprecates.
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from castnet.model.checkpoint import load_classifier
+from castnet.model.classifier import CastingClassifier
 from castnet.report.sweep import SweepTable
 from tests.conftest import Command
 
@@ -239,11 +240,57 @@ def test_a_run_of_another_name_is_resumed_by_its_own_overrides(run_train: Comman
     assert ran.code == 0, ran.err
 
 
-def test_a_run_that_fails_leaves_a_sweep_the_table_of_those_before_it(run_train: Command) -> None:
-    ran = run_train("-m", "trainer.max_epochs=1,0")
+def test_a_run_that_fails_leaves_a_sweep_the_table_of_those_before_it(run_train: Command, castings: Path) -> None:
+    ran = run_train("-m", f"data.root={castings},nowhere", "trainer.max_epochs=1")
     assert ran.code == 2, ran.err
     (row,) = csv.DictReader((ran.folder / "sweep.csv").open())
-    assert "trainer.max_epochs=1" in row["overrides"]
+    assert f"data.root={castings}" in row["overrides"]
+
+
+@pytest.mark.parametrize(
+    ("swept", "message"),
+    [
+        (["seed=0,1", "model.lr=1e-3,fast"], "model.lr=fast: expected"),
+        (["trainer.max_epochs=1,0"], "trainer.max_epochs=0: expected"),
+        (["model.start=null,none.ckpt"], "none.ckpt: no such file"),
+        (["model=default,small"], "Could not find 'model/small'"),
+        (["callbacks.checkpoint.mode=min,max"], "would keep the worst val/loss"),
+    ],
+)
+def test_a_sweep_is_refused_for_its_last_value_before_its_first_run(
+    run_train: Command, swept: list[str], message: str
+) -> None:
+    ran = run_train("-m", *swept)
+    assert (ran.code, message in ran.err, ran.err.count("\n")) == (2, True, 1), ran.err
+    assert not list(ran.folder.glob("*/.hydra"))
+
+
+def test_an_error_while_training_is_no_mistake_in_the_settings(
+    run_train: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(*_: object) -> None:
+        raise ValueError("someone else's mistake")
+
+    monkeypatch.setattr(CastingClassifier, "on_train_batch_end", wrong)
+    ran = run_train("trainer.max_epochs=1")
+    assert (ran.code, "Traceback" in ran.err, "settings" in ran.err) == (70, True, False), ran.err
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "momentum"),
+    [
+        (["model.optimizer._target_=torch.optim.SGD", "+model.optimizer.momentum=0.5"], 0.5),
+        (["model.optimizer={_target_:torch.optim.SGD}"], 0.95),  # where the schedule ends
+        (["model.optimizer={_target_:torch.optim.Adagrad}"], None),
+    ],
+)
+def test_one_cycle_leaves_a_momentum_that_was_asked_for(
+    run_train: Command, optimizer: list[str], momentum: float | None
+) -> None:
+    ran = run_train("trainer.max_epochs=1", *optimizer)
+    assert ran.code == 0, ran.err
+    state = torch.load(ran.folder / "checkpoints" / "last.ckpt", weights_only=True)["optimizer_states"][0]
+    assert state["param_groups"][0].get("momentum") == (momentum and pytest.approx(momentum, abs=0.05))
 
 
 def test_the_seed_experiment_is_the_notebooks_recipe() -> None:
