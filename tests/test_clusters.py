@@ -1,14 +1,18 @@
 """A sweep that other machines run: Ray's, and those of a SLURM that hands its jobs to this machine."""
 
+import csv
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
-from tests.conftest import PATIENCE, PLAIN, ROOT, SMALL
+from tests.conftest import PATIENCE, PLAIN, ROOT, SMALL, until
 
 SBATCH = """#!/bin/bash
 last=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "$1")
@@ -99,10 +103,29 @@ def test_what_slurm_refuses_is_one_line(castings: Path, tmp_path: Path, slurm: s
     assert "Warning" not in printed
 
 
-def test_a_job_that_slurm_ends_is_one_line(castings: Path, tmp_path: Path, slurm: str) -> None:
-    (tmp_path / "srun").write_text("#!/bin/bash\nkill -KILL $PPID\n")
+def test_a_job_that_slurm_ends_is_one_line_and_the_others_are_waited_for(
+    castings: Path, tmp_path: Path, slurm: str
+) -> None:
+    ends = "[[ $SLURM_ARRAY_TASK_ID == 0 ]] && kill -KILL $PPID\n"
+    (tmp_path / "srun").write_text(SRUN.replace("exec", f"{ends}exec"))
     process = sweep(tmp_path / "run", castings, "hydra/launcher=submitit_slurm", path=slurm)
     printed, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2, printed
     assert "error: Job 7_0 (task: 0)" in printed
     assert "Traceback" not in printed
+    (row,) = csv.DictReader((tmp_path / "run" / "sweep" / "sweep.csv").open())
+    assert "seed=1" in row["overrides"]
+
+
+def test_a_sweep_that_is_stopped_leaves_no_job_at_slurm(castings: Path, tmp_path: Path, slurm: str) -> None:
+    (tmp_path / "srun").write_text("#!/bin/bash\necho $$ > ${0%srun}pid.$SLURM_ARRAY_TASK_ID\nexec sleep 600\n")
+    (tmp_path / "scancel").write_text("#!/bin/bash\nkill $(<${0%scancel}pid.${1#7_})\n")
+    (tmp_path / "scancel").chmod(0o755)
+    process = sweep(tmp_path / "run", castings, "hydra/launcher=submitit_slurm", path=slurm)
+    pids = [tmp_path / f"pid.{task}" for task in (0, 1)]
+    until(lambda: all(file.exists() and file.read_text() for file in pids))
+    time.sleep(1)  # submitit has both by now
+    process.send_signal(signal.SIGTERM)
+    printed, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 143, printed
+    until(lambda: not any(psutil.pid_exists(int(file.read_text())) for file in pids))
