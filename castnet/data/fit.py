@@ -34,6 +34,9 @@ ALIKE = 1.1
 # in any light, which is most of what differs between those, 1.07 to 1.10, of hex nuts 1.09 to 1.16, of the public
 # castings 1.25 to 1.32.
 ALIKE_MOVED = 1.06
+# Turned or mirrored, more than half of the good images may have a defective one as their nearest by so many standard
+# deviations of chance: what is like none is nearer to either class as often, and only what is the defect more often.
+BY_CHANCE = 2.5
 COARSE = 16
 # Shift and zoom. A part, which has those of conf/datamodule, lies in the middle of its image and fills it; what moves
 # it further cuts it off or leaves it smaller than any. Of a surface that goes on beyond the border any piece is as good
@@ -97,9 +100,9 @@ def fit_to_folder(paths: Sequence[Path], defective: NDArray[np.bool_], parts: In
     told = min(len(np.unique(parts[defective])), len(np.unique(parts[~defective]))) >= FOLDS
     aurocs = {size: _auroc(random_features(images, size), defective, parts) for size in SIZES if told}
     small, large = SIZES
-    good, of_part = images[~defective], parts[~defective]
+    good, of_part, bad = images[~defective], parts[~defective], images[defective]
     size = large if told and aurocs[large] >= max(aurocs[small], CHANCE) + WORTH else small
-    return Fit(size, *ways_to_lie(good, of_part), *ways_to_move(good, of_part), aurocs)
+    return Fit(size, *ways_to_lie(good, of_part, bad), *ways_to_move(good, of_part), aurocs)
 
 
 def random_features(images: Grey, size: int) -> NDArray[np.float32]:
@@ -136,25 +139,29 @@ def _auroc(features: NDArray[np.float32], defective: NDArray[np.bool_], parts: I
     return float(roc_auc_score(defective, scores))
 
 
-def ways_to_lie(good: Grey, parts: Indices) -> tuple[int, float, bool]:
-    """Which turns and mirror images of good parts look like other good parts.
+def ways_to_lie(good: Grey, parts: Indices, bad: Grey) -> tuple[int, float, bool]:
+    """Which turns and mirror images of good parts look like other good parts, and not like defective ones.
 
     Compared is the median distance of a moved image from all images of other parts with that of the image as it is,
-    at 16 × 16 pixels, mean and contrast taken away. Few parts prove nothing, and are left as they lie.
+    at 16 × 16 pixels, mean and contrast taken away. Of a part that lies in any way, or differs by a small mark, a
+    mirror image is no farther from the others, though the defect may be just that: so it is also asked whether moved
+    images come to lie next to defective ones. Few parts prove nothing, and are left as they lie.
 
     Args:
         good: uint8 (n, side, side).
         parts: which part each shows, int64 (n,).
+        bad: defective parts, uint8 (m, side, side).
 
     Returns:
         `turns`, `rotation` in degrees and `flip` for `castnet.data.augment.Augmentation`.
     """
     if len(np.unique(parts)) < FOLDS:
         return 1, 0.0, False
-    strays = _straying(good, parts)
+    strays, mistaken = _straying(good, parts), _mistaken(good, parts, bad)
+    most = max(mistaken(good), 0.5) + BY_CHANCE * (0.25 / len(np.unique(parts))) ** 0.5
 
     def keeps(moved: Grey) -> bool:
-        return strays(moved) <= ALIKE
+        return strays(moved) <= ALIKE and mistaken(moved) <= most
 
     flip = keeps(good[:, :, ::-1])
     if keeps(_rotated(good, 45)) and keeps(_rotated(good, 100)):
@@ -187,6 +194,21 @@ def _straying(good: Grey, parts: Indices) -> Callable[[Grey], float]:
     return lambda moved: _distance(_coarse(moved), still, others) / max(usual, 1e-6)
 
 
+def _mistaken(good: Grey, parts: Indices, bad: Grey) -> Callable[[Grey], float]:
+    """The share of good images that, moved, are nearer to a defective one than to a good one of another part."""
+    if (few := min(len(good), len(bad))) < FOLDS:
+        return lambda moved: 0.0
+    # As many of each, or the nearest would be of the class that has more.
+    still, defective, others = _coarse(good[:few]), _coarse(bad[:few]), parts[:, None] != parts[:few]
+
+    def share(moved: Grey) -> float:
+        images = _coarse(moved)
+        nearest = np.where(others, _distances(images, still), np.inf).min(axis=1)
+        return float(np.mean(_distances(images, defective).min(axis=1) < nearest))
+
+    return share
+
+
 def _coarse(images: Grey) -> NDArray[np.float32]:
     step = images.shape[-1] // COARSE
     cells = images.reshape(len(images), COARSE, step, COARSE, step).mean(axis=(2, 4)).reshape(len(images), -1)
@@ -195,8 +217,12 @@ def _coarse(images: Grey) -> NDArray[np.float32]:
 
 
 def _distance(moved: NDArray[np.float32], still: NDArray[np.float32], others: NDArray[np.bool_]) -> float:
+    return float(np.median(_distances(moved, still)[others]))
+
+
+def _distances(moved: NDArray[np.float32], still: NDArray[np.float32]) -> NDArray[np.float32]:
     squares = (moved**2).sum(1)[:, None] + (still**2).sum(1) - 2 * moved @ still.T
-    return float(np.median(np.sqrt(np.maximum(squares, 0))[others]))
+    return np.sqrt(np.maximum(squares, 0))
 
 
 def _rotated(images: Grey, degrees: float) -> Grey:

@@ -42,11 +42,15 @@ def advice(validation: Mapping[str, float], data: Mapping[str, Any]) -> str | No
             f"model.anywhere=false data.augmentation.shift={shift} data.augmentation.zoom={zoom}, if these are parts "
             "that fill their image and no surfaces"
         )
+    if augmentation.get("flip") or augmentation.get("rotation") or augmentation.get("turns", 1) > 1:
+        still = "data.augmentation.flip=false data.augmentation.turns=1 data.augmentation.rotation=0"
+        tries.append(f"{still}, if the defect is how a part lies")
     if data["image_size"] < 128:
         tries.append("data.image_size=128, since defects may be too small to be seen")
     tries.append("more epochs (trainer.max_epochs)")
     tries.append(f"`castnet audit {shlex.quote(data['root'])}`, since labels may contradict each other")
     tries.append("more parts, above all of the rarer class")
+    tries.append("a filter or another light, if only their colour tells defects: images are read as grey")
     # Of a handful, they are the same.
     judged = "the images that it learnt" if data.get("shots") else "validation images"
     return f"This run has learnt nothing to rely on: on {judged} {' and '.join(found)}. Try {'; '.join(tries)}."

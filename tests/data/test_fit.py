@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -36,12 +37,40 @@ def parts_of(kind: str, count: int = 40) -> np.ndarray:
 def test_good_parts_are_turned_and_mirrored_only_as_they_keep_their_look(
     kind: str, turns: int, free: bool, flip: bool
 ) -> None:
-    found = ways_to_lie(parts_of(kind), np.arange(40))
+    found = ways_to_lie(parts_of(kind), np.arange(40), parts_of(kind)[::-1])
     assert (found[0], found[1] == 180, found[2]) == (turns, free, flip)
 
 
 def test_few_parts_prove_nothing_and_stay_as_they_lie() -> None:
-    assert ways_to_lie(parts_of("disc"), np.arange(40) // 10) == (1, 0, False)
+    assert ways_to_lie(parts_of("disc"), np.arange(40) // 10, parts_of("disc")) == (1, 0, False)
+
+
+def marked(count: int, free: bool, move: Callable[[np.ndarray], np.ndarray] = np.copy) -> np.ndarray:
+    """Plates with two marks, uint8 (count, 128, 128): `free` ones lie in any way, others in uneven light."""
+    random = np.random.default_rng(count)
+    images = []
+    for _ in range(count):
+        plate = np.full((128, 128), 60, np.uint8)
+        cv2.circle(plate, (64, 64), 50, 140, -1)
+        cv2.circle(plate, (64, 30), 8, 200, -1)
+        cv2.circle(plate, (90, 46), 8, 90, -1)
+        if free:
+            turn = cv2.getRotationMatrix2D((63.5, 63.5), random.uniform(0, 360), 1)
+            plate = cv2.warpAffine(plate, turn, (128, 128), borderValue=60)
+        slope = np.add.outer(*random.uniform(-1, 1, (2, 1)) * np.arange(-64, 64) * (0.1 if free else 1))
+        images.append(move(plate) + slope + random.normal(0, 3, plate.shape))
+    return np.stack(images).clip(0, 255).astype(np.uint8)
+
+
+def test_parts_are_not_moved_as_only_defective_ones_lie() -> None:
+    good, parts = marked(61, free=True), np.arange(61)
+    assert ways_to_lie(good, parts, marked(60, free=True)) == (1, 180, True)
+    assert ways_to_lie(good, parts, marked(60, free=True, move=np.fliplr)) == (1, 180, False)
+    good = marked(61, free=False)
+    assert ways_to_lie(good, parts, marked(60, free=False)) == (1, 180, True)  # marks are small beside the light
+    turns, rotation, flip = ways_to_lie(good, parts, marked(60, free=False, move=np.rot90))
+    assert (turns, rotation < 180, flip) == (2, True, True)
+    assert ways_to_lie(good, parts, marked(3, free=False, move=np.rot90)) == (1, 180, True)  # few prove nothing
 
 
 def test_a_surface_is_shifted_and_zoomed_and_a_part_stays_in_its_image() -> None:
