@@ -70,9 +70,24 @@ class Audit:
     leaks: list[Leak]
     disjoint: bool | None
 
+    @property
+    def readable(self) -> int:
+        """Images that were compared."""
+        return sum(sum(classes.values()) for classes in self.counts.values())
+
+    @property
+    def doubt(self) -> str:
+        """Why groups are not to be relied on, if most images show no part that could be laid over another."""
+        if 2 * len(self.not_located) <= self.readable:
+            return ""
+        return (
+            f"No round part was found in {len(self.not_located):,} of {self.readable:,} images: groups may join "
+            "different objects and miss copies, so look at them before you use groups.csv."
+        )
+
     def describe(self) -> str:
         """The findings in a few lines for a terminal."""
-        images = sum(sum(classes.values()) for classes in self.counts.values())
+        images = self.readable
         found = "no two of them copies of one another"
         if self.groups < images:
             found = f"which are copies of one another in {self.groups:,} groups"
@@ -93,7 +108,7 @@ class Audit:
             False: f"Train and test are not disjoint. Test images whose group is in train: {len(self.leaks):,}.",
         }
         left_out = [f"Not compared, since they cannot be read: {len(self.unreadable):,}."] if self.unreadable else []
-        told = [*lines, not_looked_at(self.others), " ".join([verdict[self.disjoint], *left_out])]
+        told = [*lines, self.doubt, not_looked_at(self.others), " ".join([verdict[self.disjoint], *left_out])]
         return "\n".join(line for line in told if line)
 
 
@@ -190,7 +205,7 @@ def conclude(listing: Listing, images: Sequence[Reading | str], group: Indices) 
         two_labels=two_labels,
         seen=seen,
         leaks=leaks,
-        disjoint=not leaks if {"train", "test"} <= set(listing.splits) else None,
+        disjoint=not leaks if {"train", "test"} <= counts.keys() else None,
     )
 
 

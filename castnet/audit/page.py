@@ -7,7 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jinja2 import Environment, FileSystemLoader
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from castnet.audit.duplicates import Indices, Pair, Spectra, aligned
 from castnet.audit.findings import Audit
@@ -15,6 +15,7 @@ from castnet.audit.unwrap import rectify
 from castnet.imaging.decode import decode
 from castnet.imaging.listing import not_looked_at
 
+TEMPLATES = Environment(loader=PackageLoader("castnet.audit", "."), autoescape=True, undefined=StrictUndefined)
 THUMBNAIL = 170
 PAIRS_SHOWN = 18
 
@@ -55,13 +56,9 @@ def page(
         return shown(sorted(found, key=lambda pair: pair.likeness)[:PAIRS_SHOWN])
 
     largest = Counter(group[index_of[file]] for file in index_of if file not in audit.unreadable).most_common(12)
-    template = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True).get_template(
-        "audit.html.j2"
-    )
-    return template.render(
+    return TEMPLATES.get_template("audit.html.j2").render(
         audit=audit,
         others=not_looked_at(audit.others),
-        readable=sum(file not in audit.unreadable for file in files),
         leaks=weakest([(leak.test, leak.train) for leak in audit.leaks if not leak.identical]),
         closest=shown(closest),
         two_labels=weakest([(first[0], second[0]) for first, second, *_ in map(dict.values, audit.two_labels)]),

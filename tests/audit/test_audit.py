@@ -161,6 +161,17 @@ def test_class_folders_alone_have_no_verdict(castings: Path, tmp_path: Path) -> 
     assert not result.seen
 
 
+def test_of_a_test_that_cannot_be_read_nothing_is_said(castings: Path, tmp_path: Path) -> None:
+    for file in castings.glob("*/*/*1.jpeg"):
+        copy = tmp_path / "set" / file.relative_to(castings)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(file.read_bytes() if "train" in file.parts else b"torn")
+    result = audit(tmp_path / "set", tmp_path / "out", progress=False)
+    assert list(result.counts) == ["train"]
+    assert result.unreadable
+    assert result.disjoint is None
+
+
 def test_what_a_person_saw_to_be_one_part_is_joined(castings: Path, tmp_path: Path) -> None:
     train, test = (sorted((castings / split / "ok_front").iterdir())[0] for split in ("train", "test"))
     names = [path.relative_to(castings).as_posix() for path in (test, train)]
