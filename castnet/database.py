@@ -1,5 +1,6 @@
 """Databases that several processes open at once while their tables are still missing."""
 
+import logging
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -11,6 +12,9 @@ PATIENCE, PAUSE = 10.0, 0.1  # seconds: how long to ask again, and how often
 # (https://www.postgresql.org/docs/current/errcodes-appendix.html); SQLite's for a file that is locked and for a second
 # row (https://sqlite.org/rescode.html). A second table has no code of its own there.
 TOLD = ("23505", "42P07", "42710", "SQLITE_BUSY", "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY")
+
+# It warns of lost connections besides, which whoever uses one tells of.
+logging.getLogger("psycopg").setLevel(logging.CRITICAL)
 
 T = TypeVar("T")
 

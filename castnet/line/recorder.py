@@ -115,6 +115,7 @@ class Recorder:
 
     def _append(self, line: bytes) -> bool:
         try:
+            self._keep_spool()
             self._own.append(line)
         except OSError as error:
             with self._lock:
@@ -124,6 +125,11 @@ class Recorder:
                 _say(f"{self._own.path} {reason}")
             return False
         return True
+
+    def _keep_spool(self) -> None:
+        """Have the spool where it is said to be, whoever tidied up there."""
+        self._own.path.parent.mkdir(parents=True, exist_ok=True)
+        self._own.keep()
 
     def close(self) -> None:
         """Write what is left, if the database takes it; the rest stays in the spool."""
@@ -136,6 +142,8 @@ class Recorder:
                 f"{self._lost_verdicts:,} verdicts and {self._lost_images:,} images found no room and are not recorded"
             )
         if self._thread.is_alive() or not self._own.empty():
+            with suppress(OSError):  # of a disk that is full it was told
+                self._keep_spool()
             _say(f"verdicts wait in {self._own.path}, to be written when something records there again")
         else:
             self._own.remove()

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 CHUNK = 2**21  # bytes that are fetched at once
@@ -11,7 +12,8 @@ CHUNK = 2**21  # bytes that are fetched at once
 class Spool:
     """A file that one process appends lines to while a thread of its own fetches them in their order.
 
-    Nobody else takes the file as long as that process lives; its lock ends with it.
+    Nobody else takes the file as long as that process lives; its lock ends with it. If somebody removes it meanwhile,
+    it is made anew by the next line, with all that it had.
 
     Args:
         path: is made if it is not there.
@@ -27,7 +29,7 @@ class Spool:
 
     def __init__(self, path: Path, head: bytes = b"") -> None:
         self.path, self.taken, self.fetched, self._head = path, True, 0, head
-        self._file, self._lock = path.open("a+b", buffering=0), threading.Lock()
+        self._file, self._lock = path.open("a+b", buffering=0), threading.RLock()
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -36,15 +38,17 @@ class Spool:
 
     def size(self) -> int:
         """Bytes that the file has."""
-        return os.fstat(self._file.fileno()).st_size
+        with self._lock:
+            return os.fstat(self._file.fileno()).st_size
 
     def append(self, line: bytes) -> None:
         """Append a line that ends with a line feed: all of it, or nothing.
 
         Raises:
-            OSError: the disk has no room for it.
+            OSError: the disk has no room for it, or the file's folder is gone.
         """
         with self._lock:
+            self.keep()
             end = self.size()
             line = line if end else self._head + line
             try:
@@ -54,6 +58,49 @@ class Spool:
                 self._file.truncate(end)
                 raise
 
+    def keep(self) -> None:
+        """Make the file anew, with all that it had, if somebody removed it.
+
+        Raises:
+            OSError: the disk has no room for it, or its folder is gone.
+        """
+        with self._lock:
+            if not os.fstat(self._file.fileno()).st_nlink:
+                self._replace(self._chunks())
+
+    def replace(self, lines: Iterable[bytes]) -> None:
+        """Have other lines in the file, all of them fetched again, or leave it as it is.
+
+        Raises:
+            OSError: the disk has no room for them.
+        """
+        with self._lock:
+            self._replace(lines)
+            self.fetched = 0
+
+    def _chunks(self) -> Iterator[bytes]:
+        at = 0
+        while chunk := os.pread(self._file.fileno(), CHUNK, at):
+            at += len(chunk)
+            yield chunk
+
+    def _replace(self, chunks: Iterable[bytes]) -> None:
+        partial = self.path.with_name(f"{self.path.name}.partial")
+        file = partial.open("a+b", buffering=0)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.truncate(0)
+            for chunk in chunks:
+                while chunk:
+                    chunk = chunk[file.write(chunk) or 0 :]
+            partial.replace(self.path)
+        except OSError:
+            file.close()
+            partial.unlink(missing_ok=True)
+            raise
+        self._file, old = file, self._file
+        old.close()
+
     def read(self) -> bytes:
         """The next lines that were not fetched yet, about `CHUNK` bytes of them; a line without an end is none.
 
@@ -61,7 +108,8 @@ class Spool:
         """
         wanted = CHUNK
         while True:
-            chunk = os.pread(self._file.fileno(), wanted, self.fetched)
+            with self._lock:
+                chunk = os.pread(self._file.fileno(), wanted, self.fetched)
             if (whole := chunk.rfind(b"\n") + 1) or len(chunk) < wanted:
                 return chunk[:whole]
             wanted *= 2

@@ -22,6 +22,8 @@ from castnet.line.spool import Spool
 
 STATE = ".castnet-inspected"
 POLL = 0.5  # seconds; a file that has not changed for as long may be complete
+# Images that were taken away stay in the list until they are more, and more than those that are there.
+FORGOTTEN = 1000
 PATIENCE = 10.0  # seconds that a file which cannot be read is given, for its writer may have paused
 
 # Size in bytes, and times in nanoseconds: of modification, which `cp -p` takes over from another file, and of any
@@ -66,11 +68,18 @@ def watch(model: Path, folder: Path, form: str, record: Record | None = None) ->
             signal.signal(number, lambda *_: stop.set())
     exit_code = GOOD
     done = _read_state(folder)
+    try:
+        written = Spool(folder / STATE)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: the list of what was judged, {STATE}, cannot be written there ({error.strerror}); let castnet "
+            "write there, or watch another folder"
+        ) from error
     waiting: dict[Path, tuple[Version, float]] = {}  # what is not inspected yet, and since when it is as it is
     unreadable: dict[Path, UserError] = {}
     recording = record("watch", inspector) if record else contextlib.nullcontext()
     is_full = False
-    with contextlib.closing(Spool(folder / STATE)) as state, recording as recorder:
+    with contextlib.closing(written) as state, recording as recorder:
         show = printer(form)  # which prints a header, if nothing was refused
         while not stop.wait(POLL):
             now, before = time.monotonic(), waiting
@@ -82,6 +91,10 @@ def watch(model: Path, folder: Path, form: str, record: Record | None = None) ->
                 show(file, listing.unreadable[file])
                 exit_code = TROUBLE
             unreadable = listing.unreadable
+            if not unreadable and len(done) > 2 * len(listing.images) + FORGOTTEN:
+                done = {file: done[file] for file in listing.images if file in done}
+                with contextlib.suppress(OSError):  # the longer list does as well
+                    state.replace(_entry(folder, file, inspected) for file, inspected in done.items())
             waiting = {
                 file: before[file] if file in before and before[file][0] == version else (version, now)
                 for file, version in _unjudged(listing.images, done).items()
@@ -161,13 +174,13 @@ def _read_state(folder: Path) -> dict[Path, Inspected]:
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{state}: is not castnet's list ({error}); without it all images are judged anew") from error
     partial = folder / f"{STATE}.partial"
-    partial.unlink(missing_ok=True)
     try:
+        partial.unlink(missing_ok=True)
         with partial.open("xb") as file:
             file.writelines(_entry(folder, image, inspected) for image, inspected in done.items())
         partial.replace(state)
     except OSError:  # a full disk, on which the longer list does as well, as far as its lines have ends
-        partial.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
             os.truncate(state, sum(map(len, lines)))
     return done

@@ -1,6 +1,7 @@
 import fcntl
 import json
 import re
+import shutil
 import signal
 import socket
 import threading
@@ -292,6 +293,25 @@ def test_a_file_that_is_moved_away_keeps_what_it_has_and_a_new_one_takes_what_fo
             if name == "before":
                 here.rename(archive)
     assert (count(f"sqlite:///{archive}"), count(f"sqlite:///{here}")) == (1, 1)
+
+
+@pytest.mark.parametrize("more", [0, 2])
+def test_a_spool_that_is_tidied_away_is_there_when_its_verdicts_are_wanted(
+    inspector: Inspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], more: int
+) -> None:
+    url, verdict = f"sqlite:///{tmp_path / 'away' / 'record.db'}", inspector.inspect(b"P5 2 2 255 \x00\x01\x02\x03")
+    (tmp_path / "away").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "_drain", lambda _: (_ for _ in ()).throw(OSError("away")))
+        with Recorder(url, "serve", inspector, spool=tmp_path / "spool") as recorder:
+            recorder.put("a", b"image", verdict)
+            shutil.rmtree(tmp_path / "spool")
+            for _ in range(more):
+                recorder.put("b", b"image", verdict)
+    (said,) = re.findall("verdicts wait in (.*), to be written", capfd.readouterr().err)
+    assert Path(said).is_file()
+    Recorder(url, "serve", inspector, spool=tmp_path / "spool").close()
+    assert count(url) == 1 + more
 
 
 def test_a_spool_that_another_process_may_take_is_locked(

@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from castnet.errors import UserError
 from castnet.imaging.listing import Listing, list_images
 from castnet.line import watch
 from castnet.line.inspector import Inspector
@@ -136,3 +138,48 @@ def test_on_a_full_disk_verdicts_go_on_and_the_next_start_judges_again(
         assert err.count(f"{watch.STATE}: takes no more (No space left on device): verdicts go on") == 1
     (small_disk / "full").unlink()
     assert [watched()[0] for _ in range(2)] == [["a.jpeg", "b.jpeg"], []]
+
+
+def test_a_list_that_is_removed_is_made_anew_with_what_stood_in_it(
+    look_at: Callable[..., int], test_images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def comes(name: str) -> None:
+        (tmp_path / name).write_bytes(test_images[0].read_bytes())
+
+    comes("a.jpeg")
+    look_at((tmp_path / watch.STATE).unlink, lambda: comes("b.jpeg"))
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    look_at()
+    assert capsys.readouterr().out == ""
+
+
+def test_images_that_were_taken_away_are_forgotten_while_it_watches(
+    look_at: Callable[..., int], test_images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(watch, "FORGOTTEN", 2)
+    for index in range(6):
+        (tmp_path / f"{index}.jpeg").write_bytes(test_images[0].read_bytes())
+
+    def take_away() -> None:
+        for file in tmp_path.glob("[1-5].jpeg"):
+            file.unlink()
+
+    def listed() -> list[str]:
+        return [json.loads(line)[0] for line in (tmp_path / watch.STATE).read_text().splitlines()]
+
+    at_the_end: list[list[str]] = []
+    look_at(take_away, int, lambda: at_the_end.append(listed()))
+    assert at_the_end == [["0.jpeg"]]
+    assert len(capsys.readouterr().out.splitlines()) == 6
+    look_at()
+    assert capsys.readouterr().out == ""
+
+
+def test_a_folder_that_takes_no_list_is_named_before_anything_is_judged(
+    model: Path, small_disk: Path, test_images: list[Path]
+) -> None:
+    (small_disk / "a.jpeg").symlink_to(test_images[0])
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    with pytest.raises(UserError, match=rf"^{small_disk}: the list of what was judged.*Read-only file system"):
+        watch.watch(model, small_disk, "json")

@@ -20,7 +20,7 @@ def show_card(card: Mapping[str, Any]) -> None:
     st.caption(plain(data["protocol"]))
     if "counts" in data:
         st.dataframe(pd.DataFrame(data["counts"]).T, width="stretch")
-    measured = {"test": card.get("test"), "validation": card["validation"]}
+    measured = {"test": card.get("test"), "validation": card.get("validation")}
     columns = {
         name: [*(_shown(metrics[key], ".2%") for key in RATES), _shown(metrics["auroc"], ".4f")]
         for name, metrics in measured.items()

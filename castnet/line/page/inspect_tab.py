@@ -81,7 +81,7 @@ unfamiliarity {verdict.unfamiliarity:.2f}, judged in {verdict.latency_ms:.1f} ms
      aria-valuenow="{verdict.p_defect:.4f}">
   <div class="fill" style="width: {p}%; background: {colour}"></div>
   <div class="cut" style="left: {cut}%"></div>
-  <div class="label" style="left: {min(max(cut, 8), 92)}%">threshold {verdict.threshold:.3g}</div>
+  <div class="label" style="left: clamp(3rem, {cut}%, 100% - 3rem)">threshold {verdict.threshold:.3g}</div>
   <div class="end" style="left: 0">0</div><div class="end" style="right: 0">1</div>
 </div>""",
         unsafe_allow_html=True,

@@ -28,6 +28,7 @@ from castnet.line.today import (
 )
 
 SHOWN = 6  # rejected castings
+LEAST = 0.05  # of an axis of shares: one with nothing but zeros would have 0 % in its middle
 REFRESH = 60  # seconds
 UNLIKELY = 0.001  # p-value; of as many tests, made all day, one in a thousand must not be an alarm
 QUANTITY = {"p_defect": "P(defect)", "unfamiliarity": "unfamiliarity"}
@@ -103,7 +104,9 @@ def show_chart(
         "sort": in_order,
         "axis": {"labelAngle": 0, "labelOverlap": True},
     }
-    y = {"type": "quantitative", "title": None, "axis": {"format": ".0%", "tickCount": 4}}
+    highest = max((max(row["share"], row["upper"]) for row in rows if row["castings"]), default=0)
+    scale = {"domain": [0, max(highest, LEAST)], "nice": True}
+    y = {"type": "quantitative", "title": None, "axis": {"format": ".0%", "tickCount": 4}, "scale": scale}
     tooltip = [
         {"field": "hour"},
         {"field": "castings", "format": ","},
