@@ -127,14 +127,21 @@ def main() -> None:
     parser.add_argument("--drawn", type=Path, default=Path("data/pairs"), help="what `castnet generate --pairs` made")
     parser.add_argument("--out", type=Path, default=Path("curve"), help="of the curve, without suffix")
     arguments, overrides = parser.parse_known_args()
-    chosen = [int(word.split("=")[1]) for word in overrides if word.startswith("data.image_size=")] or list(SHIPPED)
+    named = [word.partition("=")[2] for word in overrides if word.startswith("data.image_size=")]
+    asked = [int(word) if word.isdecimal() else 0 for word in arguments.pairs.split(",") if word]
     if arguments.pairs and not arguments.out.parent.is_dir():
         raise UserError(f"--out {arguments.out}: there is no folder {arguments.out.parent}; name one that is there")
+    if 0 in asked:
+        raise UserError(f"--pairs {arguments.pairs}: expected numbers of 1 or more, such as 1000,10000")
+    if asked and not (arguments.drawn / "manifest.csv").is_file():
+        raise UserError(f"--drawn {arguments.drawn}: holds no drawn pairs; `castnet generate --pairs` makes them")
+    if others := set(named) - set(map(str, SHIPPED)):
+        raise UserError(f"data.image_size={others.pop()}: weights ship for {' and '.join(map(str, SHIPPED))} pixels")
     torch.set_num_threads(1)
     print("| | AUROC | overkill at 1 % escapes | AUROC by photograph |\n| --- | --- | --- | --- |")
     found: dict[int, dict[int, dict[str, float]]] = {}
-    for size in chosen:
-        for pairs in [int(word) for word in arguments.pairs.split(",") if word]:
+    for size in map(int, named or SHIPPED):
+        for pairs in asked:
             with tempfile.TemporaryDirectory() as folder:
                 path, epochs = learn(arguments.drawn, pairs, size, Path(folder))
                 name = f"{pairs:,} pairs × {epochs} epochs, {size} px"

@@ -26,6 +26,7 @@ from rich.table import Table
 from castnet import entry
 from castnet.files import replacing
 from castnet.report.figures import BAD, GOOD
+from castnet.settings import Count, require
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where train.py is
 from train import train
@@ -73,6 +74,7 @@ def main() -> None:
     parser.add_argument("--handfuls", nargs="+", default=["1,1", "1,4", "4,4", "8,8"], metavar="GOOD,DEFECTIVE")
     parser.add_argument("--out", type=Path, default=Path("few_parts"))
     args, overrides = parser.parse_known_args()
+    require("--draws", args.draws, Count)
     handfuls = ["none", *(word for word in args.handfuls if "=" not in word)]
     overrides += [word for word in args.handfuls if "=" in word]
     found: Found = {start: {handful: [] for handful in handfuls} for start in STARTS}

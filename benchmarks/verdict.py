@@ -33,6 +33,7 @@ from castnet.imaging.decode import decode
 from castnet.imaging.listing import list_images
 from castnet.line.inspector import Inspector
 from castnet.model.network import CastingCNN
+from castnet.settings import Count, require
 
 PAGE = Path(__file__).with_name("keras_page.py")
 
@@ -179,6 +180,8 @@ def main() -> None:
     parser.add_argument("--images-in-process", type=int, default=500)
     parser.add_argument("--images-in-folder", type=int, default=10_000)
     args = parser.parse_args()
+    for name in ("rounds", "images_in_process", "images_in_folder"):
+        require(f"--{name.replace('_', '-')}", getattr(args, name), Count)
     files = list_images(args.images).images
     if not files:
         parser.error(f"{args.images}: no images there")
