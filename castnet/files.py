@@ -120,11 +120,12 @@ def write_whole(contents: Mapping[Path, bytes]) -> None:
 
 
 def claim(file: IO[bytes], size: int) -> None:
-    """Have the disk keep room for a file before it is mapped: writing to a mapping without room ends the process.
+    """Make a file so long and have the disk keep room for it: writing to a mapping without room ends the process.
 
     Raises:
         OSError: there is no room.
     """
+    os.ftruncate(file.fileno(), size)
     if hasattr(os, "posix_fallocate"):  # macOS has none
         os.posix_fallocate(file.fileno(), 0, size)
 
@@ -140,7 +141,7 @@ def remove_leftovers(folder: Path, pattern: str) -> None:
 
     Args:
         folder: where to look.
-        pattern: of files whose names end with `-` and the number of the process that writes them, and that it locks.
+        pattern: of files whose names end with `-` and the number of the process that writes them, and that it may lock.
     """
     for path in folder.glob(pattern):
         # The number alone does not tell: it may have been given anew, or belong to another container.

@@ -37,6 +37,15 @@ def _flip(block: Path) -> None:
     block.write_bytes(content)
 
 
+def test_a_block_is_whole_where_the_system_can_keep_no_room(
+    images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = np.array(pixel_block(images, SIZE, "area", tmp_path / "with"))
+    monkeypatch.delattr(os, "posix_fallocate")  # as on macOS
+    for _ in ("decoded", "read back"):
+        assert np.array_equal(pixel_block(images, SIZE, "area", tmp_path / "without"), whole)
+
+
 @pytest.mark.parametrize(
     "damage",
     [
