@@ -37,8 +37,9 @@ class CastingClassifier(LightningModule):
         lr: learning rate; with a one-cycle schedule, its peak.
         optimizer: `_target_`, one of `castnet.model.optimizer.OPTIMIZERS`, and its arguments, without parameters and
             learning rate.
-        one_cycle_warmup: share of the steps in which the one-cycle schedule (Smith & Topin, arXiv:1708.07120) rises;
-            None keeps the learning rate constant.
+        one_cycle_warmup: share of the steps in which the one-cycle schedule (Smith & Topin, arXiv:1708.07120) rises,
+            while momentum (Adam's first beta), if `optimizer` does not name it, falls from 0.95 to 0.85, to rise again
+            later; None keeps the learning rate constant.
         temperature: logits are divided by it before the sigmoid (Guo et al., arXiv:1706.04599); training leaves them as
             they are, calibration on validation data sets it.
         threshold: a casting is called defective if P(defect) reaches it.
@@ -241,9 +242,14 @@ class CastingClassifier(LightningModule):
         if self.hparams["one_cycle_warmup"] is None:
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches)
+        momentum = {"momentum", "betas"} & optimizer.defaults.keys()
         try:
             schedule = torch.optim.lr_scheduler.OneCycleLR(
-                optimizer, list(by_rate), steps, pct_start=float(self.hparams["one_cycle_warmup"])
+                optimizer,
+                list(by_rate),
+                steps,
+                pct_start=float(self.hparams["one_cycle_warmup"]),
+                cycle_momentum=bool(momentum - self.hparams["optimizer"].keys()),
             )
         except ZeroDivisionError as error:  # PyTorch cannot rise within the first step
             share = self.hparams["one_cycle_warmup"]

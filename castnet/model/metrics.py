@@ -53,6 +53,11 @@ class CastingMetrics(nn.Module):
         self._waiting: list[tuple[Tensor, Tensor]] = []
 
     @property
+    def has_any(self) -> bool:
+        """Whether any image was counted since the last reset."""
+        return bool(self._waiting) or self.decisions["accuracy"].update_called
+
+    @property
     def names(self) -> list[str]:
         """Those that `compute` has."""
         by_class = [f"{metric}/{name}" for metric in ("precision", "recall", "f1") for name in self.class_names]

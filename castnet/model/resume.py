@@ -220,7 +220,7 @@ def fit(
         raise
     except Exception as error:
         # An epoch's metrics are forgotten when it ends, and then there are those of the Trainer.
-        begun = classifier.train_metrics.decisions["accuracy"].update_called or trainer.callback_metrics
+        begun = classifier.train_metrics.has_any or trainer.callback_metrics
         # Before the first batch Lightning looks at the Trainer's settings, and restores whatever the checkpoint holds.
         if begun or (ckpt_path is None and not isinstance(error, ValueError | TypeError)):
             raise
