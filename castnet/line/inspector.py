@@ -33,6 +33,7 @@ WEIGHTS_ELSEWHERE = re.compile(rb"(?:\x0a|\x8a\x80*\x00)(?:\x08|\x88\x80*\x00)lo
 SIGNATURE = {
     "images": "tensor(uint8)",
     "explained": "tensor(int64)",
+    "logits": "tensor(float)",
     "p_defect": "tensor(float)",
     "evidence": "tensor(float)",
 }

@@ -231,6 +231,15 @@ def test_no_casting_is_good_beyond_its_cards_threshold(model: Path, tmp_path: Pa
             stricter.inspect(image)
 
 
+@pytest.mark.parametrize("output", ["logits", "p_defect", "evidence"])
+def test_a_model_without_an_answer_is_refused(model: Path, tmp_path: Path, output: str) -> None:
+    loaded = onnx.load(model)
+    loaded.graph.output.remove(next(value for value in loaded.graph.output if value.name == output))
+    onnx.save(loaded, tmp_path / "model.onnx")
+    with pytest.raises(UserError, match="not a model that `castnet export` wrote"):
+        Inspector(tmp_path / "model.onnx")
+
+
 def test_weights_beside_the_model_are_refused(model: Path, tmp_path: Path) -> None:
     onnx.save(onnx.load(model), tmp_path / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
     with pytest.raises(UserError, match="weights in other files"):
