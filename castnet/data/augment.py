@@ -35,7 +35,7 @@ class Augmentation:
         zoom: zoom factors are drawn from [1 - zoom, 1 + zoom], for each axis by itself.
         turns: an image is first turned by a random multiple of 360° / turns; 1 leaves it as it lies.
         rotation: largest rotation in degrees, either way, beside that.
-        flip: whether to mirror every second image.
+        flip: whether to mirror images, each with a probability of a half.
         brightness: largest value added, on the scale where white is 1.
         contrast: the distance from the image's mean is multiplied by a factor in [1 - contrast, 1 + contrast].
         alike: whether all images of a batch are mapped alike, so that what two of them share they still share.

@@ -8,14 +8,12 @@ from typing import Annotated, Any, NotRequired
 from pydantic import Field, with_config
 from typing_extensions import TypedDict
 
-from castnet.drawn.folder import FORMAT, SMALLEST, generate
+from castnet.drawn.folder import FORMAT, PROPORTIONS, SMALLEST, generate
 from castnet.errors import UserError
 from castnet.processes import is_first, wait_for
 from castnet.settings import Seed
 
 KAGGLE_HANDLE = "ravirajsinh45/real-life-industrial-dataset-of-casting-product"
-# Images the published set has in each folder (its Kaggle page, version 2).
-KAGGLE_COUNTS = {"train/def_front": 3758, "train/ok_front": 2875, "test/def_front": 453, "test/ok_front": 262}
 
 
 @with_config(extra="forbid", strict=True)
@@ -47,15 +45,13 @@ def download_casting(root: Path) -> None:
             f"data.root={root} does not exist and Kaggle cannot be reached ({reason[:120]}); {by_hand}"
         ) from error
     for train in download.rglob("train"):
-        found = {part: len(list((train.parent / part).glob("*.jpeg"))) for part in KAGGLE_COUNTS}
-        if found == KAGGLE_COUNTS:
+        found = {part: len(list(train.parent.joinpath(*part).glob("*.jpeg"))) for part in PROPORTIONS}
+        if found == PROPORTIONS:
             partial_root = root.with_name(root.name + ".partial")
             shutil.copytree(train.parent, partial_root, dirs_exist_ok=True)
             partial_root.rename(root)
             return
-    raise UserError(
-        f"{download}: Kaggle sent something else than the {sum(KAGGLE_COUNTS.values()):,} images; {by_hand}"
-    )
+    raise UserError(f"{download}: Kaggle sent something else than the {sum(PROPORTIONS.values()):,} images; {by_hand}")
 
 
 def obtain(source: str, root: Path, generated: Generated | None) -> None:
@@ -67,7 +63,7 @@ def obtain(source: str, root: Path, generated: Generated | None) -> None:
         generated: the generated castings.
 
     Raises:
-        UserError: an unknown source, or its images cannot be had, or other castings than asked for were generated.
+        UserError: the images cannot be had, or other castings than asked for were generated.
     """
     if source != "folder" and not is_first():
         wait_for(root)
@@ -77,11 +73,8 @@ def obtain(source: str, root: Path, generated: Generated | None) -> None:
             _require_same(root, generated)
         else:
             generate(root, **generated, resume=True)
-    elif source == "casting":
-        if not root.exists():
-            download_casting(root)
-    elif source != "folder":
-        raise UserError(f"data.source={source}: expected one of generated, casting, folder")
+    elif source == "casting" and not root.exists():
+        download_casting(root)
 
 
 def _require_same(root: Path, generated: Generated) -> None:

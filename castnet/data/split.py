@@ -65,12 +65,9 @@ def grouped(labels: Indices, groups: Indices, fraction: float, seed: int, fold: 
         Sorted indices of the rest and of the held out.
 
     Raises:
-        ValueError: there are too few images for that many folds, or no such fold.
+        ValueError: there are too few images for that many folds.
     """
-    folds = folds_of(fraction)
-    if not 0 <= fold < folds:
-        raise ValueError(f"there are {folds} folds, 0 to {folds - 1}")
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    splitter = StratifiedGroupKFold(folds_of(fraction), shuffle=True, random_state=seed)
     rest, held = list(splitter.split(labels, labels, groups))[fold]
     return rest, held
 
@@ -90,18 +87,9 @@ def by_part(labels: Indices, parts: Indices, fraction: float, seed: int, fold: i
 
     Returns:
         Sorted indices of the rest and of the held out.
-
-    Raises:
-        ValueError: a class has fewer parts than there are folds, or there is no such fold.
     """
-    folds = folds_of(fraction)
     names, first = np.unique(parts, return_index=True)
-    fewest = min(np.bincount(labels[first], minlength=2))
-    if fewest < folds:
-        raise ValueError(f"{folds} folds need {folds} parts of each class, and one class has {fewest}")
-    if not 0 <= fold < folds:
-        raise ValueError(f"there are {folds} folds, 0 to {folds - 1}")
-    dealt = StratifiedKFold(folds, shuffle=True, random_state=seed).split(names, labels[first])
+    dealt = StratifiedKFold(folds_of(fraction), shuffle=True, random_state=seed).split(names, labels[first])
     held = np.isin(parts, names[list(dealt)[fold][1]])
     return np.flatnonzero(~held), np.flatnonzero(held)
 

@@ -32,7 +32,8 @@ from castnet.files import hold
 
 # A change to the drawing must change this: a resumed run would otherwise mix two kinds of castings.
 FORMAT = "castnet-generated-7"
-# Images of the public set's (split, class) folders, whose proportions the generated set has.
+# Images of the public set's (split, class) folders (its Kaggle page, version 2); the generated set is of their
+# proportions.
 PROPORTIONS = {
     ("train", "def_front"): 3758,
     ("train", "ok_front"): 2875,

@@ -35,10 +35,10 @@ def judging(inspector: Inspector, record: Record | None, shadow: Path | None) ->
         left_out = itertools.count()
         pool, places = stack.enter_context(ThreadPoolExecutor(1, "shadow")), BoundedSemaphore(WAITING)
 
-        def judge_beside(name: str, body: bytes) -> None:
+        def judge_beside(body: bytes) -> None:
             try:
                 if beside and shadows:
-                    shadows.put(name, body, beside.inspect(body))
+                    shadows.put("", body, beside.inspect(body))
             except UserError:
                 pass  # the shadow answers nobody
             finally:
@@ -48,7 +48,7 @@ def judging(inspector: Inspector, record: Record | None, shadow: Path | None) ->
             verdict = inspector.inspect(body)
             recorder.put("", body, verdict)
             if shadows and places.acquire(blocking=False):
-                pool.submit(judge_beside, "", body)
+                pool.submit(judge_beside, body)
             elif shadows:  # it cannot follow
                 next(left_out)
             return verdict

@@ -174,9 +174,7 @@ class _Connection(H11Protocol):
             resting = [other for other in cast("set[_Connection]", self.connections) if other.rests]
             longest = min(resting, key=lambda other: other.since)
             if longest is self:
-                transport.write(
-                    b"HTTP/1.1 503 Busy\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-                )
+                transport.write(BUSY)
             longest.leave()
 
     def data_received(self, data: bytes) -> None:

@@ -16,7 +16,8 @@ FLOOR = 0.002  # of an energy, half a grey level, so that a flat image has a log
 SHARP = 2  # octaves whose sharpness counts, from the finest
 THUMBNAIL, STRUCTURES = 16, 32
 FOLDS = 5
-# Of the images held out, this share is to be familiar; each of two scores takes its part of what the rest may be.
+# Of the images held out, this share is to be familiar by each of two scores, so that up to twice the rest may not be by
+# both.
 FAMILIAR = 0.995
 MARGIN = 1.1  # the cut lies this much further out, for parts that differ more than those held out did
 

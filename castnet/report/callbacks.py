@@ -77,10 +77,7 @@ class TrainingPictures(Callback):
             with warnings.catch_warnings():  # add_graph traces, which PyTorch calls deprecated
                 warnings.simplefilter("ignore")
                 writer.add_graph(model.network, torch.zeros(1, 3, image_size, image_size, device=model.device))
-            charts = ["loss", "accuracy", "auroc", "escape_rate", "overkill_rate"]
-            charts += [
-                f"{metric}/{name}" for metric in ("precision", "recall", "f1") for name in datamodule.folder.classes
-            ]
+            charts = ["loss", *model.val_metrics.names]
             # Its tags are regular expressions, which names of classes are not.
             tags = {chart: [f"{stage}/{re.escape(chart)}$" for stage in ("train", "val")] for chart in charts}
             layout = {chart: ["Multiline", tags[chart]] for chart in charts}

@@ -23,15 +23,15 @@ GOOD, BAD = "#1f7a4d", "#b3261e"
 TRAIN, VAL = "#2f6db5", "#d9822b"
 
 
-def image_grid(images: NDArray[np.generic], titles: Sequence[str], colours: Sequence[str], columns: int = 5) -> Figure:
+def image_grid(images: NDArray[np.generic], titles: Sequence[str], colours: Sequence[str]) -> Figure:
     """Images in rows, each below its title.
 
     Args:
         images: (n, side, side), 0 black and 255 white, or in colour, uint8 (n, side, side, 3).
         titles: one for each image.
         colours: colour of each title.
-        columns: images in a row.
     """
+    columns = 5
     width, height = 2.0 * columns, 2.45 * max(1, -(-len(images) // columns))
     figure = Figure(figsize=(width, height))
     # One system of axes for all, in inches: a grid of them takes ten times as long to draw.
@@ -196,7 +196,6 @@ def parts_against_cut(
     margins: Sequence[NDArray[np.float64]],
     defective: Sequence[NDArray[np.bool_]],
     thumbnails: Sequence[NDArray[np.uint8]],
-    columns: int = 30,
 ) -> Figure:
     """Every part as a column of dots, one for each of its images, above its thumbnail.
 
@@ -204,8 +203,8 @@ def parts_against_cut(
         margins: calibrated logits above the threshold of each part's images, finite.
         defective: whether each of these images is labelled defective.
         thumbnails: one image of each part, uint8 (side, side).
-        columns: parts in a row.
     """
+    columns = 30
     rows = -(-len(margins) // columns)
     figure = Figure(figsize=(16, 2.6 * rows + 0.5))
     low, high = (extreme([extreme(of) for of in margins]) for extreme in (np.min, np.max))

@@ -5,12 +5,10 @@ from collections.abc import Mapping
 from io import BytesIO
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-TEMPLATES = Environment(
-    loader=PackageLoader("castnet.report", "."), autoescape=select_autoescape(["html", "j2"]), undefined=StrictUndefined
-)
+TEMPLATES = Environment(loader=PackageLoader("castnet.report", "."), autoescape=True, undefined=StrictUndefined)
 
 
 def render(template: str, pictures: Mapping[str, bytes], **values: Any) -> str:

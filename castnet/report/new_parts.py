@@ -213,10 +213,11 @@ class Examination:
             for chosen in each[0]
         }
         pooled = next(iter(self.pooled.values()))
+        labels = np.array(pooled.labels)
         return {
             "data": {key: self.data[key] for key in ("source", "root", "groups", "protocol", "defect_class")},
             "folds": folds_of(self.data["test_fraction"]),
-            "parts": {name: len(set(pooled.parts[np.array(pooled.labels) == name])) for name in set(pooled.labels)},
+            "parts": {str(name): len(set(pooled.parts[labels == name])) for name in np.unique(labels)},
             "intervals": counted(pooled.parts_known),
             "summary": summary,
             "settings": settings,

@@ -168,7 +168,5 @@ def write_robustness(found: list[Row], folder: Path) -> Table:
         table.add_column(rate.replace("_", " "), justify="right")
     for row in found:
         dose = "" if row.dose is None else f"{row.dose:g} {row.unit}"
-        table.add_row(
-            row.corruption, dose, *("–" if row.numbers[rate] is None else f"{row.numbers[rate]:.4f}" for rate in RATES)
-        )
+        table.add_row(row.corruption, dose, *(f"{row.numbers[rate]:.4f}" for rate in RATES))
     return table

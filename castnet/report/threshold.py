@@ -1,7 +1,7 @@
 """Where to cut: the operating point, chosen on validation images."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -30,18 +30,6 @@ PRIOR, OFFSET_PRIOR = 0.5, 1.0
 WRONG_LABELS = 0.01
 SAMPLED = 10_000  # images are enough to know what is familiar by
 REFERENCE = 500  # validation images that a line's P(defect) and unfamiliarity are compared with
-
-
-@dataclass(frozen=True)
-class OperatingPoint:
-    """Logits are divided by the temperature; a casting is called defective if P(defect) reaches the threshold.
-
-    From the threshold to `defective_from` it is doubtful, if that is given.
-    """
-
-    temperature: float
-    threshold: float
-    defective_from: float | None
 
 
 @dataclass(frozen=True)
@@ -141,7 +129,7 @@ def logits_and_labels(
     return torch.tensor(logits), torch.tensor(labels)
 
 
-def choose_operating_point(ckpt_path: Path, datamodule: CastingDataModule, rule: ThresholdRule) -> OperatingPoint:
+def choose_operating_point(ckpt_path: Path, datamodule: CastingDataModule, rule: ThresholdRule) -> None:
     """Calibrate a checkpoint on its validation images, choose its cuts, learn what is familiar, and store all in it.
 
     The checkpoint's validation metrics become those at the operating point, and the offset becomes part of its
@@ -159,22 +147,21 @@ def choose_operating_point(ckpt_path: Path, datamodule: CastingDataModule, rule:
     temperature, offset = fit_calibration(logits, labels)
     classifier.hparams["temperature"], logits = temperature, logits + offset
     p_defect = classifier.defect_probability(logits)
-    point = OperatingPoint(temperature, *rule.cuts(p_defect.numpy()))
+    threshold, defective_from = rule.cuts(p_defect.numpy())
 
-    counted = CastingMetrics(classifier.hparams["class_names"], classifier.hparams["defect_class"], point.threshold)
+    counted = CastingMetrics(classifier.hparams["class_names"], classifier.hparams["defect_class"], threshold)
     counted.update(p_defect, labels)
     familiarity, rows, unfamiliarity = fit_familiarity(datamodule)
     held_out = unfamiliarity[np.isin(rows, datamodule.rows["val"])]
     reference = {"p_defect": _some(p_defect), "unfamiliarity": _some(held_out)}
     finish_checkpoint(
         ckpt_path,
-        asdict(point),
+        {"temperature": temperature, "threshold": threshold, "defective_from": defective_from},
         offset=offset,
         validation=counted.compute(),
         familiarity=vars(familiarity),
         reference=reference,
     )
-    return point
 
 
 def _some(values: Tensor) -> list[float]:

@@ -120,12 +120,12 @@ def test_what_is_stored_is_of_the_validation_images_as_the_checkpoint_judges_the
 ) -> None:
     shutil.copy(trained / "checkpoints" / "best.ckpt", path := tmp_path / "best.ckpt")
     data = configured(castings, tmp_path)
-    point = choose_operating_point(path, data, ThresholdRule(10, 1, 0.2))
+    choose_operating_point(path, data, ThresholdRule(10, 1, 0.2))
     stored, judge = torch.load(path, weights_only=True), load_classifier(path).eval()
     images = {name: data.input_of(torch.from_numpy(data.block[data.rows[name]])) for name in ("train", "val")}
     with torch.inference_mode():
         p_defect = judge.defect_probability(judge(images["val"]))
-    counted = CastingMetrics(data.folder.classes, "def_front", point.threshold)
+    counted = CastingMetrics(data.folder.classes, "def_front", judge.hparams["threshold"])
     counted.update(p_defect, torch.from_numpy(data.folder.labels[data.rows["val"]]))
     assert stored["validation"] == pytest.approx(counted.compute())
     assert stored["reference"]["p_defect"] == pytest.approx(p_defect.tolist(), abs=1e-5)
