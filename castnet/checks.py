@@ -1,10 +1,12 @@
 """What is refused before time is spent."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from lightning import Trainer
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 
 from castnet.build import build, check, check_trainer, read_start, settled
 from castnet.data.augment import Augmentation
@@ -41,6 +43,16 @@ def prepare(config: DictConfig) -> tuple[ThresholdRule | None, CastingDataModule
     require_best(config.get("callbacks"))
     check_trainer(config.trainer)
     return rule, datamodule
+
+
+def check_job(config: DictConfig) -> None:
+    """What `prepare` checks, of a run that has not begun: what only the run itself will know is left to it.
+
+    Raises:
+        UserError: see `prepare`.
+    """
+    with suppress(InterpolationResolutionError):
+        prepare(config)
 
 
 def require_best(callbacks: DictConfig | None) -> None:

@@ -98,7 +98,7 @@ def job(function: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:
     """
     chosen = HydraConfig.get()
     choices = {chosen.runtime.choices[group] for group in ("hydra/sweeper", "hydra/launcher")}
-    if chosen.mode is RunMode.MULTIRUN and not choices <= {"basic", "every"}:
+    if chosen.mode is RunMode.MULTIRUN and choices != {"basic"}:
         quieten()  # this may be another process
         return function(cfg)
     return guard(function, cfg)
@@ -108,8 +108,8 @@ def quieten() -> None:
     """Drop what no user of castnet can act on."""
     # Lightning 2.6 calls what PyTorch 2.14 deprecates.
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
-    # The settings that a SLURM user edits have the name that the launcher gives to its own.
-    warnings.filterwarnings("ignore", message=r"\n'hydra/launcher/submitit_slurm' is validated")
+    # What castnet has in the place of Hydra's and submitit's own has their names.
+    warnings.filterwarnings("ignore", message=r"\n'hydra/(launcher/submitit_slurm|sweeper/basic)' is validated")
     # The AUROC of a slice with one class; reports leave it out.
     warnings.filterwarnings("ignore", message=r"No (positive|negative) samples in targets")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)

@@ -255,6 +255,7 @@ def test_a_run_that_fails_leaves_a_sweep_the_table_of_those_before_it(run_train:
         (["model.start=null,none.ckpt"], "none.ckpt: no such file"),
         (["model=default,small"], "Could not find 'model/small'"),
         (["callbacks.checkpoint.mode=min,max"], "would keep the worst val/loss"),
+        (["seed=0,-1", "hydra.sweeper.max_batch_size=1"], "seed=-1: expected"),
     ],
 )
 def test_a_sweep_is_refused_for_its_last_value_before_its_first_run(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib import pyplot
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import NullFormatter
 from optuna import Study
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
@@ -91,12 +91,10 @@ def _drawn(axes: Any) -> Figure:
     # Names of settings are long. A constrained layout leaves no room for a single axes' legend and colour bar.
     figure.set_layout_engine("constrained" if several else "tight")
     for one in np.atleast_1d(axes):
-        if one.get_xscale() == "log":  # whose panels are narrow for a number at every step
+        if one.get_xscale() == "log":  # whose panels are too narrow for the numbers that matplotlib puts there
             low, high = one.get_xlim()
-            steps = (1, 2, 5) if high < 12 * low else (1, 3) if high < 40 * low else (1,)
-            few = MaxNLocator(3) if high < 3 * low else LogLocator(subs=steps, numticks=4)
-            one.xaxis.set_major_locator(few)
-            one.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            places = [float(f"{at:.{1 if high > 100 * low else 2}g}") for at in np.geomspace(low, high, 7)[1::2]]
+            one.set_xticks(places, [f"{at:g}" for at in places])
             one.xaxis.set_minor_formatter(NullFormatter())
     pyplot.close(figure)
     return figure

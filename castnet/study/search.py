@@ -23,7 +23,7 @@ from optuna.storages._heartbeat import get_heartbeat_thread
 from optuna.trial import TrialState
 
 from castnet.build import build
-from castnet.checks import BEST, prepare
+from castnet.checks import BEST, check_job
 from castnet.database import why
 from castnet.errors import UserError
 from castnet.settings import Count, Rate, Text
@@ -86,7 +86,7 @@ class Search:
         written = [f"{key}={value}" for key, value in self.params.items()] + arguments
         self.space = space(OverridesParser.create(config_loader=loader).parse_overrides(written), self.average)
         for example in self.space.examples():  # what a run would refuse is refused before the first trial
-            prepare(tried := loader.load_sweep_config(config, example))
+            check_job(tried := loader.load_sweep_config(config, example))
         swept = {line.partition("=")[0].lstrip("+") for line in self.space.averaged}  # groups among them
         settled = [key for key in self.average if key.lstrip("+") not in swept]
         if unknown := [key for key in settled if OmegaConf.select(tried, key, default=self) is self]:
@@ -165,15 +165,19 @@ class Search:
                 except Exception as error:
                     outcomes = [error] * len(jobs)
             self.launched += len(jobs)
+            failures = []
             while waiting:
                 of_trial, outcomes = outcomes[: len(self.space.repeats)], outcomes[len(self.space.repeats) :]
-                self._tell(study, waiting.pop(0), of_trial)
+                failures += self._tell(study, waiting.pop(0), of_trial)
+            if failures and self.failed > self.max_failure_rate * self.tried:
+                raise failures[0]
         finally:
             with suppress(*AWAY):  # where they give no sign of life, and are taken for dead
-                for trial in waiting:  # interrupted, or stopped by the failure of another one
+                for trial in waiting:  # interrupted
                     study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
 
-    def _tell(self, study: Study, trial: Trial, outcomes: list[Any]) -> None:
+    def _tell(self, study: Study, trial: Trial, outcomes: list[Any]) -> list[BaseException]:
+        """Tell the study what came of a trial; returns what it failed by, if it did."""
         errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
         if missing := [name for name in self.objectives if not errors and any(name not in of for of in outcomes)]:
             errors = [UserError(f"trial {trial.number}: was not validated, so that it has no {', '.join(missing)}")]
@@ -187,8 +191,7 @@ class Search:
         state = TrialState.FAIL if failures else TrialState.PRUNED if errors else None
         # One that another machine took for dead, and whose settings it tries again, stays as it is.
         patiently(lambda: study.tell(trial, None if errors else values, state, skip_if_finished=True))
-        if failures and self.failed > self.max_failure_rate * self.tried:
-            raise failures[0]
+        return failures
 
 
 def _named(study: Study) -> str:

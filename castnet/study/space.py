@@ -1,5 +1,6 @@
 """Hydra's override grammar as Optuna's search space."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -29,11 +30,20 @@ class Space:
 
     def examples(self) -> Iterator[list[str]]:
         """Overrides of one run for every choice, every bound and every repetition, so that each is seen once."""
-        for key, drawn in self.searched.items():
-            for value in drawn.choices if isinstance(drawn, CategoricalDistribution) else (drawn.low, drawn.high):  # type: ignore[attr-defined]
-                yield [*self.fixed, f"{key}={value}", *self.repeats[0]]
-        for repeat in self.repeats[1:]:
-            yield [*self.fixed, *repeat]
+        first = {key: _ends(drawn)[0] for key, drawn in self.searched.items()}
+        runs = [(first | {key: end}, self.repeats[0]) for key, drawn in self.searched.items() for end in _ends(drawn)]
+        for values, repeat in [*runs, *((first, repeat) for repeat in self.repeats[1:])]:
+            yield [*self.fixed, *(f"{key}={value}" for key, value in values.items()), *repeat]
+
+
+def _ends(drawn: BaseDistribution) -> Sequence[object]:
+    """All choices, or the least and the largest value; of numbers without steps those beside them, which are drawn."""
+    if isinstance(drawn, CategoricalDistribution):
+        return drawn.choices
+    low, high = drawn.low, drawn.high  # type: ignore[attr-defined]
+    if isinstance(drawn, FloatDistribution) and drawn.step is None and low < high:
+        return math.nextafter(low, high), math.nextafter(high, low)
+    return low, high
 
 
 def space(overrides: Sequence[Override], averaged: Sequence[str]) -> Space:

@@ -286,6 +286,17 @@ def test_a_few_failures_do_not_end_a_study_but_many_do(search: Command) -> None:
     assert "diverged" in ran.err
 
 
+def test_what_came_of_a_trial_counts_though_others_beside_it_failed(
+    search: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("castnet.study.search.BasicLauncher", type(None))  # which would take one after the other
+    drawn = ["hydra.sweeper.sampler._target_=optuna.samplers.RandomSampler", "+hydra.sweeper.sampler.seed=1"]
+    several = ["hydra.sweeper.n_trials=8", "hydra.sweeper.n_jobs=8", "hydra.sweeper.max_failure_rate=0.0"]
+    assert search("model.lr=choice(1e-3,1)", *several, *drawn).code == 70
+    states_of = {(trial.params["model.lr"], trial.state.name) for trial in study().trials}
+    assert states_of == {("0.001", "COMPLETE"), ("1", "FAIL")}
+
+
 def test_the_dashboard_opens_the_same_storage(search: Command) -> None:
     import optuna_dashboard
 
@@ -324,7 +335,7 @@ def test_the_dashboard_opens_the_same_storage(search: Command) -> None:
         ([LR, "hydra.sweeper.storage=sqlite:////proc/x/studies.db"], "cannot be opened"),
         ([LR, "hydra.sweeper.average=[seeed]", "seed=0,1"], "hydra.sweeper.average: seeed is no setting"),
         ([LR, "hydra.sweeper.pruner.n_startup_trials=-1"], "hydra.sweeper.pruner: Number of startup trials"),
-        (["model.dropout=interval(0,1.5)"], "model.dropout=1.5: expected"),
+        (["model.dropout=interval(0,1.5)"], "model.dropout=1.4999999999999998: expected"),
         ([LR, "seed=0,x"], "seed=x: expected"),
     ],
 )  # fmt: skip
