@@ -1,5 +1,7 @@
 """Where Hydra looks for launchers; the work is done by hydra-submitit-launcher, which comes with the extra `slurm`."""
 
+import subprocess
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -10,7 +12,9 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from castnet.errors import extra
+from castnet.errors import UserError, extra
+
+LOOK, GONE = 2.0, 20.0  # seconds between looks, and in which what a job wrote comes to be seen on other machines
 
 
 class SlurmLauncher(Launcher):
@@ -59,7 +63,23 @@ class _Outcome:
     def results(self) -> list[JobReturn]:
         import submitit
 
+        since = time.monotonic()
         try:
+            # Where SLURM keeps no accounts, submitit would wait for ever for a job that was lost.
+            while not self.job.done() and time.monotonic() - since < GONE:
+                time.sleep(LOOK)
+                if self.job.state != "UNKNOWN" or self._is_queued():
+                    since = time.monotonic()
+            if not self.job.done():
+                raise UserError(f"job {self.job.job_id}: SLURM has it no more, and it left no result; see its log")
             return self.job.results()
-        except submitit.core.utils.UncompletedJobError as error:
+        except (UserError, submitit.core.utils.UncompletedJobError) as error:
             return [JobReturn(self.overrides, status=JobStatus.FAILED, _return_value=error)]
+
+    def _is_queued(self) -> bool:
+        """Whether SLURM has the job, as far as it can be asked."""
+        try:
+            asked = subprocess.run(["squeue", "-h", "-j", self.job.job_id], capture_output=True, text=True)
+        except OSError:
+            return True
+        return bool(asked.stdout.strip() or (asked.returncode and "Invalid job id" not in asked.stderr))

@@ -103,15 +103,20 @@ def test_what_slurm_refuses_is_one_line(castings: Path, tmp_path: Path, slurm: s
     assert "Warning" not in printed
 
 
+@pytest.mark.parametrize("accounts", [True, False])
 def test_a_job_that_slurm_ends_is_one_line_and_the_others_are_waited_for(
-    castings: Path, tmp_path: Path, slurm: str
+    castings: Path, tmp_path: Path, slurm: str, accounts: bool
 ) -> None:
-    ends = "[[ $SLURM_ARRAY_TASK_ID == 0 ]] && kill -KILL $PPID\n"
+    if not accounts:
+        (tmp_path / "sacct").write_text("#!/bin/bash\nexit 1\n")
+        (tmp_path / "squeue").write_text("#!/bin/bash\n[[ -e ${0%squeue}sbatch.ended.${3#7_} ]] || echo running\n")
+        (tmp_path / "squeue").chmod(0o755)
+    ends = "[[ $SLURM_ARRAY_TASK_ID == 0 ]] && kill -KILL $PPID && exit\n"
     (tmp_path / "srun").write_text(SRUN.replace("exec", f"{ends}exec"))
     process = sweep(tmp_path / "run", castings, "hydra/launcher=submitit_slurm", path=slurm)
     printed, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2, printed
-    assert "error: Job 7_0 (task: 0)" in printed
+    assert ("error: Job 7_0 (task: 0)" if accounts else "error: job 7_0: SLURM has it no more") in printed
     assert "Traceback" not in printed
     (row,) = csv.DictReader((tmp_path / "run" / "sweep" / "sweep.csv").open())
     assert "seed=1" in row["overrides"]
