@@ -115,7 +115,6 @@ class Recorder:
 
     def _append(self, line: bytes) -> bool:
         try:
-            self._keep_spool()
             self._own.append(line)
         except OSError as error:
             with self._lock:
@@ -165,6 +164,8 @@ class Recorder:
         waiting = FLUSH_SECONDS
         while True:
             stopping = self._stop.wait(waiting)
+            with suppress(OSError):  # without a name it holds what this process writes all the same
+                self._keep_spool()
             try:
                 self._drain()
                 waiting = FLUSH_SECONDS

@@ -13,7 +13,7 @@ class Spool:
     """A file that one process appends lines to while a thread of its own fetches them in their order.
 
     Nobody else takes the file as long as that process lives; its lock ends with it. If somebody removes it meanwhile,
-    it is made anew by the next line, with all that it had.
+    all goes on but that nobody else finds it, until `keep` gives it its name again.
 
     Args:
         path: is made if it is not there.
@@ -45,10 +45,9 @@ class Spool:
         """Append a line that ends with a line feed: all of it, or nothing.
 
         Raises:
-            OSError: the disk has no room for it, or the file's folder is gone.
+            OSError: the disk has no room for it.
         """
         with self._lock:
-            self.keep()
             end = self.size()
             line = line if end else self._head + line
             try:

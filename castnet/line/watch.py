@@ -22,8 +22,9 @@ from castnet.line.spool import Spool
 
 STATE = ".castnet-inspected"
 POLL = 0.5  # seconds; a file that has not changed for as long may be complete
-# Images that were taken away stay in the list until they are more, and more than those that are there.
-FORGOTTEN = 1000
+# Images that are away for so many seconds are forgotten, once they are so many and more than those that are there. Of a
+# folder that comes back before, such as one of another machine's, none is judged again.
+AWAY, FORGOTTEN = 3600.0, 1000
 PATIENCE = 10.0  # seconds that a file which cannot be read is given, for its writer may have paused
 
 # Size in bytes, and times in nanoseconds: of modification, which `cp -p` takes over from another file, and of any
@@ -77,6 +78,7 @@ def watch(model: Path, folder: Path, form: str, record: Record | None = None) ->
         ) from error
     waiting: dict[Path, tuple[Version, float]] = {}  # what is not inspected yet, and since when it is as it is
     unreadable: dict[Path, UserError] = {}
+    away: dict[Path, float] = {}  # what was judged and is not there, and since when
     recording = record("watch", inspector) if record else contextlib.nullcontext()
     is_full = False
     with contextlib.closing(written) as state, recording as recorder:
@@ -91,8 +93,11 @@ def watch(model: Path, folder: Path, form: str, record: Record | None = None) ->
                 show(file, listing.unreadable[file])
                 exit_code = TROUBLE
             unreadable = listing.unreadable
-            if not unreadable and len(done) > 2 * len(listing.images) + FORGOTTEN:
-                done = {file: done[file] for file in listing.images if file in done}
+            missing = done.keys() - set(listing.images) if not unreadable and len(done) > len(listing.images) else set()
+            away = {file: away.get(file, now) for file in missing}
+            gone = {file for file, since in away.items() if now - since >= AWAY}
+            if len(gone) > len(listing.images) + FORGOTTEN:
+                done = {file: inspected for file, inspected in done.items() if file not in gone}
                 with contextlib.suppress(OSError):  # the longer list does as well
                     state.replace(_entry(folder, file, inspected) for file, inspected in done.items())
             waiting = {
@@ -116,6 +121,7 @@ def watch(model: Path, folder: Path, form: str, record: Record | None = None) ->
                     exit_code = worst((exit_code, code(result)))
                 done[file] = version, digest
                 try:
+                    state.keep()
                     state.append(_entry(folder, file, done[file]))
                 except OSError as error:
                     if not is_full:

@@ -153,11 +153,13 @@ def test_a_list_that_is_removed_is_made_anew_with_what_stood_in_it(
     assert capsys.readouterr().out == ""
 
 
-def test_images_that_were_taken_away_are_forgotten_while_it_watches(
+@pytest.mark.parametrize("away", [0, 3600])
+def test_images_that_were_taken_away_are_forgotten_after_a_while(
     look_at: Callable[..., int], test_images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, away: float,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(watch, "FORGOTTEN", 2)
+    monkeypatch.setattr(watch, "AWAY", away)
     for index in range(6):
         (tmp_path / f"{index}.jpeg").write_bytes(test_images[0].read_bytes())
 
@@ -170,7 +172,7 @@ def test_images_that_were_taken_away_are_forgotten_while_it_watches(
 
     at_the_end: list[list[str]] = []
     look_at(take_away, int, lambda: at_the_end.append(listed()))
-    assert at_the_end == [["0.jpeg"]]
+    assert at_the_end == [["0.jpeg"] if away == 0 else [f"{index}.jpeg" for index in range(6)]]
     assert len(capsys.readouterr().out.splitlines()) == 6
     look_at()
     assert capsys.readouterr().out == ""
