@@ -11,6 +11,10 @@ from typing import IO
 from castnet.errors import UserError
 
 
+class HeldError(UserError):
+    """Another process is at work in a folder."""
+
+
 @contextmanager
 def hold(folder: Path) -> Iterator[None]:
     """Keep a folder to this process until it leaves the block or dies; the folder is made if missing.
@@ -19,7 +23,7 @@ def hold(folder: Path) -> Iterator[None]:
     still empty in the end is removed.
 
     Raises:
-        UserError: another process holds the folder.
+        HeldError: another process holds the folder.
     """
     try:
         descriptor = _made(folder)
@@ -66,7 +70,7 @@ def _lock(descriptor: int, folder: Path) -> None:
             return
     except (BlockingIOError, FileNotFoundError):
         pass
-    raise UserError(f"{folder}: another run is at work there; wait until it has ended, or name another folder")
+    raise HeldError(f"{folder}: another run is at work there; wait until it has ended, or name another folder")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
 
@@ -10,7 +11,8 @@ from typing_extensions import TypedDict
 
 from castnet.drawn.folder import FORMAT, PROPORTIONS, SMALLEST, generate
 from castnet.errors import UserError
-from castnet.processes import is_first, wait_for
+from castnet.files import HeldError
+from castnet.processes import LOOK, is_first, wait_for
 from castnet.settings import Seed
 
 KAGGLE_HANDLE = "ravirajsinh45/real-life-industrial-dataset-of-casting-product"
@@ -69,10 +71,12 @@ def obtain(source: str, root: Path, generated: Generated | None) -> None:
         wait_for(root)
     elif source == "generated":
         assert generated is not None
-        if root.exists():
-            _require_same(root, generated)
-        else:
-            generate(root, **generated, resume=True)
+        while not root.exists():
+            try:
+                generate(root, **generated, resume=True)
+            except HeldError:  # by a run beside this one, such as another of its sweep
+                time.sleep(LOOK)
+        _require_same(root, generated)
     elif source == "casting" and not root.exists():
         download_casting(root)
 
