@@ -36,8 +36,9 @@ ALIKE = 1.1
 ALIKE_MOVED = 1.06
 # Turned or mirrored, more than half of the good images may have a defective one as their nearest by so many standard
 # deviations of chance: what is like none is nearer to either class as often, and only what is the defect more often.
-BY_CHANCE = 2.5
+BY_CHANCE = 3
 COARSE = 16
+FINE = 32  # at 16 a thread or print that tells left from right may be gone
 # Shift and zoom. A part, which has those of conf/datamodule, lies in the middle of its image and fills it; what moves
 # it further cuts it off or leaves it smaller than any. Of a surface that goes on beyond the border any piece is as good
 # as another, and a part that lies anywhere counts as one.
@@ -145,7 +146,7 @@ def ways_to_lie(good: Grey, parts: Indices, bad: Grey) -> tuple[int, float, bool
     Compared is the median distance of a moved image from all images of other parts with that of the image as it is,
     at 16 × 16 pixels, mean and contrast taken away. Of a part that lies in any way, or differs by a small mark, a
     mirror image is no farther from the others, though the defect may be just that: so it is also asked whether moved
-    images come to lie next to defective ones. Few parts prove nothing, and are left as they lie.
+    images come to lie next to defective ones, at 32 × 32. Few parts prove nothing, and are left as they lie.
 
     Args:
         good: uint8 (n, side, side).
@@ -199,19 +200,19 @@ def _mistaken(good: Grey, parts: Indices, bad: Grey) -> Callable[[Grey], float]:
     if (few := min(len(good), len(bad))) < FOLDS:
         return lambda moved: 0.0
     # As many of each, or the nearest would be of the class that has more.
-    still, defective, others = _coarse(good[:few]), _coarse(bad[:few]), parts[:, None] != parts[:few]
+    still, defective, others = _coarse(good[:few], FINE), _coarse(bad[:few], FINE), parts[:, None] != parts[:few]
 
     def share(moved: Grey) -> float:
-        images = _coarse(moved)
+        images = _coarse(moved, FINE)
         nearest = np.where(others, _distances(images, still), np.inf).min(axis=1)
         return float(np.mean(_distances(images, defective).min(axis=1) < nearest))
 
     return share
 
 
-def _coarse(images: Grey) -> NDArray[np.float32]:
-    step = images.shape[-1] // COARSE
-    cells = images.reshape(len(images), COARSE, step, COARSE, step).mean(axis=(2, 4)).reshape(len(images), -1)
+def _coarse(images: Grey, side: int = COARSE) -> NDArray[np.float32]:
+    step = images.shape[-1] // side
+    cells = images.reshape(len(images), side, step, side, step).mean(axis=(2, 4)).reshape(len(images), -1)
     cells = cells - cells.mean(axis=1, keepdims=True)
     return (cells / np.maximum(cells.std(axis=1, keepdims=True), 1)).astype(np.float32)
 
