@@ -2,6 +2,8 @@
 
 import gc
 import os
+import re
+import shlex
 import signal
 import sys
 import threading
@@ -68,6 +70,14 @@ def or_exit(*mistakes: type[Exception]) -> Callable[[Callable[..., None]], Calla
         return hooked
 
     return ending
+
+
+def written(key: str, value: object) -> str:
+    """A setting as it can be pasted into a command line, whatever its text holds."""
+    text = str(value)
+    if not re.fullmatch(r"[\w./-]+", text, re.ASCII):  # else Hydra and the shell would each read something into it
+        text = '"' + text.replace('"', '\\"') + '"'
+    return shlex.quote(f"{key}={text}")
 
 
 @contextmanager

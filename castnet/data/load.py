@@ -9,7 +9,7 @@ import numpy as np
 from castnet.data.datamodule import CastingDataModule
 from castnet.data.pixels import fingerprints
 from castnet.data.subsets import draws_test, judged_by_part
-from castnet.errors import UserError
+from castnet.errors import UserError, written
 from castnet.settings import check
 
 
@@ -35,7 +35,13 @@ def load_datamodule(ckpt_path: Path, class_names: Sequence[str], /, **source: An
     trained = loaded.hparams
     if source["defect_class"] != trained["defect_class"]:
         known = trained["defect_class"]
-        raise UserError(f"data.defect_class={source['defect_class']}: the checkpoint was trained to find {known}")
+        on = f"data={trained['source']}"
+        if trained["source"] == "folder":
+            on = " ".join([on, *(written(f"data.{key}", trained[key]) for key in ("root", "defect_class"))])
+        raise UserError(
+            f"data.defect_class={source['defect_class']}: the checkpoint was trained to find {known}, with {on}; name "
+            "images of that kind"
+        )
     for key in ("image_size", "oversample", "resample"):
         if source.get(key, trained[key]) != trained[key]:
             raise UserError(f"data.{key}={source[key]}: the checkpoint was trained with {trained[key]}; leave it out")

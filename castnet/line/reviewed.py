@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from castnet.errors import UserError, printable
+from castnet.errors import UserError, printable, written
 from castnet.imaging.decode import decode, format_of
 from castnet.line.known import DECISIONS
 from castnet.line.predict import cell
@@ -34,7 +34,8 @@ class Written:
     def describe(self, folder: Path) -> str:
         """How many there are, how to train on them, and a line for each that is missing."""
         counts = ", ".join(f"{count:,} {name}" for name, count in sorted(self.counts.items()))
-        settings = f"data.root={folder} data.defect_class={CLASSES[1]} data.groups={folder}/groups.csv"
+        named = {"root": folder, "defect_class": CLASSES[1], "groups": folder / "groups.csv"}
+        settings = " ".join(written(f"data.{key}", value) for key, value in named.items())
         return "\n".join((f"{folder}: {counts}; train with data=folder {settings}", *map(printable, self.left_out)))
 
 

@@ -223,7 +223,7 @@ def parts_against_cut(
             inset = axis.inset_axes(
                 (column - 0.45, low - 0.31 * (high - low), 0.9, 0.3 * (high - low)), transform=axis.transData
             )
-            inset.imshow(thumbnails[part], cmap="gray", vmin=0, vmax=255, aspect="auto")
+            inset.imshow(thumbnails[part], cmap="gray", vmin=0, vmax=255)
             inset.set(xticks=[], yticks=[])
             for spine in inset.spines.values():
                 spine.set(color=BAD if defective[part].any() else GOOD, linewidth=1.5)

@@ -149,6 +149,7 @@ def test_generated_castings_are_disjoint(castings: Path, tmp_path: Path) -> None
     assert "120 images, no two of them copies" in result.describe()
     assert not result.leaks
     assert not result.two_labels
+    assert "No round part" not in result.describe()
     page = (tmp_path / "out" / "audit.html").read_text()
     for of_what_is_there in ("a label is wrong", "All sets", "Largest groups", "Not looked at"):
         assert of_what_is_there not in page
@@ -170,6 +171,19 @@ def test_of_a_test_that_cannot_be_read_nothing_is_said(castings: Path, tmp_path:
     assert list(result.counts) == ["train"]
     assert result.unreadable
     assert result.disjoint is None
+
+
+def test_where_no_round_part_is_found_groups_are_doubted(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for name in ("good", "bad"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for index in range(4):
+            weave = np.add.outer(np.arange(96) // 6, np.arange(96) // 6) % 2 * 100 + 60 + random.normal(0, 9, (96, 96))
+            weave[:, index * 9 : index * 9 + 30] = 90  # flat, where nothing varies
+            Image.fromarray(weave.astype(np.uint8)).save(tmp_path / "set" / name / f"{index}.png")
+    result = audit(tmp_path / "set", tmp_path / "out", progress=False)
+    assert f"No round part was found in {len(result.not_located)} of 8 images" in result.describe()
+    assert result.doubt in (tmp_path / "out" / "audit.html").read_text()
 
 
 def test_what_a_person_saw_to_be_one_part_is_joined(castings: Path, tmp_path: Path) -> None:

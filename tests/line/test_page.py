@@ -77,7 +77,7 @@ def test_a_drawn_casting_is_judged_at_a_click_and_the_card_names_the_data(page: 
     page.get_by_role("button", name="good", exact=True).first.click()
     expect(page.get_by_test_id("verdict")).to_be_visible()
     expect(page.get_by_text("The user's own images.")).to_be_visible()
-    expect(page.get_by_text(f"Trained on folder castings ({castings.name}).")).to_be_visible()
+    expect(page.get_by_text(f"Trained on images of {castings.name} (data=folder).")).to_be_visible()
 
 
 def test_a_page_without_a_record_says_how_to_have_one(page: Page, address: str) -> None:

@@ -359,7 +359,7 @@ def test_models_are_shown_with_their_cards(page: Page, castings: Path) -> None:
     open_tab(page, "Models")
     settle(page)
     expect(page.get_by_text("The user's own images.")).to_be_visible()
-    expect(page.get_by_text(f"Trained on folder castings ({castings.name}).")).to_be_visible()
+    expect(page.get_by_text(f"Trained on images of {castings.name} (data=folder).")).to_be_visible()
 
 
 def test_what_the_page_judges_is_recorded_once(

@@ -22,6 +22,9 @@ def test_a_run_that_learnt_nothing_is_told_what_to_try(worse: dict[str, float], 
     assert f"on validation images {said}" in line
     assert "data.image_size=128" in line
     assert "castnet audit 'my parts'" in line
+    assert "images are read as grey" in line
+    turned = advice({**FINE, **worse}, {"image_size": 64, "root": "parts", "augmentation": {"rotation": 180}}) or ""
+    assert ("flip=false" in line, "data.augmentation.flip=false" in turned) == (False, True)
     few = advice({**FINE, **worse}, {"image_size": 64, "root": "parts", "shots": [2, 2]})
     assert f"on the images that it learnt {said}" in (few or "")
 

@@ -16,7 +16,7 @@ def show_card(card: Mapping[str, Any]) -> None:
     data = card["data"]
     if card.get("finished") is False:
         st.warning("Of a training run that did not end: no threshold was chosen for it.")
-    st.markdown(f"Trained on **{plain(data['source'])}** castings ({plain(data['root'])}).")
+    st.markdown(f"Trained on images of **{plain(data['root'])}** (data={plain(data['source'])}).")
     st.caption(plain(data["protocol"]))
     if "counts" in data:
         st.dataframe(pd.DataFrame(data["counts"]).T, width="stretch")
