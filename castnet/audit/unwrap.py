@@ -197,6 +197,6 @@ def unwrapped_spectrum(image: Grey) -> tuple[Spectrum, bool]:
     detail = cv2.GaussianBlur(light, (0, 0), 1) - cv2.blur(cv2.blur(light, COARSE), COARSE)
     if frame.located:
         detail -= cv2.blur(detail, (1, LAMP_RADII))
-    detail /= np.sqrt(np.maximum(cv2.blur(detail * detail, NEARBY), 0)) + 0.03  # the blur of nothing may be less
+    detail /= np.sqrt(np.maximum(cv2.blur(detail * detail, NEARBY), 0)) + 0.03  # running sums may end below 0
     spectrum = np.fft.rfft(detail[:, margin:-margin], axis=1)[:, FREQUENCIES]
     return spectrum.astype(np.complex64), frame.located
