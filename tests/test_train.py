@@ -411,10 +411,10 @@ def test_a_folder_in_use_is_not_written_to(run_train: Command, trained: Path) ->
 
 def test_a_run_that_was_refused_keeps_no_folder_from_the_next(run_train: Command) -> None:
     for sweep in ((), ("-m",)):
-        for override in ("data.image_size=-3", "model.dropout=2"):
+        for override in ("data.image_size=-3", "model.dropout=2", "data.root=nowhere"):
             ran = run_train(*sweep, override, folder=f"again{len(sweep)}")
             assert (ran.code, f"error: {override}" in ran.err) == (2, True), ran.err
-            assert list(ran.folder.rglob(".hydra"))
+        assert list(ran.folder.rglob(".hydra"))  # which the last of them left, since its run had begun
     (ran.folder.parent / "again0" / "checkpoints").symlink_to(ran.folder)
     for folder in ("again0", "again1/0"):  # the one leads somewhere, the other belongs to a sweep, which may be at work
         ran = run_train("data.image_size=-3", folder=folder)
