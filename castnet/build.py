@@ -190,7 +190,7 @@ def check_trainer(config: DictConfig) -> None:
     """Refuse settings of Lightning's Trainer with which nothing could be trained, whatever the machine.
 
     Raises:
-        UserError: as `check`; or training would have no end, or an epoch no number by which it is known.
+        UserError: training would have no end, or an epoch no number by which it is known.
     """
     for name in ("max_epochs", "accumulate_grad_batches", "check_val_every_n_epoch"):  # Lightning divides by them
         require(f"trainer.{name}", config.get(name, 1), Count)
@@ -202,7 +202,6 @@ def check_trainer(config: DictConfig) -> None:
         raise UserError("trainer.val_check_interval=0: expected batches, from 1 on, or a share of an epoch")
     if (least := config.get("min_epochs") or 0) > config.max_epochs:
         raise UserError(f"trainer.min_epochs={least}: expected at most trainer.max_epochs={config.max_epochs}")
-    check("trainer", config, Trainer)
 
 
 def build_trainer(config: DictConfig, **given: Any) -> Trainer:

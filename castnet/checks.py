@@ -42,6 +42,7 @@ def prepare(config: DictConfig) -> tuple[ThresholdRule | None, CastingDataModule
     read_start(config.model.start, image_size)
     require_best(config.get("callbacks"))
     check_trainer(config.trainer)
+    check("trainer", config.trainer, Trainer)
     return rule, datamodule
 
 
