@@ -19,7 +19,7 @@ from optuna.exceptions import StorageInternalError
 from castnet.report.html import png
 from castnet.study.page import _figures
 from castnet.study.storage import AWAY, open_storage
-from tests.conftest import PATIENCE, Command, Ran, begin, call, until
+from tests.conftest import BLANK, PATIENCE, Command, Ran, begin, call, until
 from tests.study import quick
 
 STUDY = ["-m", "hydra/sweeper=optuna", "hydra.sweeper.study_name=s"]
@@ -28,8 +28,9 @@ LR = "model.lr=tag(log,interval(1e-4,1e-2))"
 
 @pytest.fixture
 def search(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
-    """The study `s` on results that take no time; overrides are its arguments."""
+    """The study `s` on results that take no time, with pictures left blank; overrides are its arguments."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("castnet.study.page.png", lambda figure: BLANK)
 
     def run(*overrides: str, folder: str = "run") -> Ran:
         return call(quick.main, *STUDY, *overrides, capture=capfd, folder=tmp_path / folder)
@@ -337,6 +338,7 @@ def test_the_dashboard_opens_the_same_storage(search: Command) -> None:
         ([LR, "hydra.sweeper.pruner.n_startup_trials=-1"], "hydra.sweeper.pruner: Number of startup trials"),
         (["model.dropout=interval(0,1.5)"], "model.dropout=1.4999999999999998: expected"),
         ([LR, "seed=0,x"], "seed=x: expected"),
+        (["model.lr=1e-3,2e-3,0", "seed=0,1"], "model.lr=0: expected"),
     ],
 )  # fmt: skip
 def test_a_mistake_gets_one_line_before_the_first_trial(search: Command, overrides: list[str], message: str) -> None:
