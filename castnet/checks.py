@@ -47,13 +47,18 @@ def prepare(config: DictConfig) -> tuple[ThresholdRule | None, CastingDataModule
 
 
 def check_job(config: DictConfig) -> None:
-    """What `prepare` checks, of a run that has not begun: what only the run itself will know is left to it.
+    """What `prepare` checks of a run that has not begun, and its folder; what only the run will know is left to it.
 
     Raises:
-        UserError: see `prepare`.
+        UserError: see `prepare`, or the folder is not as expected.
     """
     with suppress(InterpolationResolutionError):
-        prepare(config)
+        _, datamodule = prepare(config)
+        own, is_there = config.data.source == "folder", Path(config.data.root).exists()
+        # Other machines may have what this one has not.
+        if config.hydra.runtime.choices["hydra/launcher"] == "basic" and (own or is_there):
+            datamodule.prepare_data()
+            datamodule.divide()
 
 
 def require_best(callbacks: DictConfig | None) -> None:

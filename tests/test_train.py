@@ -240,8 +240,12 @@ def test_a_run_of_another_name_is_resumed_by_its_own_overrides(run_train: Comman
     assert ran.code == 0, ran.err
 
 
-def test_a_run_that_fails_leaves_a_sweep_the_table_of_those_before_it(run_train: Command, castings: Path) -> None:
-    ran = run_train("-m", f"data.root={castings},nowhere", "trainer.max_epochs=1")
+def test_a_run_that_fails_leaves_a_sweep_the_table_of_those_before_it(
+    run_train: Command, castings: Path, tmp_path: Path
+) -> None:
+    torn = shutil.copytree(castings, tmp_path / "torn")
+    next(torn.rglob("*.jpeg")).write_bytes(b"torn")
+    ran = run_train("-m", f"data.root={castings},{torn}", "trainer.max_epochs=1")
     assert ran.code == 2, ran.err
     (row,) = csv.DictReader((ran.folder / "sweep.csv").open())
     assert f"data.root={castings}" in row["overrides"]
@@ -256,11 +260,14 @@ def test_a_run_that_fails_leaves_a_sweep_the_table_of_those_before_it(run_train:
         (["model=default,small"], "Could not find 'model/small'"),
         (["callbacks.checkpoint.mode=min,max"], "would keep the worst val/loss"),
         (["seed=0,-1", "hydra.sweeper.max_batch_size=1"], "seed=-1: expected"),
+        (["data.root=${oc.env:CASTINGS},nowhere"], "nowhere: no such folder"),
+        (["data.shots=[1,1],[100,1]"], "data.shots=[100,1]: asks for 100 parts"),
     ],
 )
 def test_a_sweep_is_refused_for_its_last_value_before_its_first_run(
-    run_train: Command, swept: list[str], message: str
+    run_train: Command, castings: Path, monkeypatch: pytest.MonkeyPatch, swept: list[str], message: str
 ) -> None:
+    monkeypatch.setenv("CASTINGS", str(castings))
     ran = run_train("-m", *swept)
     assert (ran.code, message in ran.err, ran.err.count("\n")) == (2, True, 1), ran.err
     assert not list(ran.folder.glob("*/.hydra"))
