@@ -5,7 +5,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
 PATIENCE, PAUSE = 10.0, 0.1  # seconds: how long to ask again, and how often
 # PostgreSQL's unique_violation (in its own catalogue), duplicate_table and duplicate_object
@@ -41,6 +42,14 @@ def with_tables(make: Callable[[], T]) -> T:
                 raise
         time.sleep(PAUSE)
     return make()
+
+
+def shown(url: str | URL) -> str:
+    """A database's address without what may be a password."""
+    try:
+        return make_url(url).set(query={}).render_as_string()
+    except (ArgumentError, ValueError):
+        return str(url).partition(":")[0]
 
 
 def why(error: BaseException) -> str:

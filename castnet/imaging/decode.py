@@ -36,6 +36,7 @@ FORMATS = {
 # No inspection camera has more; a file of a few kilobytes can claim to, and its pixels would fill the memory.
 MAX_PIXELS = 64_000_000
 MAX_SIDE = 16_384  # what is laid over each pixel of a side to average it down would fill the memory too
+AT_MOST = f"at most {MAX_PIXELS:,} are read, {MAX_SIDE:,} a side"
 MAX_BYTES = 4 * MAX_PIXELS + 2**20  # four channels, not compressed
 EIGHT_BIT_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
 # Pillow warns of bombs beyond a limit that lies above these, and of tags that hold no pixels.
@@ -83,9 +84,7 @@ def decode(source: Path | bytes | Photograph) -> Grey:
             Image.open(BytesIO(content), formats=[kind]).verify()
         with Image.open(BytesIO(content), formats=[kind]) as image:
             if max(image.size) > MAX_SIDE or image.width * image.height > MAX_PIXELS:
-                raise UserError(
-                    f"has {image.width} × {image.height} pixels; at most {MAX_PIXELS:,} are read, {MAX_SIDE:,} a side"
-                )
+                raise UserError(f"has {image.width} × {image.height} pixels; {AT_MOST}")
             if image.mode not in EIGHT_BIT_MODES or _is_deep(image):
                 raise UserError(f"has pixels of mode {image.mode}; convert it to 8 bits a channel")
             if image.format == "TIFF":  # the one format in which Pillow turns pixels by itself
@@ -93,6 +92,8 @@ def decode(source: Path | bytes | Photograph) -> Grey:
             return np.asarray(image.convert("L"))
     except UserError as error:
         raise UserError(f"{name}: {error}") from error
+    except Image.DecompressionBombError as error:  # whose limit is Pillow's
+        raise UserError(f"{name}: has too many pixels; {AT_MOST}") from error
     except UnidentifiedImageError as error:  # its message names an object in memory
         raise UserError(
             f"{name}: cannot be read as an image (broken, or not of 8 bits a channel; convert it)"

@@ -65,15 +65,16 @@ def without_password(where: str) -> str:
     """A folder or a record as people are told of it, without a password."""
     if "://" not in where:
         return where
-    import sqlalchemy as sa
+    from castnet.database import shown
 
-    return sa.make_url(where).render_as_string()
+    return shown(where)
 
 
 def _of_record(url: str) -> list[Known]:
     with extra("record"):
         import sqlalchemy as sa
 
+        from castnet.database import shown
         from castnet.line.record import images, open_record, reading, reviews, verdicts
 
     engine = open_record(url)
@@ -95,7 +96,7 @@ def _of_record(url: str) -> list[Known]:
             known = before.is_defect if before and is_defect is None else is_defect
             found[digest] = Known(name or digest, partial(read, digest), known, digest)
     if not found:
-        raise UserError(f"{engine.url!r}: keeps no images to compare on; `--keep` has a line keep them")
+        raise UserError(f"{shown(engine.url)}: keeps no images to compare on; `--keep` has a line keep them")
     return list(found.values())
 
 

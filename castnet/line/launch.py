@@ -17,6 +17,7 @@ COLOURS = {"primaryColor": "#2f6db5", "textColor": "#1b2a3a", "secondaryBackgrou
 
 
 LOGIN = Path(".streamlit/secrets.toml")
+LOGIN_ASKED = "login"  # told to the page, which goes on to ask if the file is taken away
 ASKED = ("redirect_uri", "cookie_secret", "client_id", "client_secret", "server_metadata_url")
 
 
@@ -87,7 +88,7 @@ def launch(
     }
     if record is not None:
         os.environ[RECORD] = record
-    arguments = [str(model), keep, str(keep_bytes)]
+    arguments = [str(model), keep, str(keep_bytes), LOGIN_ASKED if login else ""]
     flags = [f"--{name}={value}" for name, value in options.items()]
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     server = [sys.executable, "-m", "castnet.line.page.server"]

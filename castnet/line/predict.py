@@ -192,9 +192,9 @@ def _fields(file: Path, result: Result) -> dict[str, object]:
 def cell(value: object) -> object:
     """Text on one line that no spreadsheet takes for a formula (https://owasp.org/www-community/attacks/CSV_Injection).
 
-    A semicolon parts cells too, where the comma is a decimal point.
+    A semicolon parts cells too, where the comma is a decimal point, and what follows may be quoted.
     """
-    return re.sub(r"(^|;)(?=\s*[=+@-])", r"\1'", printable(value)) if isinstance(value, str) else value
+    return re.sub(r"(^|;)(?=[\s\"]*[=+@-])", r"\1'", printable(value)) if isinstance(value, str) else value
 
 
 def _print_row(file: Path, result: Result) -> None:

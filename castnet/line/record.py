@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from castnet.database import with_tables
+from castnet.database import shown, with_tables
 from castnet.errors import UserError
 
 BEGINS = b"SQLite format 3\0"  # https://sqlite.org/fileformat.html#magic_header_string; an empty file is one too
@@ -71,19 +71,35 @@ def engine_for(url: str) -> sa.Engine:
         url: of SQLAlchemy's kind, such as sqlite:///record.db or postgresql+psycopg://user@host/line.
 
     Raises:
-        UserError: it is no such URL, or its driver is missing.
+        UserError: it is no such URL, its driver is missing, or it has other tables of the same names.
     """
+    reader = _reader(url)
+    with suppress(sa.exc.SQLAlchemyError):  # what is away may be back when there is something to write
+        if lacks := _lacks(reader):
+            raise UserError(f"record: {shown(reader.url)}: {lacks}; name another database")
+    reader.dispose()
     engine = _engine(url)
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "connect", _write_ahead)
     return engine
 
 
+def _lacks(engine: sa.Engine) -> str:
+    """What a database lacks that has tables by a record's names and is none of this castnet's."""
+    there = sa.inspect(engine)
+    for table in metadata.tables.values():
+        if there.has_table(table.name):
+            columns = {column["name"] for column in there.get_columns(table.name)}
+            if missing := set(table.c.keys()) - columns:
+                return f"its table {table.name} has no {', '.join(sorted(missing))} and is none of this castnet's"
+    return ""
+
+
 def make_tables(engine: sa.Engine) -> None:
     """Make those of a record's tables that are missing.
 
     Raises:
-        SQLAlchemyError: the database cannot be reached, or does not take any text.
+        SQLAlchemyError: the database cannot be reached, has other tables of the same names, or does not take any text.
     """
     if engine.dialect.name == "postgresql" and not sa.inspect(engine).has_table(verdicts.name):
         with engine.connect() as connection:
@@ -93,7 +109,13 @@ def make_tables(engine: sa.Engine) -> None:
                 f"its encoding is {encoding}, which lacks letters that names of files have; expected UTF8, as "
                 "`createdb --encoding=UTF8 --template=template0` makes it"
             )
-    with_tables(lambda: metadata.create_all(engine))
+
+    def make() -> None:
+        if lacks := _lacks(engine):
+            raise sa.exc.InvalidRequestError(lacks)
+        metadata.create_all(engine)
+
+    with_tables(make)
 
 
 def open_record(url: str) -> sa.Engine:
@@ -102,11 +124,9 @@ def open_record(url: str) -> sa.Engine:
     Raises:
         UserError: see `engine_for`; or there is no such file, it has not a record's tables, or it cannot be reached.
     """
-    engine = _engine(url)
-    if engine.dialect.name == "sqlite":
-        if not Path(engine.url.database or "").is_file():
-            raise UserError(f"{url}: no such record; `castnet predict --record {url} --keep rejected` makes one")
-        sa.event.listen(engine, "do_connect", _as_it_is)
+    engine = _reader(url)
+    if engine.dialect.name == "sqlite" and not Path(engine.url.database or "").is_file():
+        raise UserError(f"{url}: no such record; `castnet predict --record {url} --keep rejected` makes one")
     with reading(engine), engine.connect() as connection:
         for table in metadata.tables.values():
             connection.execute(sa.select(table).limit(0))
@@ -123,7 +143,7 @@ def reading(engine: sa.Engine) -> Iterator[None]:
     try:
         yield
     except sa.exc.SQLAlchemyError as error:
-        raise UserError(f"{engine.url!r}: cannot be read ({str(error).splitlines()[0][:160]})") from error
+        raise UserError(f"{shown(engine.url)}: cannot be read ({str(error).splitlines()[0][:160]})") from error
 
 
 def _engine(url: str) -> sa.Engine:
@@ -142,8 +162,20 @@ def _engine(url: str) -> sa.Engine:
         if asked.get_driver_name() == "psycopg":
             options["connect_args"] = {name: value for name, value in PSYCOPG.items() if name not in asked.query}
         engine = sa.create_engine(asked, **options)
-    except (sa.exc.SQLAlchemyError, ImportError, ValueError) as error:  # a port that is no number
+    except ImportError as error:
+        raise UserError(
+            f"record: {error.name}, by which this URL is reached, is not installed here; expected sqlite:///FILE or "
+            "postgresql+psycopg://USER@HOST/DATABASE (`pip install 'castnet[record]'`)"
+        ) from error
+    except (sa.exc.SQLAlchemyError, ValueError) as error:  # a port that is no number
         raise UserError(f"record: no URL such as sqlite:///record.db ({type(error).__name__})") from error
+    return engine
+
+
+def _reader(url: str) -> sa.Engine:
+    engine = _engine(url)
+    if engine.dialect.name == "sqlite":
+        sa.event.listen(engine, "do_connect", _as_it_is)
     return engine
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
+from castnet.database import shown
 from castnet.errors import UserError, printable
 from castnet.imaging.decode import Photograph, read_file
 from castnet.line.inspector import Inspector, Verdict
@@ -172,7 +173,7 @@ class Recorder:
             except Exception as error:  # whatever it is: verdicts go on, and it is tried again
                 if waiting == FLUSH_SECONDS:
                     reason = str(error).splitlines()[0][:160]
-                    _say(f"{self._engine.url!r} cannot be written ({reason}): verdicts wait in {self._own.path}")
+                    _say(f"{shown(self._engine.url)} cannot be written ({reason}): verdicts wait in {self._own.path}")
                 waiting = RETRY_SECONDS
             if stopping:
                 return
@@ -231,7 +232,7 @@ def spool_for(url: sa.URL, spool: Path = SPOOL) -> Path:
     """
     is_file = url.get_backend_name() == "sqlite"
     database = str(Path(url.database or "").resolve()) if is_file else url.database
-    plain = url.set(password="", database=database).render_as_string()
+    plain = url.set(password="", database=database).difference_update_query(["password"]).render_as_string()
     folder = spool / hashlib.sha256(plain.encode()).hexdigest()[:16]
     try:
         folder.mkdir(parents=True, exist_ok=True)

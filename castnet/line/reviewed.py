@@ -1,9 +1,11 @@
 """What people decided, as a folder to train on: what `castnet reviewed` writes."""
 
 import csv
+import hashlib
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from castnet.database import shown
 from castnet.errors import UserError, printable, written
 from castnet.imaging.decode import decode, format_of
 from castnet.line.known import DECISIONS
@@ -96,6 +99,9 @@ def _write_decided(engine: sa.Engine, folder: Path) -> tuple[Sequence[sa.Row[Any
             if (content := connection.execute(kept).scalar()) is None:
                 left_out.append(f"{named}: left out, its image is not on record")
                 continue
+            if hashlib.sha256(content).hexdigest() != image:  # which names its file
+                left_out.append(f"{named}: left out, its image on record is not the one that was judged")
+                continue
             try:
                 decode(content)
             except UserError as error:
@@ -105,13 +111,19 @@ def _write_decided(engine: sa.Engine, folder: Path) -> tuple[Sequence[sa.Row[Any
             (folder / file_of[image]).write_bytes(content)
     if not file_of:
         raise UserError(
-            f"{engine.url!r}: has {len(rows):,} decisions and no image of them; the page's Review makes decisions, "
-            "and --keep has a line keep its images"
+            f"{shown(engine.url)}: has {len(rows):,} decisions and no image of them; the page's Review makes "
+            "decisions, and --keep has a line keep its images"
         )
     return rows, file_of, left_out
 
 
+def _utc(time: float) -> str:
+    with suppress(ValueError, OverflowError, OSError):
+        return datetime.fromtimestamp(time, UTC).isoformat()
+    return str(time)  # that no calendar has, as another program may have written it
+
+
 def _provenance(row: sa.Row[Any], file: str) -> tuple[object, ...]:
-    judged, decided = (datetime.fromtimestamp(time, UTC).isoformat() for time in (row.time, row.decided))
+    judged, decided = _utc(row.time), _utc(row.decided)
     how = (row.p_defect, row.unfamiliarity, row.verdict, row.reason)
     return file, cell(row.name), row.id, judged, row.model, *how, CLASSES[row.is_defect], decided, row.image

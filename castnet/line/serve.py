@@ -66,7 +66,8 @@ def application(inspector: Inspector, judge: Judge, token: str | None, close: Ca
         close()
 
     def require_token(authorization: Annotated[str, Header()] = "") -> None:
-        if token and not hmac.compare_digest(authorization.encode(), f"Bearer {token}".encode()):
+        scheme, _, given = authorization.partition(" ")
+        if token and not (scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode())):
             raise HTTPException(401, "expected a bearer token", {"WWW-Authenticate": "Bearer"})
 
     app = FastAPI(
@@ -86,6 +87,7 @@ def application(inspector: Inspector, judge: Judge, token: str | None, close: Ca
         "/inspect",
         openapi_extra=IMAGE_BODY,
         responses={
+            403: {"description": "A page of another site sent the image."},
             408: {"description": f"The image did not arrive within {BODY_SECONDS:g} s."},
             413: {"description": f"The image file has more than {MAX_BODY:,} bytes."},
             422: {"description": "The body cannot be read as an image."},
@@ -95,10 +97,14 @@ def application(inspector: Inspector, judge: Judge, token: str | None, close: Ca
     async def inspect(request: Request) -> Verdict:
         """Judge one image, which is the body of the request as it is, not a form."""
         nonlocal waiting
+        # Browsers say so; where only this machine is let in, a page that is open on it could else fill the record.
+        of_another = request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
+        if of_another or waiting >= MAX_WAITING:
+            # An answer before the end of a request would look like a broken connection.
+            await _body(request, keep=False)
+        if of_another:
+            raise HTTPException(403, "pages of other sites are not answered")
         if waiting >= MAX_WAITING:
-            await _body(
-                request, keep=False
-            )  # an answer before the end of a request would look like a broken connection
             raise HTTPException(503, f"{MAX_WAITING} images are waiting already", {"Retry-After": "1"})
         waiting += 1
         try:

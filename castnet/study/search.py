@@ -24,12 +24,12 @@ from optuna.trial import TrialState
 
 from castnet.build import build
 from castnet.checks import BEST, check_job
-from castnet.database import why
+from castnet.database import shown, why
 from castnet.errors import UserError
 from castnet.settings import Count, Rate, Text
 from castnet.study.page import write_page
 from castnet.study.space import space
-from castnet.study.storage import AWAY, open_storage, patiently, require_same, shown
+from castnet.study.storage import AWAY, open_storage, patiently, require_same
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from castnet.database import why, with_tables
+from castnet.database import shown, why, with_tables
 from castnet.errors import UserError
 from castnet.study.space import Space
 
@@ -58,14 +58,6 @@ def patiently(ask: Callable[[], T]) -> T:
             if time.monotonic() > deadline:
                 raise
         time.sleep(PAUSE)
-
-
-def shown(url: str) -> str:
-    """A storage's address without what may be a password."""
-    try:
-        return make_url(url).set(query={}).render_as_string()
-    except (ArgumentError, ValueError):
-        return url.partition(":")[0]
 
 
 def open_storage(url: str) -> RDBStorage:

@@ -1,5 +1,6 @@
 """What a file, a folder, a model or a stream may do to the line; `benchmarks/faults.py` does it many more times."""
 
+import csv
 import io
 import json
 import os
@@ -175,15 +176,16 @@ def test_output_that_cannot_be_written_ends_with_2(model: Path, test_images: lis
 def test_names_move_no_cursor_and_start_no_formula(
     model: Path, test_images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("=cmd|x.jpeg", "a;-1.jpeg", "two\nlines.jpeg", "\x1b[31mred.jpeg", "ü.jpeg"):
+    for name in ("=cmd|x.jpeg", "a;-1.jpeg", 'a;"=1.jpeg', "two\nlines.jpeg", "\x1b[31mred.jpeg", "ü.jpeg"):
         (tmp_path / name).write_bytes(test_images[0].read_bytes())
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     process = start("predict", model, "*.jpeg", "--csv", cwd=tmp_path)
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode in (0, 1), err
-    assert {line.split(",")[0] for line in out.splitlines()[1:]} == {
+    assert {row[0] for row in list(csv.reader(out.splitlines()))[1:]} == {
         "'=cmd|x.jpeg",
         "a;'-1.jpeg",
+        "a;'\"=1.jpeg",
         r"two\nlines.jpeg",
         r"\x1b[31mred.jpeg",
         r"\xfc.jpeg",

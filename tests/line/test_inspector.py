@@ -19,13 +19,13 @@ from castnet.line.inspector import Inspector
 from tests.conftest import PATIENCE, ROOT
 
 
-def bomb(path: Path) -> Path:
-    """A PNG of a few bytes that claims 100 million pixels."""
+def bomb(path: Path, side: int = 10_000) -> Path:
+    """A PNG of a few bytes that claims 100 million pixels, or those of another side."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = struct.pack(">IIBBBBB", 10_000, 10_000, 8, 0, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
     return path
 
@@ -48,7 +48,7 @@ def test_many_are_judged_in_order_and_bad_ones_between_them_named(
     torn, text = tmp_path / "torn.jpeg", tmp_path / "text.png"
     torn.write_bytes(test_images[0].read_bytes()[:2000])
     text.write_text("no image")
-    bad = [torn, text, bomb(tmp_path / "bomb.png"), tmp_path / "missing.png"]
+    bad = [torn, text, bomb(tmp_path / "bomb.png"), bomb(tmp_path / "larger.png", 60_000), tmp_path / "missing.png"]
     sources = [*test_images, *bad] * 10  # more than are under way at once
     results = list(inspector.inspect_many(sources))
     assert len(results) == len(sources)
@@ -59,7 +59,8 @@ def test_many_are_judged_in_order_and_bad_ones_between_them_named(
         else:
             assert not isinstance(result, UserError)
             assert result.p_defect == inspector.inspect(source).p_defect
-    assert "10000 × 10000 pixels" in str(results[len(test_images) + 2])
+    assert "10000 × 10000 pixels; at most 64,000,000" in str(results[len(test_images) + 2])
+    assert "too many pixels; at most 64,000,000" in str(results[len(test_images) + 3])
 
 
 def test_one_inspector_serves_many_threads(inspector: Inspector, test_images: list[Path]) -> None:

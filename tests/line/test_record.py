@@ -4,8 +4,10 @@ import re
 import shutil
 import signal
 import socket
+import sqlite3
 import threading
 import time
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,15 +15,17 @@ from typing import IO
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.engine import make_url
 
 from castnet.errors import UserError
 from castnet.files import digest_of
 from castnet.line import record, watch
 from castnet.line.inspector import Inspector, Source, Verdict
 from castnet.line.judge import WAITING, judging
+from castnet.line.known import without_password
 from castnet.line.predict import predict
 from castnet.line.record import engine_for, images, models, verdicts
-from castnet.line.recorder import Recorder
+from castnet.line.recorder import Recorder, spool_for
 from castnet.line.review import decide
 from castnet.line.spool import Spool
 from tests.conftest import PATIENCE, PostgreSQL, castnet, until
@@ -182,6 +186,43 @@ def test_what_is_no_record_is_one_line(model: Path, test_images: list[Path], tmp
     ran = castnet("predict", model, test_images[0], "--record", "postgresql+psycopg://u:secret@host:port/line")
     assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (2, "", 1)
     assert "record: no URL such as sqlite:///record.db" in ran.stderr
+
+
+@pytest.mark.parametrize("theirs", ["create table images (id, url)", "create table verdicts (id, time)"])
+def test_a_database_of_somebody_elses_is_refused_before_the_first_verdict_and_stays_as_it_is(
+    inspector: Inspector, theirs: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "shop.db"
+    with closing(sqlite3.connect(file)) as shop:
+        shop.execute(theirs)
+    before = file.read_bytes()
+    with pytest.raises(
+        UserError, match=r"record: sqlite:.*shop\.db: its table (images|verdicts) has no .*; name another"
+    ):
+        Recorder(f"sqlite:///{file}", "serve", inspector, spool=tmp_path / "spool")
+    assert file.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["shop.db"]
+
+
+def test_a_driver_that_is_missing_is_named() -> None:
+    with pytest.raises(
+        UserError,
+        match=r"psycopg2, by which this URL is reached, is not installed here; expected .*postgresql\+psycopg:",
+    ):
+        engine_for("postgresql+psycopg2://u@host/line")
+
+
+def test_a_password_in_the_urls_query_is_told_nobody(
+    inspector: Inspector, test_images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = "postgresql+psycopg://u@127.0.0.1:1/line?password="
+    with Recorder(f"{url}secret", "serve", inspector, spool=tmp_path) as recorder:
+        recorder.put("a", b"", inspector.inspect(test_images[0]))
+    said = capsys.readouterr().err
+    assert "u@127.0.0.1:1/line cannot be written" in said
+    assert "secret" not in said
+    assert without_password(f"{url}secret") == "postgresql+psycopg://u@127.0.0.1:1/line"
+    assert spool_for(make_url(f"{url}secret"), tmp_path) == spool_for(make_url(f"{url}other"), tmp_path)
 
 
 def test_a_file_that_another_process_is_about_to_make_may_be_a_record(tmp_path: Path) -> None:

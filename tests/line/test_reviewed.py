@@ -180,6 +180,26 @@ def test_nothing_to_write_is_one_line_and_no_folder(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir() if "again" in path.name] == []
 
 
+def test_an_image_other_than_the_one_that_was_judged_is_left_out_and_nothing_lies_elsewhere(tmp_path: Path) -> None:
+    url, folder = f"sqlite:///{tmp_path / 'line.db'}", tmp_path / "in" / "again"
+    folder.parent.mkdir()
+    put(url, "a.jpeg", casting(0), False, 1)
+    put(url, "b.jpeg", casting(1), True, 2)
+    elsewhere = "../../../b"
+    with connect(url).begin() as connection:
+        of_b = hashlib.sha256(casting(1)).hexdigest()
+        for table in (images, verdicts):
+            connection.execute(table.update().where(table.c.image == of_b).values(image=elsewhere))
+        connection.execute(verdicts.update().values(time=1.7e12))  # milliseconds, as another program may count
+    written = write_reviewed(url, folder, print)
+    assert (written.counts, len(written.left_out)) == ({"good": 1}, 1)
+    assert "b.jpeg (../../../b): left out, its image on record is not the one that was judged" in written.left_out
+    assert sorted(path.name for path in tmp_path.rglob("*.jpeg")) == [
+        f"{hashlib.sha256(casting(0)).hexdigest()[:16]}.jpeg"
+    ]
+    assert "1700000000000.0" in (folder / "provenance.csv").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("tables", ["create table orders (id)", "create table verdicts (id)"])
 def test_a_database_that_is_no_record_is_one_line_and_stays_as_it_is(tables: str, tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "shop.db")) as shop:

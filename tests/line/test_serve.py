@@ -189,7 +189,7 @@ def test_on_sigterm_the_record_is_closed_and_without_the_token_nothing_is_told(
         assert told == {"/health": 401, "/docs": 404, "/redoc": 404, "/openapi.json": 404}
         guessed = {"Authorization": f"Bearer {token[:-1]}0"}
         assert client.post("/inspect", content=b"", headers=guessed).status_code == 401
-        bearer = {"Authorization": f"Bearer {token}"}
+        bearer = {"Authorization": f"bearer {token}"}
         assert client.post("/inspect", content=test_images[0].read_bytes(), headers=bearer).status_code == 200
     process.send_signal(signal.SIGTERM)
     assert process.communicate(timeout=PATIENCE)[1] == ""
@@ -198,6 +198,16 @@ def test_on_sigterm_the_record_is_closed_and_without_the_token_nothing_is_told(
         assert connection.execute(sa.select(images.c.content)).scalars().all() == [test_images[0].read_bytes()]
         assert set(connection.execute(sa.select(verdicts.c.image)).scalars()) == {digest_of(test_images[0])}
     assert not list(tmp_path.rglob("*.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("site", "status"), [("cross-site", 403), ("same-site", 403), ("same-origin", 200), ("none", 200)]
+)
+def test_a_page_of_another_site_gets_no_verdict(
+    server: Server, test_images: list[Path], site: str, status: int
+) -> None:
+    sent = {"content": test_images[0].read_bytes(), "headers": {"Sec-Fetch-Site": site}}
+    assert httpx.post(f"{server[1]}/inspect", timeout=PATIENCE, **sent).status_code == status
 
 
 def test_sixty_four_clients_at_once_get_verdicts_or_503(server: Server, test_images: list[Path]) -> None:

@@ -20,11 +20,12 @@ import sqlalchemy as sa
 import streamlit as st
 from PIL import ExifTags, Image
 from playwright.sync_api import Browser, Locator, Page, expect
+from streamlit.testing.v1 import AppTest
 
 from castnet.errors import UserError
 from castnet.files import digest_of
 from castnet.line.inspector import Inspector, Verdict
-from castnet.line.launch import ASKED, launch
+from castnet.line.launch import ASKED, LOGIN_ASKED, PAGE, launch
 from castnet.line.page.inspect_tab import Casting, judge
 from castnet.line.page.looks import picture
 from castnet.line.page.review_tab import GLANCE
@@ -484,6 +485,17 @@ def test_a_login_counts_only_where_streamlit_finds_it(
     with nullcontext() if message is None else pytest.raises(UserError, match=re.escape(message)):
         launch(model, "0.0.0.0", 0)
     assert bool(started) is (message is None)
+
+
+@pytest.mark.parametrize(("asked", "labels"), [(LOGIN_ASKED, ["Log in"]), ("", [])])
+def test_a_page_goes_on_to_ask_who_comes_when_the_login_is_taken_away(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, labels: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", [str(PAGE), str(model), "none", "0", asked])
+    page = AppTest.from_file(str(PAGE)).run(timeout=PATIENCE)
+    assert [button.label for button in page.button if button.label == "Log in"] == labels
+    assert bool(page.title) is (not asked)
 
 
 def test_what_is_no_model_is_one_line_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

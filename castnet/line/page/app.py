@@ -11,7 +11,7 @@ import streamlit as st
 
 from castnet.errors import UserError
 from castnet.line.inspector import Inspector
-from castnet.line.launch import RECORD, has_login
+from castnet.line.launch import LOGIN_ASKED, RECORD, has_login
 from castnet.line.page.card import show_card
 from castnet.line.page.inspect_tab import show_inspect
 from castnet.line.page.looks import STYLE, plain
@@ -50,10 +50,10 @@ def show_own_card(station: Station) -> None:
     show_card(station.inspector.card)
 
 
-def main(model: Path, keep: str, keep_bytes: int, url: str | None) -> None:
+def main(model: Path, keep: str, keep_bytes: int, login: bool, url: str | None) -> None:
     st.set_page_config("castnet", page_icon="🔩", layout="wide")
     st.markdown(STYLE, unsafe_allow_html=True)
-    if has_login() and not st.user.is_logged_in:
+    if (login or has_login()) and not st.user.get("is_logged_in"):
         st.button("Log in", on_click=st.login)
         st.stop()
     try:
@@ -85,4 +85,4 @@ def main(model: Path, keep: str, keep_bytes: int, url: str | None) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), os.environ.get(RECORD))
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4] == LOGIN_ASKED, os.environ.get(RECORD))

@@ -1,6 +1,7 @@
 """How verdicts look on the page."""
 
 import re
+from contextlib import suppress
 from datetime import datetime
 from io import BytesIO
 
@@ -73,5 +74,7 @@ def percent(share: float | None, digits: int = 1) -> str:
 
 
 def clock(time: float, form: str = "%H:%M:%S") -> str:
-    """A time in seconds since 1970 on this machine's clock."""
-    return datetime.fromtimestamp(time).strftime(form)
+    """A time in seconds since 1970 on this machine's clock; a number that no calendar has stays one."""
+    with suppress(ValueError, OverflowError, OSError):
+        return datetime.fromtimestamp(time).strftime(form)
+    return str(time)
