@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy.optimize import minimize
+from scipy.optimize import brute, minimize
 from scipy.special import expit
 from torch import Tensor
 
@@ -110,7 +110,9 @@ def fit_calibration(logits: Tensor, labels: Tensor) -> tuple[float, float]:
         surprise = -np.log(WRONG_LABELS + (1 - 2 * WRONG_LABELS) * of_label).sum()
         return float(surprise + (log_temperature / PRIOR) ** 2 / 2 + (shift / OFFSET_PRIOR) ** 2 / 2)
 
-    log_temperature, shift = minimize(loss, np.zeros(2), bounds=[(-3, 3), (-10, 10)]).x
+    # Labels that may be wrong make valleys, of which one start would find its own alone.
+    bounds = ((-3, 3), (-10, 10))
+    log_temperature, shift = minimize(loss, brute(loss, bounds, finish=None), bounds=bounds).x
     temperature = float(np.exp(log_temperature))
     return temperature, float(shift) * temperature
 

@@ -58,6 +58,16 @@ def test_a_network_that_leans_to_one_class_is_righted() -> None:
     torch.testing.assert_close((logits + 4 + offset) / temperature, true, rtol=0.1, atol=0.15)
 
 
+def test_a_good_part_far_on_the_other_side_is_no_wrong_label_where_an_offset_rights_it() -> None:
+    generator = torch.Generator().manual_seed(0)
+    at = torch.cat([torch.full((60,), -10.0), torch.full((60,), 15.0), torch.full((150,), 23.0)])
+    logits, labels = at + torch.randn(270, generator=generator), (torch.arange(270) >= 120).long()
+    temperature, offset = fit_calibration(logits, labels)
+    assert offset < -10
+    calibrated = (logits + offset) / temperature
+    assert calibrated[labels == 0].mean() < 0 < calibrated[labels == 1].min()
+
+
 def test_defective_castings_that_show_nothing_do_not_have_good_ones_rejected() -> None:
     labels = torch.arange(400) % 2
     logits = (6 * labels - 3).float() + torch.randn(400, generator=torch.Generator().manual_seed(0))
