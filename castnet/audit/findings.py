@@ -88,11 +88,9 @@ class Audit:
     def describe(self) -> str:
         """The findings in a few lines for a terminal."""
         images = self.readable
-        found = "no two of them copies of one another"
-        if self.groups < images:
-            found = f"which are copies of one another in {self.groups:,} groups"
+        found = f" of {self.groups:,} photographs" if self.groups < images else ", no two of them copies of one another"
         lines = [
-            f"{printable(self.root)}: {images:,} images, {found}",
+            f"{printable(self.root)}: {images:,} images{found}",
             f"{len(self.unreadable):,} unreadable, {len(self.odd_sizes):,} of an odd size, "
             f"{len(self.lighting_outliers):,} in odd light, {len(self.not_located):,} in which no part was found, "
             f"{len(self.two_labels):,} groups under two labels",
