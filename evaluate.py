@@ -63,7 +63,7 @@ def evaluate(cfg: DictConfig) -> None:
     print(f"report: {cfg.paths.output_dir}/report.html")
 
 
-@hydra.main(version_base="1.3", config_path=str(Path(__file__).parent / "conf"), config_name="evaluate")
+@hydra.main(version_base="1.3", config_path=str(Path(__file__).resolve().parent / "conf"), config_name="evaluate")
 def main(cfg: DictConfig) -> None:
     entry.guard(evaluate, cfg)
 

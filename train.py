@@ -82,7 +82,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
         }
 
 
-@hydra.main(version_base="1.3", config_path=str(Path(__file__).parent / "conf"), config_name="train")
+@hydra.main(version_base="1.3", config_path=str(Path(__file__).resolve().parent / "conf"), config_name="train")
 def main(cfg: DictConfig) -> dict[str, float]:
     return entry.job(train, cfg)
 

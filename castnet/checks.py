@@ -13,6 +13,7 @@ from castnet.data.augment import Augmentation
 from castnet.data.datamodule import CastingDataModule
 from castnet.errors import UserError
 from castnet.model.classifier import CastingClassifier
+from castnet.model.resume import SPELT
 from castnet.report.threshold import ThresholdRule
 from castnet.settings import SMALLEST_IMAGE, Seed, Text, require
 
@@ -43,6 +44,7 @@ def prepare(config: DictConfig) -> tuple[ThresholdRule | None, CastingDataModule
     require_best(config.get("callbacks"))
     check_trainer(config.trainer)
     check("trainer", config.trainer, Trainer)
+    require_clipping(config)
     return rule, datamodule
 
 
@@ -77,11 +79,26 @@ def require_best(callbacks: DictConfig | None) -> None:
     if (save_top_k := kept.get("save_top_k", 1)) != 1:
         raise UserError(
             f"callbacks.checkpoint.save_top_k={save_top_k}: expected 1, since best.ckpt holds the best epoch alone; "
-            "for none set trainer.enable_checkpointing=false"
+            "for none set +trainer.enable_checkpointing=false"
         )
     best = BEST.get(monitor.removeprefix("val/").split("/")[0], mode)
     if mode != best:
         raise UserError(f"callbacks.checkpoint.mode={mode}: would keep the worst {monitor}; set it to {best}")
+
+
+def require_clipping(config: DictConfig) -> None:
+    """Refuse to clip gradients where the optimizer's fused step alone knows their scale.
+
+    Raises:
+        UserError: it would be asked for.
+    """
+    precision = str(config.trainer.get("precision"))
+    mixed = "mixed" in SPELT.get(precision, precision)
+    if mixed and config.trainer.get("gradient_clip_val") and config.model.optimizer.get("fused"):
+        raise UserError(
+            f"trainer.gradient_clip_val={config.trainer.gradient_clip_val}: a fused optimizer clips nothing in "
+            f"trainer.precision={precision}; set model.optimizer.fused=false"
+        )
 
 
 def require_no_point() -> None:

@@ -1,19 +1,23 @@
 import csv
 import json
 import math
+import runpy
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from lightning import Trainer
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import train
 from castnet.model.checkpoint import load_classifier
 from castnet.model.classifier import CastingClassifier
 from castnet.report.sweep import SweepTable
-from tests.conftest import Command
+from tests.conftest import Command, call
+from tests.data.test_datamodule import configured
 
 SEED_FIGURES = ["samples", "architecture", "curves", "confusion_matrix", "sample_predictions"]
 
@@ -92,12 +96,19 @@ def test_a_run_says_which_data_it_uses(run_train: Command, castings: Path) -> No
 
 
 def test_a_run_in_mixed_precision_or_without_a_rule_is_judged_like_any_other(run_train: Command) -> None:
-    ran = run_train("+trainer.precision=bf16-mixed", "threshold=null", "trainer.max_epochs=1")
+    clipped = ["+trainer.gradient_clip_val=1", "model.optimizer.fused=false"]
+    ran = run_train("+trainer.precision=bf16-mixed", *clipped, "threshold=null", "trainer.max_epochs=1")
     assert ran.code == 0, ran.err
     learnt = load_classifier(ran.folder / "checkpoints" / "best.ckpt").eval()
     assert (learnt.hparams["temperature"], learnt.hparams["threshold"]) == (1, 0.5)
     assert learnt.unfamiliarity(torch.ones(1, 1, 32, 32)) > 1
     assert 0 <= json.loads((ran.folder / "metrics.json").read_text())["auroc"] <= 1
+
+
+def test_a_fused_optimizer_that_cannot_clip_is_told_of_before_anything_is_read(run_train: Command) -> None:
+    ran = run_train("+trainer.gradient_clip_val=1", "+trainer.precision=bf16", "data.root=nowhere")
+    assert ran.code == 2
+    assert "trainer.precision=bf16; set model.optimizer.fused=false" in ran.err
 
 
 def test_an_interrupted_run_resumes_where_it_stopped_as_if_nothing_had_been(run_train: Command) -> None:
@@ -418,7 +429,7 @@ def test_a_folder_in_use_is_not_written_to(run_train: Command, trained: Path) ->
 
 def test_a_run_that_was_refused_keeps_no_folder_from_the_next(run_train: Command) -> None:
     for sweep in ((), ("-m",)):
-        for override in ("data.image_size=-3", "model.dropout=2", "data.root=nowhere"):
+        for override in ("data.image_size=-3", "model.dropout=2", "paths.cache_dir=/dev/null"):
             ran = run_train(*sweep, override, folder=f"again{len(sweep)}")
             assert (ran.code, f"error: {override}" in ran.err) == (2, True), ran.err
         assert list(ran.folder.rglob(".hydra"))  # which the last of them left, since its run had begun
@@ -499,6 +510,35 @@ def test_an_epoch_that_was_not_validated_leaves_a_gap_and_no_old_value(run_train
         if "history" in state
     ]
     assert [math.isnan(value) for value in state["val/loss"]] == [True, False, True, False]
+
+
+def test_an_epoch_that_is_validated_several_times_has_several_pictures(run_train: Command) -> None:
+    ran = run_train("+trainer.val_check_interval=1", "trainer.max_epochs=1", pictures=True)
+    assert ran.code == 0, ran.err
+    assert [picture.step for picture in events(ran.folder).Images("val/pr_curve")] == [1, 2, 3]
+
+
+def test_what_is_validated_first_can_be_trained_after_and_predicted(
+    trained: Path, castings: Path, tmp_path: Path
+) -> None:
+    datamodule = configured(castings, tmp_path)
+    classifier = load_classifier(trained / "checkpoints" / "best.ckpt")
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    trainer = Trainer(accelerator="cpu", logger=False, max_epochs=1, num_sanity_val_steps=0, **quiet)
+    predicted = torch.cat(trainer.predict(classifier, datamodule=datamodule) or [])
+    with (trained / "predictions.csv").open(newline="") as table:
+        told = {row["file"]: float(row["p_defect"]) for row in csv.DictReader(table)}
+    of = [told[datamodule.folder.files[row]] for row in datamodule.rows["test"]]
+    torch.testing.assert_close(predicted, torch.tensor(of), rtol=0, atol=1e-4)
+    trainer.validate(classifier, datamodule=datamodule, verbose=False)
+    trainer.fit(classifier, datamodule=datamodule)
+
+
+def test_a_link_to_train_py_finds_its_settings(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.py").symlink_to(Path(train.__file__))
+    linked = runpy.run_path(str(tmp_path / "mine.py"), run_name="mine")["main"]
+    ran = call(linked, "--cfg=job", capture=capfd, folder=tmp_path)
+    assert (ran.code, "max_epochs: 12" in ran.out) == (0, True), ran.err
 
 
 @pytest.mark.parametrize("bar", [True, False])

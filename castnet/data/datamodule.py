@@ -42,8 +42,9 @@ class CastingDataModule(LightningDataModule):
     """Castings of two classes, split into train, val and test.
 
     Where the root has train/ and test/, test is the test set and val is held out of train; a root with class folders
-    alone is split three ways. Batches are (images, labels): float32 (n, 1, image_size, image_size) in [0, 1] and
-    int64 (n,).
+    alone is split three ways. Under a Trainer batches are (images, labels): float32 (n, 1, image_size, image_size) in
+    [0, 1] and int64 (n,). The loaders themselves give pixels as they are stored, uint8 (n, side, side) with side =
+    image_size · oversample, which `input_of` makes images of. What is predicted is the test images.
 
     Args:
         source: where missing images come from, see `castnet.data.sources.obtain`.
@@ -279,6 +280,8 @@ class CastingDataModule(LightningDataModule):
 
     def test_dataloader(self) -> DataLoader[Batch]:
         return self.loader(self.test_subset, False, *self._share())
+
+    predict_dataloader = test_dataloader
 
     def _share(self) -> tuple[int, int]:
         """Which of how many processes of the Trainer's this is."""

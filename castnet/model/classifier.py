@@ -191,7 +191,8 @@ class CastingClassifier(LightningModule):
         for name, value in values.items():
             if math.isfinite(value):
                 self.log(f"{stage}/{name}", value, prog_bar=name == "accuracy", sync_dist=self._world > 1)
-        metrics.reset()
+        with torch.inference_mode(False):  # which Trainer.validate and test are in, and a fit after them is not
+            metrics.reset()
         return values
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -206,6 +207,10 @@ class CastingClassifier(LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         return {"p_defect": self._step(batch, "test")[1], "unfamiliarity": self.unfamiliarity(batch[0])}
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """P(defect), float32 (n,)."""
+        return self.defect_probability(self(batch[0]))
 
     def on_validation_epoch_start(self) -> None:
         self._require_finite("weights are", *self.network.parameters())

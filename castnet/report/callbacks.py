@@ -91,11 +91,14 @@ class TrainingPictures(Callback):
             model = cast(CastingClassifier, pl_module)
             counts = model.val_metrics.confusion_matrix().cpu().numpy()
             precision, recall, _ = (values.cpu().numpy() for values in model.val_metrics.pr_curve())
+            # An epoch that is validated several times has several pictures; as a whole number it counts batches.
+            whole = isinstance(trainer.val_check_interval, float) and trainer.val_check_interval == 1
+            step = trainer.current_epoch + 1 if whole else trainer.global_step
             for name, figure in {
                 "confusion_matrix": figures.confusion_matrix(counts, model.hparams["class_names"]),
                 "pr_curve": figures.precision_recall(precision, recall),
             }.items():
-                log_picture(trainer, f"val/{name}", html.png(figure), trainer.current_epoch + 1)
+                log_picture(trainer, f"val/{name}", html.png(figure), step)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # The LightningModule logs its training metrics only after this hook, so they are asked of itself.
