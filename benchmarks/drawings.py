@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
 from matplotlib.figure import Figure
+from omegaconf import DictConfig
 
 from castnet import entry
 from castnet.build import build, build_classifier
@@ -41,15 +42,22 @@ LEAST = 20_000  # parts gone through
 QUIET = ["~callbacks.progress_bar", "~callbacks.summary", "~callbacks.pictures", "~callbacks.report", "logger=[]"]
 
 
-def first_pairs(drawn: Path, pairs: int, root: Path) -> None:
-    """A folder of links to the first training pairs of another, and to all its test pairs."""
+Rows = list[list[str]]
+
+
+def manifest(drawn: Path) -> tuple[list[str], Rows, Rows]:
+    """Its header, and the rows of training and test images, those of a pair beside each other."""
     with (drawn / "manifest.csv").open(newline="") as file:
         header, *rows = csv.reader(file)
-    training = [row for row in rows if row[0].startswith("train/")]
-    if 2 * pairs > len(training):
-        raise SystemExit(f"--pairs {pairs}: {drawn} has {len(training) // 2:,} training pairs")
+    training, test = ([row for row in rows if row[0].startswith(subset)] for subset in ("train/", "test/"))
+    return header, training, test
+
+
+def first_pairs(drawn: Path, pairs: int, root: Path) -> None:
+    """A folder of links to the first training pairs of another, and to all its test pairs."""
+    header, training, test = manifest(drawn)
     # Parts that come first in a folder are no other parts, but a fixed choice that any number of pairs continues.
-    kept = [*training[: 2 * pairs], *(row for row in rows if row[0].startswith("test/"))]
+    kept = [*training[: 2 * pairs], *test]
     for name in ["generator.json", *(row[0] for row in kept)]:
         link = root / name
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -73,8 +81,8 @@ def learn(drawn: Path, pairs: int, image_size: int, folder: Path) -> tuple[Path,
     return folder / "run" / "checkpoints" / "best.ckpt", epochs
 
 
-def judged(weights: Path, image_size: int, overrides: list[str]) -> Pooled:
-    """What the network with these weights says of all images of the folder."""
+def photographs(image_size: int, overrides: list[str]) -> tuple[DictConfig, CastingDataModule]:
+    """The settings of a network for images of this size, and all images of the folder."""
     size = [f"data.image_size={image_size}", f"data.oversample={128 // image_size}"]
     with initialize_config_dir(CONF, version_base="1.3"):
         cfg = compose("train", ["experiment=new_parts", "model.views=8", *overrides, *size])
@@ -82,7 +90,13 @@ def judged(weights: Path, image_size: int, overrides: list[str]) -> Pooled:
     with redirect_stdout(StringIO()):
         data.prepare_data()
         data.setup()
-    classifier = build_classifier(cfg.model, data).eval()
+    return cfg.model, data
+
+
+def judged(weights: Path, image_size: int, overrides: list[str]) -> Pooled:
+    """What the network with these weights says of all images of the folder."""
+    model, data = photographs(image_size, overrides)
+    classifier = build_classifier(model, data).eval()
     take_over(classifier, read_weights(weights), dense=True)
     rows = np.arange(len(data.folder.files))
     with torch.inference_mode():
@@ -135,12 +149,19 @@ def main() -> None:
         raise UserError(f"--pairs {arguments.pairs}: expected numbers of 1 or more, such as 1000,10000")
     if asked and not (arguments.drawn / "manifest.csv").is_file():
         raise UserError(f"--drawn {arguments.drawn}: holds no drawn pairs; `castnet generate --pairs` makes them")
+    if asked and (pairs := len(manifest(arguments.drawn)[1]) // 2) < max(asked):
+        raise UserError(
+            f"--pairs {max(asked)}: {arguments.drawn} has {pairs:,} training pairs; draw more, or ask for fewer"
+        )
     if others := set(named) - set(map(str, SHIPPED)):
         raise UserError(f"data.image_size={others.pop()}: weights ship for {' and '.join(map(str, SHIPPED))} pixels")
     torch.set_num_threads(1)
+    sizes = [int(word) for word in named or SHIPPED]
+    for size in sizes:  # a folder that is not as expected is told before hours of learning
+        photographs(size, overrides)
     print("| | AUROC | overkill at 1 % escapes | AUROC by photograph |\n| --- | --- | --- | --- |")
     found: dict[int, dict[int, dict[str, float]]] = {}
-    for size in map(int, named or SHIPPED):
+    for size in sizes:
         for pairs in asked:
             with tempfile.TemporaryDirectory() as folder:
                 path, epochs = learn(arguments.drawn, pairs, size, Path(folder))

@@ -31,6 +31,7 @@ from castnet.model.checkpoint import load_classifier
 from castnet.model.classifier import CastingClassifier
 from castnet.model.familiarity import STRUCTURES, THUMBNAIL, Familiarity, appearance, structure
 from castnet.report.robustness import CORRUPTIONS
+from castnet.settings import Count, require
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -83,12 +84,12 @@ def relative(known: Seen, labels: Labels) -> Score:
 
 
 def neighbours(known: Seen, labels: Labels) -> Score:
-    """Cosine distance to the fifth nearest of 300 cluster centres (Sun et al., arXiv:2204.06507)."""
+    """Cosine distance to the fifth nearest of at most 300 cluster centres (Sun et al., arXiv:2204.06507)."""
 
     def unit(values: Array) -> Array:
         return values / (np.linalg.norm(values, axis=1, keepdims=True) + 1e-9)
 
-    clusters = MiniBatchKMeans(STORED, random_state=0, n_init=1).fit(unit(known.dense))
+    clusters = MiniBatchKMeans(min(STORED, len(known.dense)), random_state=0, n_init=1).fit(unit(known.dense))
     stored = unit(clusters.cluster_centers_)
     return lambda images: 1 - np.sort(unit(images.dense) @ stored.T, axis=1)[:, -NEAREST]
 
@@ -246,6 +247,10 @@ def main() -> None:
     parser.add_argument("others", type=Path, nargs="+", help="folders of images of something else")
     parser.add_argument("--images", type=int, default=200, help="of each kind (default: %(default)s)")
     args = parser.parse_args()
+    require("--images", args.images, Count)
+    for folder in args.others:
+        if not list_images(folder).images:
+            parser.error(f"{folder}: no images there")
     torch.set_num_threads(1)
     classifier = load_classifier(args.checkpoint).eval()
     data = CastingDataModule.load_from_checkpoint(args.checkpoint, weights_only=True, _instantiator=None)

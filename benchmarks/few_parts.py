@@ -11,6 +11,7 @@ rate that changes nothing.
 import argparse
 import io
 import json
+import re
 import sys
 import tempfile
 from contextlib import redirect_stdout
@@ -77,6 +78,8 @@ def main() -> None:
     require("--draws", args.draws, Count)
     handfuls = ["none", *(word for word in args.handfuls if "=" not in word)]
     overrides += [word for word in args.handfuls if "=" in word]
+    if wrong := [word for word in handfuls[1:] if not re.fullmatch(r"[1-9]\d*,[1-9]\d*", word)]:
+        parser.error(f"--handfuls {wrong[0]}: expected good and defective parts, such as 1,4")
     found: Found = {start: {handful: [] for handful in handfuls} for start in STARTS}
     work = [(start, handful, draw) for draw in range(args.draws) for start in STARTS for handful in handfuls]
     with (

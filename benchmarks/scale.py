@@ -35,6 +35,7 @@ from rich.table import Table
 
 from castnet import entry
 from castnet.drawn.folder import draw
+from castnet.settings import ImageSize, require
 
 CONF = str(Path(__file__).parents[1] / "conf")
 STAGES = ("list", "split", "blocks", "again", "epoch", "evaluate", "audit")
@@ -158,6 +159,9 @@ def main() -> None:
         return measure(args.measure, args.folder, args.image_size)
     if min(args.n) < SMALLEST:
         parser.error(f"--n {min(args.n)}: expected {SMALLEST} or more")
+    require("--image-size", args.image_size, ImageSize)
+    if args.folder.exists() and not args.folder.is_dir():
+        parser.error(f"{args.folder}: is no folder; name a new one")
     others = [path.name for path in args.folder.glob("*") if not re.fullmatch(r"\d+-\d+|scale\.png", path.name)]
     if others:
         parser.error(f"{args.folder}: holds {others[0]}, which is not this benchmark's; name a new folder")

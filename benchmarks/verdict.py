@@ -29,6 +29,7 @@ from onnx.utils import Extractor
 from PIL import Image
 
 from castnet import entry
+from castnet.errors import UserError
 from castnet.imaging.decode import decode
 from castnet.imaging.listing import list_images
 from castnet.line.inspector import Inspector
@@ -155,6 +156,17 @@ def folder_rate(inspector: Inspector, files: Sequence[Path], count: int, rounds:
     print(f"  {decoding / inspecting:.2f} of the rate of decoding")
 
 
+def build_keras(python: str, path: Path) -> None:
+    """Write the notebook's network as Keras does; refuse a Python that has no Keras."""
+    try:
+        subprocess.run([python, PAGE, "build", path], check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        said = str(getattr(error, "stderr", "") or error).strip().splitlines()[-1]
+        raise UserError(
+            f"--keras {python}: {said}; expected the Python of an environment with tensorflow-cpu and pillow"
+        ) from error
+
+
 def bare_network(image_size: int, path: Path) -> ort.InferenceSession:
     """The network alone in ONNX Runtime, with as many threads as the inspector has."""
     program = torch.onnx.export(
@@ -190,7 +202,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         keras_model = Path(folder) / "notebook.keras"
         if args.keras:
-            subprocess.run([args.keras, PAGE, "build", keras_model], check=True, capture_output=True)
+            build_keras(args.keras, keras_model)
         cold_start(args.model, files[0], args.keras, keras_model, args.rounds)
         chosen = [files[index % len(files)] for index in range(args.images_in_process)]
         third_verdict(args.model, chosen, Path(folder))
