@@ -102,9 +102,8 @@ def application(inspector: Inspector, judge: Judge, token: str | None, close: Ca
         if of_another or waiting >= MAX_WAITING:
             # An answer before the end of a request would look like a broken connection.
             await _body(request, keep=False)
-        if of_another:
-            raise HTTPException(403, "pages of other sites are not answered")
-        if waiting >= MAX_WAITING:
+            if of_another:
+                raise HTTPException(403, "pages of other sites are not answered")
             raise HTTPException(503, f"{MAX_WAITING} images are waiting already", {"Retry-After": "1"})
         waiting += 1
         try:
