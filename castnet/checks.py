@@ -1,5 +1,6 @@
 """What is refused before time is spent."""
 
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -48,19 +49,23 @@ def prepare(config: DictConfig) -> tuple[ThresholdRule | None, CastingDataModule
     return rule, datamodule
 
 
-def check_job(config: DictConfig) -> None:
-    """What `prepare` checks of a run that has not begun, and its folder; what only the run will know is left to it.
+def check_jobs(configs: Iterable[DictConfig]) -> None:
+    """What `prepare` checks of runs that have not begun, and their folders; what only a run will know is left to it.
 
     Raises:
-        UserError: see `prepare`, or the folder is not as expected.
+        UserError: see `prepare`, or a folder is not as expected.
     """
-    with suppress(InterpolationResolutionError):
-        _, datamodule = prepare(config)
-        own, is_there = config.data.source == "folder", Path(config.data.root).exists()
-        # Other machines may have what this one has not.
-        if config.hydra.runtime.choices["hydra/launcher"] == "basic" and (own or is_there):
-            datamodule.prepare_data()
-            datamodule.divide()
+    divided = set[str]()
+    for config in configs:
+        with suppress(InterpolationResolutionError):
+            _, datamodule = prepare(config)
+            own, is_there = config.data.source == "folder", Path(config.data.root).exists()
+            # Other machines may have what this one has not.
+            here = config.hydra.runtime.choices["hydra/launcher"] == "basic" and (own or is_there)
+            if here and (settings := OmegaConf.to_yaml(config.data, resolve=True)) not in divided:
+                divided.add(settings)
+                datamodule.prepare_data()
+                datamodule.divide()
 
 
 def require_best(callbacks: DictConfig | None) -> None:

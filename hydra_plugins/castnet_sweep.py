@@ -11,10 +11,10 @@ class Sweeper(BasicSweeper):
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         # Hydra imports this module whenever it starts, so what takes time is imported only here.
-        from castnet.checks import check_job
+        from castnet.checks import check_jobs
 
         assert self.config is not None
         assert self.hydra_context is not None
         if self.batch_index == 1 and "model" in self.config:  # the first of several, and not of evaluations
-            for overrides in chain(*self.overrides or ()):
-                check_job(self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides)))
+            load = self.hydra_context.config_loader.load_sweep_config
+            check_jobs(load(self.config, list(overrides)) for overrides in chain(*self.overrides or ()))

@@ -23,7 +23,7 @@ from optuna.storages._heartbeat import get_heartbeat_thread
 from optuna.trial import TrialState
 
 from castnet.build import build
-from castnet.checks import BEST, check_job
+from castnet.checks import BEST, check_jobs
 from castnet.database import shown, why
 from castnet.errors import UserError
 from castnet.settings import Count, Rate, Text
@@ -85,11 +85,11 @@ class Search:
             )
         written = [f"{key}={value}" for key, value in self.params.items()] + arguments
         self.space = space(OverridesParser.create(config_loader=loader).parse_overrides(written), self.average)
-        for example in self.space.examples():  # what a run would refuse is refused before the first trial
-            check_job(tried := loader.load_sweep_config(config, example))
+        tried = [loader.load_sweep_config(config, example) for example in self.space.examples()]
+        check_jobs(tried)  # what a run would refuse is refused before the first trial
         swept = {line.partition("=")[0].lstrip("+") for line in self.space.averaged}  # groups among them
         settled = [key for key in self.average if key.lstrip("+") not in swept]
-        if unknown := [key for key in settled if OmegaConf.select(tried, key, default=self) is self]:
+        if unknown := [key for key in settled if OmegaConf.select(tried[0], key, default=self) is self]:
             raise UserError(f"hydra.sweeper.average: {unknown[0]} is no setting; expected such as seed or data.fold")
         if self.pruner:  # the runs build theirs
             build("hydra.sweeper.pruner", OmegaConf.create(self.pruner), BasePruner)  # type: ignore[type-abstract]

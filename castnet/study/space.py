@@ -29,11 +29,11 @@ class Space:
     repeats: list[list[str]]
 
     def examples(self) -> Iterator[list[str]]:
-        """Overrides of as few runs as hold every choice, every bound and every repetition."""
-        ends = {key: _ends(drawn) for key, drawn in self.searched.items()}
-        for run in range(max(map(len, [self.repeats, *ends.values()]))):
-            chosen = (f"{key}={values[run % len(values)]}" for key, values in ends.items())
-            yield [*self.fixed, *chosen, *self.repeats[run % len(self.repeats)]]
+        """Overrides of one run for every choice, every bound and every repetition, so that each is seen once."""
+        first = {key: _ends(drawn)[0] for key, drawn in self.searched.items()}
+        runs = [(first | {key: end}, self.repeats[0]) for key, drawn in self.searched.items() for end in _ends(drawn)]
+        for values, repeat in [*runs, *((first, repeat) for repeat in self.repeats[1:])]:
+            yield [*self.fixed, *(f"{key}={value}" for key, value in values.items()), *repeat]
 
 
 def _ends(drawn: BaseDistribution) -> Sequence[object]:
