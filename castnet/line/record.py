@@ -71,27 +71,31 @@ def engine_for(url: str) -> sa.Engine:
         url: of SQLAlchemy's kind, such as sqlite:///record.db or postgresql+psycopg://user@host/line.
 
     Raises:
-        UserError: it is no such URL, its driver is missing, or it has other tables of the same names.
+        UserError: it is no such URL, its driver is missing, or it is a file with other tables of the same names.
     """
-    reader = _reader(url)
-    with suppress(sa.exc.SQLAlchemyError):  # what is away may be back when there is something to write
-        if lacks := _lacks(reader):
-            raise UserError(f"record: {shown(reader.url)}: {lacks}; name another database")
-    reader.dispose()
     engine = _engine(url)
-    if engine.dialect.name == "sqlite":
+    if engine.dialect.name == "sqlite":  # a server that is silent is not waited for: it is looked into as it is written
+        with suppress(sa.exc.SQLAlchemyError, OSError, ValueError):  # what is away may be back by then, too
+            if lacks := _lacks(engine.url):
+                raise UserError(f"record: {engine.url.database}: {lacks}; name another file")
         sa.event.listen(engine, "connect", _write_ahead)
     return engine
 
 
-def _lacks(engine: sa.Engine) -> str:
-    """What a database lacks that has tables by a record's names and is none of this castnet's."""
-    there = sa.inspect(engine)
-    for table in metadata.tables.values():
-        if there.has_table(table.name):
-            columns = {column["name"] for column in there.get_columns(table.name)}
-            if missing := set(table.c.keys()) - columns:
-                return f"its table {table.name} has no {', '.join(sorted(missing))} and is none of this castnet's"
+def _lacks(url: sa.URL) -> str:
+    """What a database lacks that has tables by a record's names and is none of this castnet's; nothing is written."""
+    reader = _reader(url)
+    if reader.dialect.name == "sqlite" and not Path(url.database or "").exists():
+        return ""
+    try:
+        there = sa.inspect(reader)
+        for table in metadata.tables.values():
+            if there.has_table(table.name):
+                columns = {column["name"] for column in there.get_columns(table.name)}
+                if missing := set(table.c.keys()) - columns:
+                    return f"its table {table.name} has no {', '.join(sorted(missing))} and is none of this castnet's"
+    finally:
+        reader.dispose()
     return ""
 
 
@@ -111,7 +115,7 @@ def make_tables(engine: sa.Engine) -> None:
             )
 
     def make() -> None:
-        if lacks := _lacks(engine):
+        if lacks := _lacks(engine.url):
             raise sa.exc.InvalidRequestError(lacks)
         metadata.create_all(engine)
 
@@ -146,7 +150,7 @@ def reading(engine: sa.Engine) -> Iterator[None]:
         raise UserError(f"{shown(engine.url)}: cannot be read ({str(error).splitlines()[0][:160]})") from error
 
 
-def _engine(url: str) -> sa.Engine:
+def _engine(url: str | sa.URL) -> sa.Engine:
     try:
         asked = sa.make_url(url)
         kind = asked.get_backend_name()
@@ -172,7 +176,7 @@ def _engine(url: str) -> sa.Engine:
     return engine
 
 
-def _reader(url: str) -> sa.Engine:
+def _reader(url: str | sa.URL) -> sa.Engine:
     engine = _engine(url)
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "do_connect", _as_it_is)
@@ -195,7 +199,7 @@ def _as_it_is(_: object, __: object, arguments: list[Any], options: dict[str, An
     file = Path(arguments[0])
     # Beside a file in WAL mode SQLite makes others while it is read. Where it cannot, and nobody else has, the file
     # does not change (https://sqlite.org/wal.html#read_only_databases).
-    rests = not os.access(file.parent, os.W_OK) and not file.with_name(f"{file.name}-wal").exists()
+    rests = not os.access(file.parent, os.W_OK) and not os.path.exists(f"{file}-wal")
     arguments[0] = f"{file.as_uri()}?{'immutable=1' if rests else 'mode=rw'}"
     options["uri"] = True
 

@@ -196,12 +196,46 @@ def test_a_database_of_somebody_elses_is_refused_before_the_first_verdict_and_st
     with closing(sqlite3.connect(file)) as shop:
         shop.execute(theirs)
     before = file.read_bytes()
-    with pytest.raises(
-        UserError, match=r"record: sqlite:.*shop\.db: its table (images|verdicts) has no .*; name another"
-    ):
+    with pytest.raises(UserError, match=r"record: .*shop\.db: its table (images|verdicts) has no .*; name another"):
         Recorder(f"sqlite:///{file}", "serve", inspector, spool=tmp_path / "spool")
     assert file.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["shop.db"]
+
+
+def test_a_database_of_somebody_elses_that_was_locked_at_the_start_stays_as_it_is(
+    inspector: Inspector, test_images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "shop.db"
+    with closing(sqlite3.connect(file)) as shop:
+        shop.execute("create table images (id, url)")
+        before = file.read_bytes()
+        shop.execute("begin exclusive")
+        recorder = Recorder(f"sqlite:///{file}", "serve", inspector, spool=tmp_path / "spool")
+    with recorder:
+        recorder.put("a", b"", inspector.inspect(test_images[0]))
+    assert "its table images has no bytes, content, image, time" in capsys.readouterr().err
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "where", ["sqlite:///{}/line.db", "sqlite:////" + 300 * "x", "postgresql+psycopg://u@db..plant/line"]
+)
+def test_what_cannot_be_looked_into_may_be_a_record_later(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, **_: object) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", refuse)  # as of a folder that is closed to whoever is not root
+    engine_for(where.format(tmp_path))
+
+
+def test_a_server_is_not_waited_for_before_there_is_something_to_write() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        engine_for(f"postgresql+psycopg://u@127.0.0.1:{server.getsockname()[1]}/line")
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.accept()
 
 
 def test_a_driver_that_is_missing_is_named() -> None:
