@@ -87,7 +87,7 @@ def application(inspector: Inspector, judge: Judge, token: str | None, close: Ca
         "/inspect",
         openapi_extra=IMAGE_BODY,
         responses={
-            403: {"description": "A page of another site sent the image."},
+            403: {"description": "A page of another site sent the image, and no token is asked for."},
             408: {"description": f"The image did not arrive within {BODY_SECONDS:g} s."},
             413: {"description": f"The image file has more than {MAX_BODY:,} bytes."},
             422: {"description": "The body cannot be read as an image."},
@@ -97,7 +97,7 @@ def application(inspector: Inspector, judge: Judge, token: str | None, close: Ca
     async def inspect(request: Request) -> Verdict:
         """Judge one image, which is the body of the request as it is, not a form."""
         nonlocal waiting
-        of_another = _is_of_another_site(request)
+        of_another = not token and _is_of_another_site(request)  # which could bear no token
         if of_another or waiting >= MAX_WAITING:
             # An answer before the end of a request would look like a broken connection.
             await _body(request, keep=False)
