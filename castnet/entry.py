@@ -136,6 +136,8 @@ def _require_plain_folders(config: DictConfig, swept: bool) -> None:
         fail("hydra.job.chdir=true: every path is meant from where you are; leave it out")
     if config.hydra.output_subdir != ".hydra":
         fail("hydra.output_subdir: runs are resumed by what stands in .hydra; leave it out")
+    if "/" in str(config.hydra.job.name):
+        fail(f"hydra.job.name={config.hydra.job.name}: is what the log's file is called; expected a name without /")
     subdir: str = OmegaConf.to_container(config.hydra.sweep, resolve=False)["subdir"]  # type: ignore[call-overload, index]
     # Overrides may hold slashes.
     if swept and ("hydra.job.num" not in str(subdir) or "/" in str(subdir) or "override_dirname" in str(subdir)):

@@ -361,6 +361,7 @@ def test_the_last_epoch_is_kept_where_it_was_not_the_best_and_is_the_last_that_e
         ("data.image_size=16", "data.image_size=16: expected greater than or equal to 22"),
         ("ckpt_path=nowhere.ckpt", "ckpt_path=nowhere.ckpt: no such file"),
         ("hydra.job.chdir=true", "hydra.job.chdir=true: every path is meant from where you are"),
+        ("hydra.job.name=x/y", "hydra.job.name=x/y: is what the log's file is called; expected a name without /"),
         ("hydra.output_subdir=null", "hydra.output_subdir: runs are resumed by what stands in .hydra"),
         ("+trainer.limit_test_batches=0.01", "trainer.limit_test_batches=0.01: is less than one of"),
         ("+trainer.overfit_batches=0.01", "trainer.overfit_batches=0.01: is less than one of"),
