@@ -77,8 +77,8 @@ def guard(function: Callable[..., Result], *args: Any) -> Result:
         if is_lost(error):
             print("error: another process of this run has ended, so this one does", file=sys.stderr)
             sys.exit(os.EX_SOFTWARE)
-        if _is_hydras(error):
-            fail(error)
+        if _is_hydras(error):  # what it asserts says what it expects
+            fail(str(error) or traceback.extract_tb(error.__traceback__)[-1].line)
         traceback.print_exc()
         sys.exit(os.EX_SOFTWARE)
 

@@ -271,6 +271,8 @@ def test_a_run_that_fails_leaves_a_sweep_the_table_of_those_before_it(
         (["model=default,small"], "Could not find 'model/small'"),
         (["callbacks.checkpoint.mode=min,max"], "would keep the worst val/loss"),
         (["seed=0,-1", "hydra.sweeper.max_batch_size=1"], "seed=-1: expected"),
+        (["seed=0,1", "hydra.sweeper.max_batch_size=0"], "max_batch_size > 0"),
+        (["model.lr=interval(1e-4,1e-2)"], "model.lr=interval(1e-4,1e-2): an interval is searched in; add hydra/sweep"),
         (["data.root=${oc.env:CASTINGS},nowhere"], "nowhere: no such folder"),
         (["data.shots=[1,1],[100,1]"], "data.shots=[100,1]: asks for 100 parts"),
     ],
