@@ -76,26 +76,22 @@ def engine_for(url: str) -> sa.Engine:
     engine = _engine(url)
     if engine.dialect.name == "sqlite":  # a server that is silent is not waited for: it is looked into as it is written
         with suppress(sa.exc.SQLAlchemyError, OSError, ValueError):  # what is away may be back by then, too
-            if lacks := _lacks(engine.url):
+            if lacks := _lacks(_reader(url)):
                 raise UserError(f"record: {engine.url.database}: {lacks}; name another file")
         sa.event.listen(engine, "connect", _write_ahead)
     return engine
 
 
-def _lacks(url: sa.URL) -> str:
+def _lacks(engine: sa.Engine) -> str:
     """What a database lacks that has tables by a record's names and is none of this castnet's; nothing is written."""
-    reader = _reader(url)
-    if reader.dialect.name == "sqlite" and not Path(url.database or "").exists():
+    if engine.dialect.name == "sqlite" and not Path(engine.url.database or "").exists():
         return ""
-    try:
-        there = sa.inspect(reader)
-        for table in metadata.tables.values():
-            if there.has_table(table.name):
-                columns = {column["name"] for column in there.get_columns(table.name)}
-                if missing := set(table.c.keys()) - columns:
-                    return f"its table {table.name} has no {', '.join(sorted(missing))} and is none of this castnet's"
-    finally:
-        reader.dispose()
+    there = sa.inspect(engine)
+    for table in metadata.tables.values():
+        if there.has_table(table.name):
+            columns = {column["name"] for column in there.get_columns(table.name)}
+            if missing := set(table.c.keys()) - columns:
+                return f"its table {table.name} has no {', '.join(sorted(missing))} and is none of this castnet's"
     return ""
 
 
@@ -115,7 +111,8 @@ def make_tables(engine: sa.Engine) -> None:
             )
 
     def make() -> None:
-        if lacks := _lacks(engine.url):
+        # A file would be put into write-ahead mode by looking into it as it is written.
+        if lacks := _lacks(_reader(engine.url) if engine.dialect.name == "sqlite" else engine):
             raise sa.exc.InvalidRequestError(lacks)
         metadata.create_all(engine)
 
