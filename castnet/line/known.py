@@ -74,7 +74,6 @@ def _of_record(url: str) -> list[Known]:
     with extra("record"):
         import sqlalchemy as sa
 
-        from castnet.database import shown
         from castnet.line.record import images, open_record, reading, reviews, verdicts
 
     engine = open_record(url)
@@ -96,7 +95,7 @@ def _of_record(url: str) -> list[Known]:
             known = before.is_defect if before and is_defect is None else is_defect
             found[digest] = Known(name or digest, partial(read, digest), known, digest)
     if not found:
-        raise UserError(f"{shown(engine.url)}: keeps no images to compare on; `--keep` has a line keep them")
+        raise UserError(f"{without_password(url)}: keeps no images to compare on; `--keep` has a line keep them")
     return list(found.values())
 
 
