@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from types import FrameType
 from typing import NoReturn
 
 DEAF_SECONDS = 5  # after which a process that has not heard of a signal is taken to wait for others
-_heard = Event()
+_heard: list[int] = []  # no Event, whose lock a second signal may find taken by the first one's handler
 
 
 class _Told(BaseException):
@@ -65,7 +66,7 @@ def obeying_signals(kind: type[Stopped] | type[Interrupted] = Stopped) -> Iterat
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:
         told.append(number)
-        _heard.set()
+        _heard.append(number)
         raise kind(number, over)
 
     def silent(lost: "sys.UnraisableHookArgs") -> None:
@@ -107,7 +108,9 @@ def obey_while_waiting(aloud: bool) -> list[int]:
             if number not in Stopped.numbers:
                 continue
             told.append(number)
-            if not _heard.wait(DEAF_SECONDS):
+            if not _heard:
+                time.sleep(DEAF_SECONDS)
+            if not _heard:
                 if aloud:
                     print(f"error: stopped by {signal.Signals(number).name}", file=sys.stderr, flush=True)
                 os._exit(128 + number)

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterable, Mapping
 from itertools import tee
@@ -63,10 +62,10 @@ def watch(model: Path, folder: Path, form: str, record: Record | None = None) ->
     except BlockingIOError as error:
         raise UserError(f"{folder}: another `castnet predict --watch` is at work there; end that one first") from error
     inspector = Inspector(model)
-    stop = threading.Event()
+    told: list[int] = []  # no Event, whose lock a signal may find taken by what it interrupts
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) != signal.SIG_IGN:  # as `nohup` and a shell's `&` have it
-            signal.signal(number, lambda *_: stop.set())
+            signal.signal(number, lambda number, _: told.append(number))
     exit_code = GOOD
     done = _read_state(folder)
     try:
@@ -83,7 +82,7 @@ def watch(model: Path, folder: Path, form: str, record: Record | None = None) ->
     is_full = False
     with contextlib.closing(written) as state, recording as recorder:
         show = printer(form)  # which prints a header, if nothing was refused
-        while not stop.wait(POLL):
+        while not told:
             now, before = time.monotonic(), waiting
             listing = list_images(folder)
             # Where the folder is another than the locked one, its list is, too, and nobody else is kept out.
@@ -131,8 +130,9 @@ def watch(model: Path, folder: Path, form: str, record: Record | None = None) ->
                             file=sys.stderr,
                         )
                     is_full, exit_code = True, TROUBLE
-                if stop.is_set():
+                if told:
                     break
+            time.sleep(POLL)
         left = len(_unjudged(list_images(folder).images, done))
     os.close(lock)
     if left:

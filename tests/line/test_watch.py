@@ -2,6 +2,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -185,3 +186,42 @@ def test_a_folder_that_takes_no_list_is_named_before_anything_is_judged(
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     with pytest.raises(UserError, match=rf"^{small_disk}: the list of what was judged.*Read-only file system"):
         watch.watch(model, small_disk, "json")
+
+
+def test_a_watch_that_is_told_to_stop_stops_at_whatever_moment(
+    model: Path, inspector: Inspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look_at: Callable[..., int]
+) -> None:
+    rounds: list[int] = []  # how many functions were called or left before each look into the folder
+    moment = events = 0
+
+    def late(number: int, frame: object) -> None:
+        raise TimeoutError(f"told at event {moment}, it goes on")
+
+    def count(*_: object) -> None:
+        nonlocal events
+        events += 1
+        if events == moment:
+            signal.raise_signal(signal.SIGTERM)
+
+    def look(folder: Path) -> Listing:
+        rounds.append(events)
+        sys.setprofile(count)
+        if not moment and len(rounds) == 3:
+            signal.raise_signal(signal.SIGTERM)
+        return list_images(folder)
+
+    monkeypatch.setattr(watch, "Inspector", lambda _: inspector)
+    monkeypatch.setattr(watch, "list_images", look)
+    before = signal.signal(signal.SIGALRM, late)
+    try:
+        watch.watch(model, tmp_path, "json")
+        for at in range(1, rounds[2] - rounds[1]):
+            sys.setprofile(None)
+            moment, events = at, 0
+            signal.alarm(60)
+            assert watch.watch(model, tmp_path, "json") == 0
+    finally:
+        sys.setprofile(None)
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    assert moment > 20
