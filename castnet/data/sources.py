@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 
 from castnet.drawn.folder import FORMAT, PROPORTIONS, SMALLEST, generate
 from castnet.errors import UserError
-from castnet.files import HeldError
+from castnet.files import HeldError, turn
 from castnet.processes import LOOK, is_first, wait_for
 from castnet.settings import Seed
 
@@ -78,7 +78,10 @@ def obtain(source: str, root: Path, generated: Generated | None) -> None:
                 time.sleep(LOOK)
         _require_same(root, generated)
     elif source == "casting" and not root.exists():
-        download_casting(root)
+        root.absolute().parent.mkdir(parents=True, exist_ok=True)
+        with turn(root.absolute().parent):
+            if not root.exists():  # by now, of a run beside this one
+                download_casting(root)
 
 
 def _require_same(root: Path, generated: Generated) -> None:

@@ -85,11 +85,12 @@ def compare(
             "gate": gate,
             "page": str(out),
         }
+        if as_json:
+            print(json.dumps(told))
+        else:
+            _print(name, comparison, told)
+        # Last: on a disk that is full by now, the figures are told all the same.
         page.write_text(_page(name, comparison, told), encoding="utf-8", errors="backslashreplace")
-    if as_json:
-        print(json.dumps(told))
-    else:
-        _print(name, comparison, told)
     return TROUBLE if unreadable else FAILED if gate and not gate["held"] else HELD
 
 

@@ -1,4 +1,5 @@
 import csv
+import errno
 import json
 import re
 import shutil
@@ -152,6 +153,19 @@ def test_an_image_that_cannot_be_judged_is_named_and_ends_with_2(
     assert not told["gate"]["held"]
     ran = castnet("compare", *strict, folder, "-o", out, "--max-new-escapes", 1000)
     assert ran.stdout.splitlines()[-1].endswith(" allowed, 1 images not judged")
+
+
+def test_what_was_judged_is_told_also_where_the_page_finds_no_room(
+    strict: list[Path], castings: Path, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(UserError, match=r"page.html: cannot be written \(No space left on device\)"):
+        compare_module.compare(*strict, str(castings / "test"), out, None, None, as_json=True)
+    assert json.loads(capsys.readouterr().out)["escapes"]
+    assert not out.exists()
 
 
 CLASSES = {"def_front": True, "ok_front": False}
