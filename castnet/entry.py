@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import signal
 import sys
 import traceback
@@ -53,25 +54,34 @@ def guard(function: Callable[..., Result], *args: Any) -> Result:
     # Hydra knows the flag of a sweep before or after all settings, but not between them.
     arguments = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
     sys.argv[1:] = [NULL_GROUPS.get(argument, argument) for argument in arguments]
+    for argument in sys.argv[1:]:
+        group, _, choice = argument.partition("=")
+        if f"{group}=null" in NULL_GROUPS and re.fullmatch(r"\[(.*,)? *null *(,.*)?\]", choice):
+            fail(f"{argument}: null is no member of a list; leave it out, or give it alone")
+    told: list[int] = []
     try:
-        with obeying_signals():
+        with obeying_signals() as told:
             return function(*args)
     except OverrideParseException as error:
         name, reason = error.override.partition("=")[0], str(error).partition("while evaluating ")[2]
         said = f" ({reason.strip()})" if reason else ""
         fail(
             f"{error.override}: cannot be read as a setting{said}; a value with spaces, brackets or letters of other "
-            f"alphabets needs quotes within quotes: '{name}=\"VALUE\"'; for ~ write $HOME"
+            f'alphabets needs quotes within quotes: \'{name}="VALUE"\', in a sweep \'{name}="A","B"\' without '
+            "choice(…), which drops them; for ~ write $HOME"
         )
     except MissingMandatoryValue as error:
         fail(f"{error.full_key}: has no value; give it one, as {error.full_key}=VALUE")
     except (UserError, HydraException, OmegaConfBaseException, MisconfigurationException, OSError) as error:
         let_first_speak()
         fail(error)
-    except Stopped as stop:
+    except SystemExit as stop:
+        if not isinstance(stop, Stopped) and not told:
+            raise
+        number = stop.number if isinstance(stop, Stopped) else told[0]  # of which Ray makes another exit
         if is_first():
-            print(f"error: stopped by {signal.Signals(stop.number).name}", file=sys.stderr)
-        sys.exit(stop.code)  # and not as one that a guard around this one would tell once more
+            print(f"error: stopped by {signal.Signals(number).name}", file=sys.stderr)
+        sys.exit(128 + number)  # and not as one that a guard around this one would tell once more
     except Exception as error:
         let_first_speak()
         if is_lost(error):
@@ -108,8 +118,8 @@ def quieten() -> None:
     """Drop what no user of castnet can act on."""
     # Lightning 2.6 calls what PyTorch 2.14 deprecates.
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
-    # What castnet has in the place of Hydra's and submitit's own has their names.
-    warnings.filterwarnings("ignore", message=r"\n'hydra/(launcher/submitit_slurm|sweeper/basic)' is validated")
+    # What castnet has in the place of Hydra's own and its plugins' has their names.
+    warnings.filterwarnings("ignore", message=r"\n'hydra/(launcher/(submitit_slurm|ray)|sweeper/basic)' is validated")
     # The AUROC of a slice with one class; reports leave it out.
     warnings.filterwarnings("ignore", message=r"No (positive|negative) samples in targets")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)

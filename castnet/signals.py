@@ -1,18 +1,33 @@
 """How work is stopped from outside."""
 
+import _thread
+import logging
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from threading import Event, Thread, Timer
+from threading import Thread
 from types import FrameType
-from typing import NoReturn
 
 DEAF_SECONDS = 5  # after which a process that has not heard of a signal is taken to wait for others
 _heard: list[int] = []  # no Event, whose lock a second signal may find taken by the first one's handler
+
+# These have taken a lock and not said so yet, or are about to let it go: an exception that is raised there leaves it
+# taken, and whoever wants it next waits for ever.
+_TAKING = {f.__code__ for f in (threading.Condition.__enter__, threading.Condition.__exit__, logging.Handler.acquire)}
+
+
+def _send_again(number: int, seconds: float, over: list[bool]) -> None:
+    def send() -> None:
+        time.sleep(seconds)
+        if not over:
+            os.kill(os.getpid(), number)
+
+    _thread.start_new_thread(send, ())  # a Thread takes locks while it starts
 
 
 class _Told(BaseException):
@@ -21,20 +36,13 @@ class _Told(BaseException):
     Finalizers let no exception out, and what imports a module may take any for a sign that the module is missing.
     """
 
-    def __init__(self, number: int, over: Event) -> None:
-        super().__init__(128 + number)
+    def __init__(self, number: int, over: list[bool]) -> None:
         self.number, self._over = number, over
+        super().__init__(128 + number)
 
     def __del__(self) -> None:
-        if not self._over.is_set():
-            again = Timer(0.1, self._send, (self.number, self._over))
-            again.daemon = True
-            again.start()
-
-    @staticmethod
-    def _send(number: int, over: Event) -> None:
-        if not over.is_set():
-            os.kill(os.getpid(), number)
+        if hasattr(self, "_over") and not self._over:  # another signal may come while this one is made
+            _send_again(self.number, 0.1, self._over)
 
 
 class Stopped(_Told, SystemExit):
@@ -62,9 +70,16 @@ def obeying_signals(kind: type[Stopped] | type[Interrupted] = Stopped) -> Iterat
         The signals that came so far.
     """
     told: list[int] = []
-    over = Event()
+    over: list[bool] = []
 
-    def stop(number: int, frame: FrameType | None) -> NoReturn:
+    def stop(number: int, frame: FrameType | None) -> None:
+        while frame and frame.f_globals is globals():  # it comes while another one is heard
+            frame = frame.f_back
+        if over:
+            return
+        if frame and frame.f_code in _TAKING:
+            _send_again(number, 0.001, over)
+            return
         told.append(number)
         _heard.append(number)
         raise kind(number, over)
@@ -75,14 +90,32 @@ def obeying_signals(kind: type[Stopped] | type[Interrupted] = Stopped) -> Iterat
 
     shown, sys.unraisablehook = sys.unraisablehook, silent
     obeyed = [number for number in kind.numbers if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, stop) for number in obeyed}
+    before = {number: signal.getsignal(number) for number in obeyed}
     try:
+        for number in obeyed:
+            signal.signal(number, stop)
         yield told
     finally:
-        over.set()
+        over.append(True)
         for number, handler in before.items():
             signal.signal(number, handler)
         sys.unraisablehook = shown
+
+
+@contextmanager
+def told_later() -> Iterator[None]:
+    """Have the main thread hear of a signal when the block ends: what is done there must not be left half done."""
+    came: list[int] = []
+    is_main = threading.current_thread() is threading.main_thread()
+    heard = [number for number in Stopped.numbers if is_main and callable(signal.getsignal(number))]
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in heard}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 def obey_while_waiting(aloud: bool) -> list[int]:

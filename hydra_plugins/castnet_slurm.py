@@ -13,6 +13,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from castnet.errors import UserError, extra
+from castnet.signals import told_later
 
 LOOK, GONE = 2.0, 20.0  # seconds between looks, and in which what a job wrote comes to be seen on other machines
 
@@ -40,7 +41,8 @@ class SlurmLauncher(Launcher):
 
         class Executor(submitit.AutoExecutor):
             def map_array(self, fn: Any, *iterable: Any) -> list[Any]:
-                jobs.extend(super().map_array(fn, *iterable))
+                with told_later():  # what SLURM has taken and not named yet could not be cancelled
+                    jobs.extend(super().map_array(fn, *iterable))
                 return list(map(_Outcome, jobs, iterable[0]))  # overrides come first
 
         try:

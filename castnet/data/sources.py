@@ -76,6 +76,9 @@ def obtain(source: str, root: Path, generated: Generated | None) -> None:
                 generate(root, **generated, resume=True)
             except HeldError:  # by a run beside this one, such as another of its sweep
                 time.sleep(LOOK)
+            except UserError:
+                if not root.exists():  # else such a run has made it in this very moment
+                    raise
         _require_same(root, generated)
     elif source == "casting" and not root.exists():
         root.absolute().parent.mkdir(parents=True, exist_ok=True)

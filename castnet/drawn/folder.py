@@ -29,6 +29,7 @@ from castnet.drawn.casting import good_part
 from castnet.drawn.defects import Defect, add_defects
 from castnet.errors import UserError
 from castnet.files import hold
+from castnet.signals import told_later
 
 # A change to the drawing must change this: a resumed run would otherwise mix two kinds of castings.
 FORMAT = "castnet-generated-7"
@@ -119,13 +120,11 @@ def generate(
     command = f"castnet generate {shlex.quote(str(root))} --n {n} --seed {seed}{' --pairs' * pairs} --resume"
     by_hand = f"`{command}` goes on; removing {partial} starts anew"
     try:
-        if root.exists() and (not root.is_dir() or any(root.iterdir())):
-            raise UserError(
-                f"{root}: exists and is not empty; nothing is overwritten, so name a new folder or remove it"
-            )
+        _require_new(root)
         if root.is_symlink() or root.is_mount() or root.resolve() == Path.cwd():  # none of which takes another's place
             raise UserError(f"{root}: is a link, a mount or the folder that you are in; name a new folder in it")
         with hold(partial):
+            _require_new(root)  # whoever held it may have ended well
             done = _prepare(partial, {"format": FORMAT, "n": n, "seed": seed, "pairs": pairs}, resume, by_hand)
             _draw_all(_tasks(partial, n, seed, pairs), partial, n, done, processes or os.cpu_count() or 1, progress)
             whole, _ = _whole_parts(partial, pairs)
@@ -138,6 +137,11 @@ def generate(
         raise UserError(f"{root}: a process was ended from outside, maybe for lack of memory; {by_hand}") from error
     except KeyboardInterrupt as stop:
         raise UserError(f"{root}: interrupted; {by_hand}") from stop
+
+
+def _require_new(root: Path) -> None:
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise UserError(f"{root}: exists and is not empty; nothing is overwritten, so name a new folder or remove it")
 
 
 def counts(n: int) -> dict[tuple[str, str], int]:
@@ -228,7 +232,7 @@ def _in_order(tasks: Iterator[Task], processes: int) -> Generator[list[Row]]:
     waiting: deque[Future[list[list[Row]]]] = deque()
     try:
         while batch := list(islice(tasks, BATCH)):
-            with _workers_start():
+            with _workers_start(), told_later():  # a pool that is half started cannot be ended
                 waiting.append(pool.submit(_draw_batch, batch))
             if len(waiting) > 3 * processes:
                 yield from waiting.popleft().result()

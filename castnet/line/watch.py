@@ -63,9 +63,16 @@ def watch(model: Path, folder: Path, form: str, record: Record | None = None) ->
         raise UserError(f"{folder}: another `castnet predict --watch` is at work there; end that one first") from error
     inspector = Inspector(model)
     told: list[int] = []  # no Event, whose lock a signal may find taken by what it interrupts
+
+    def stop(number: int, _: object) -> None:
+        if told:  # and it goes on: nobody may read what it prints
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        told.append(number)
+
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) != signal.SIG_IGN:  # as `nohup` and a shell's `&` have it
-            signal.signal(number, lambda number, _: told.append(number))
+            signal.signal(number, stop)
     exit_code = GOOD
     done = _read_state(folder)
     try:

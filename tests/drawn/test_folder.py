@@ -3,12 +3,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from castnet.data import sources
 from castnet.data.sources import obtain
 from castnet.drawn import folder as module
 from castnet.drawn.defects import KINDS
@@ -178,6 +181,32 @@ def test_castings_made_before_are_used_again_but_never_instead_of_others(casting
     told = r"was generated with data\.generate\.n=120; ask for that instead of data\.generate\.n=200, or"
     with pytest.raises(UserError, match=told):
         obtain("generated", castings, {"n": 200, "seed": 1, "pairs": False})
+
+
+@pytest.mark.parametrize("moment", ["before it draws", "while it waits to"])
+def test_castings_that_another_run_has_just_made_are_used(
+    tmp_path: Path, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, others = tmp_path / "castings", tmp_path / "others"
+    wanted = {"n": N, "seed": 1, "pairs": False}
+    generate(others, n=N, seed=1, processes=1, progress=False)
+    made = contents(others)
+
+    def meanwhile(work: Callable[..., Any]) -> Callable[..., Any]:
+        def working(*arguments: Any, **named: Any) -> Any:
+            if others.exists():
+                others.rename(root)
+            return work(*arguments, **named)
+
+        return working
+
+    if moment == "before it draws":
+        monkeypatch.setattr(sources, "generate", meanwhile(generate))
+    else:
+        monkeypatch.setattr(module, "hold", meanwhile(module.hold))
+    sources.obtain("generated", root, wanted)
+    assert contents(root) == made
+    assert [path.name for path in tmp_path.iterdir()] == ["castings"]
 
 
 def test_missing_castings_are_made(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_what_a_killed_process_was_writing_is_removed_and_what_a_living_one_writ
 ) -> None:
     dead = subprocess.Popen(["true"])
     dead.wait()
-    with subprocess.Popen(["sleep", "60"]) as living:
+    with subprocess.Popen(["sleep", str(PATIENCE)]) as living:
         left, kept = tmp_path / f"a.partial-{dead.pid}", tmp_path / f"b.partial-{living.pid}"
         left.write_bytes(b"half a block")
         kept.write_bytes(b"half a block")
@@ -131,7 +131,7 @@ def test_of_processes_that_want_the_same_block_one_decodes_it(
 
     monkeypatch.setattr(pixels, "_decode_all", slowly)
     context = multiprocessing.get_context("fork")  # each has the patch
-    processes = [context.Process(target=want, args=(name,)) for name in "ab"]
+    processes = [context.Process(target=want, args=(name,), daemon=True) for name in "ab"]
     for process in processes:
         process.start()
     for process in processes:

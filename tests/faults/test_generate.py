@@ -16,6 +16,19 @@ from castnet.errors import UserError
 from tests.conftest import PATIENCE, castnet, start
 
 N = 64
+IN_TWO_HALVES = f"""
+import time
+from castnet import cli
+from castnet.drawn import folder
+
+def tasks(*arguments):
+    for number, task in enumerate(every(*arguments)):
+        time.sleep(2 * (number == {N // 2}))
+        yield task
+
+every, folder._tasks = folder._tasks, tasks
+cli.main()
+"""
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -30,8 +43,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 def start_drawing(root: Path, images: int) -> "subprocess.Popen[str]":
-    """Start `castnet generate` and return when it has drawn some images."""
-    process = start("generate", root, "--n", N, "--seed", 1)
+    """Start `castnet generate` and return when it has drawn some images, of which half come two seconds later."""
+    process = start("generate", root, "--n", N, "--seed", 1, begin=["-c", IN_TWO_HALVES])
     deadline = time.monotonic() + PATIENCE
     while len(list(root.with_name(f"{root.name}.partial").rglob("*.jpeg"))) < images:
         assert time.monotonic() < deadline

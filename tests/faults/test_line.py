@@ -290,6 +290,30 @@ def test_a_watch_under_nohup_goes_on_when_interrupted(model: Path, test_images: 
     assert process.returncode in (0, 1, 3)
 
 
+NOBODY_READS = f"""
+import signal, time
+from castnet import cli
+from castnet.line import watch
+
+def show(*_):
+    for _ in range(2):
+        signal.raise_signal(signal.SIGTERM)
+    time.sleep({PATIENCE})
+
+watch.printer = lambda form: show
+cli.main()
+"""
+
+
+def test_a_watch_whose_output_nobody_reads_ends_when_told_twice(
+    model: Path, test_images: list[Path], tmp_path: Path
+) -> None:
+    shutil.copy(test_images[0], tmp_path)
+    process = start("predict", model, "--watch", tmp_path, begin=["-c", NOBODY_READS])
+    assert process.communicate(timeout=PATIENCE) == ("", "")
+    assert process.returncode == -signal.SIGTERM
+
+
 def test_ctrl_c_ends_an_audit_by_its_signal(castings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Links to a casting itself would change its time, which names the pixel block of whoever trains on it meanwhile.
     original = shutil.copy(next(castings.rglob("*.jpeg")), tmp_path)

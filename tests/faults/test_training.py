@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,7 +22,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 
 from castnet import entry
 from castnet.files import hold
-from castnet.signals import Stopped, obeying_signals
+from castnet.signals import Stopped, obeying_signals, told_later
 from tests.conftest import PATIENCE, ROOT, SMALL, Command, until
 
 
@@ -74,6 +75,49 @@ def test_a_signal_that_a_library_takes_for_something_else_is_not_lost() -> None:
     with pytest.raises(SystemExit) as ended:
         entry.guard(work)
     assert ended.value.code == 143
+
+
+def test_a_signal_that_a_library_makes_another_exit_of_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except SystemExit:
+            raise SystemExit(1) from None  # as Ray does
+
+    with pytest.raises(SystemExit) as ended:
+        entry.guard(work)
+    assert (ended.value.code, capsys.readouterr().err) == (143, "error: stopped by SIGTERM\n")
+
+
+def test_no_signal_leaves_a_lock_taken() -> None:
+    code = "import os, sys, time\nwhile True: time.sleep(0.001); os.kill(int(sys.argv[1]), 15)"
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    with subprocess.Popen([sys.executable, "-c", code, str(os.getpid())]) as others:
+        try:
+            for _ in range(100):
+                shared = threading.Condition(threading.Lock())
+                with suppress(Stopped), obeying_signals():
+                    while True:
+                        with shared:
+                            pass
+                assert shared.acquire(blocking=False)
+        finally:
+            others.kill()
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_what_must_not_be_left_half_done_is_done_before_a_signal_is_heard() -> None:
+    done = []
+
+    def work() -> None:
+        with told_later():
+            signal.raise_signal(signal.SIGTERM)
+            done.append("within")
+        done.append("after")
+
+    with pytest.raises(Stopped), obeying_signals():
+        work()
+    assert done == ["within"]
 
 
 def test_a_signal_that_was_heard_does_not_come_again() -> None:

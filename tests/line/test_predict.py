@@ -136,10 +136,11 @@ def test_a_folder_that_a_pattern_finds_is_searched_in_depth_as_by_a_shell(
 
 
 class Watch:
-    """`castnet predict --watch` at work, with the lines it prints."""
+    """`castnet predict --watch` at work, with the lines it prints; it gives writers as long as a slow machine takes."""
 
     def __init__(self, model: Path, folder: Path) -> None:
-        self.process = start("predict", model, "--json", "--watch", folder)
+        code = f"from castnet import cli; from castnet.line import watch; watch.PATIENCE = {PATIENCE}; cli.main()"
+        self.process = start("predict", model, "--json", "--watch", folder, begin=["-c", code])
         self.lines: Queue[dict[str, object]] = Queue()
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -205,7 +206,7 @@ def test_a_watch_that_ends_before_all_are_judged_says_so_and_not_that_all_were_g
     shutil.copy(sorted_out[False][0], folder)
     watch = Watch(model, folder)
     watch.next()
-    (folder / "torn.jpeg").write_bytes(sorted_out[True][0].read_bytes()[:3000])  # which is given ten seconds
+    (folder / "torn.jpeg").write_bytes(sorted_out[True][0].read_bytes()[:3000])  # which is given time
     time.sleep(1.5)
     assert watch.end() == 2
     assert watch.process.stderr

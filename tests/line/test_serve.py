@@ -61,7 +61,8 @@ def serving(model: Path, **seconds: float) -> Iterator[Server]:
         model: what it judges by.
         seconds: by the names that they have in `castnet.line.serve`.
     """
-    waits = {"BODY_SECONDS": PATIENCE, "IDLE_SECONDS": PATIENCE, "REQUEST_SECONDS": PATIENCE, **seconds}
+    names = ("BODY_SECONDS", "IDLE_SECONDS", "REQUEST_SECONDS", "SHUTDOWN_SECONDS")
+    waits = dict.fromkeys(names, PATIENCE) | seconds
     code = f"from castnet import cli; from castnet.line import serve; vars(serve).update({waits}); cli.main()"
     process = start("serve", model, "--port", 0, begin=["-c", code])
     try:
@@ -126,7 +127,7 @@ def listens(address: str) -> bool:
 def hold(address: str, count: int) -> list[socket.socket]:
     """Begin requests that do not send their images yet."""
     host, port = address.removeprefix("http://").split(":")
-    connections = [socket.create_connection((host, int(port))) for _ in range(count)]
+    connections = [socket.create_connection((host, int(port)), timeout=PATIENCE) for _ in range(count)]
     for connection in connections:
         connection.sendall(b"POST /inspect HTTP/1.1\r\nHost: line\r\nContent-Length: 5\r\n\r\n")
     until(lambda: httpx.get(f"{address}/health", timeout=PATIENCE).json()["waiting"] == count)

@@ -14,6 +14,7 @@ from castnet.errors import UserError
 from castnet.imaging.listing import Listing, list_images
 from castnet.line import watch
 from castnet.line.inspector import Inspector
+from tests.conftest import PATIENCE
 
 
 @pytest.fixture
@@ -218,7 +219,7 @@ def test_a_watch_that_is_told_to_stop_stops_at_whatever_moment(
         for at in range(1, rounds[2] - rounds[1]):
             sys.setprofile(None)
             moment, events = at, 0
-            signal.alarm(60)
+            signal.alarm(PATIENCE)
             assert watch.watch(model, tmp_path, "json") == 0
     finally:
         sys.setprofile(None)
