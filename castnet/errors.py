@@ -43,8 +43,9 @@ def willing(stream: TextIO | None) -> TextIO:
 def fail(message: object) -> NoReturn:
     """Print one line that says what to mend on standard error, and exit with code 2."""
     with suppress(OSError):  # where nothing can be printed, the code still tells
-        # What libraries say may have several lines.
-        print(f"error: {printable(' '.join(str(message).split()))}", file=sys.stderr, flush=True)
+        # What libraries say may have several lines; within one, blanks may be of a name.
+        line = " ".join(filter(None, map(str.strip, str(message).split("\n"))))
+        print(f"error: {printable(line)}", file=sys.stderr, flush=True)
     drop_output()
     sys.exit(2)
 

@@ -6,13 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.conftest import PATIENCE, PLAIN, ROOT, SMALL, until
+from tests.conftest import PATIENCE, PLAIN, ROOT, SMALL, free_port, until
 
 SBATCH = """#!/bin/bash
 last=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "$1")
@@ -62,14 +62,41 @@ def here(castings: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     return (folder / "sweep" / "sweep.csv").read_text()
 
 
-def test_a_sweep_on_two_workers_of_ray_gives_the_same_table(here: str, castings: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def ray_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a Ray cluster with two workers."""
     if importlib.util.find_spec("ray") is None:
         pytest.skip("ray cannot be imported here")
-    ray = [f"+hydra.launcher.ray.init.{setting}" for setting in ("num_cpus=2", "include_dashboard=false")]
-    process = sweep(tmp_path / "run", castings, "hydra/launcher=ray", *ray)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # any other cluster that starts here changes the key
+    port = free_port()
+    command = [Path(sys.executable).with_name("ray"), "start", "--head", "--block", f"--port={port}", "--num-cpus=2"]
+    with (tmp_path / "cluster").open("w") as said:
+        process = subprocess.Popen([*command, "--include-dashboard=false"], stdout=said, stderr=said)
+        try:
+            until(lambda: "Ray runtime started" in (tmp_path / "cluster").read_text())
+            yield f"127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.wait(PATIENCE)
+
+
+def test_a_sweep_on_a_ray_cluster_of_two_workers_gives_the_same_table(
+    here: str, castings: Path, tmp_path: Path, ray_cluster: str
+) -> None:
+    address = f"hydra.launcher.ray.init.address={ray_cluster}"
+    process = sweep(tmp_path / "run", castings, "hydra/launcher=ray", address)
     printed, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, printed
     assert (tmp_path / "run" / "sweep" / "sweep.csv").read_text() == here
+
+
+def test_a_ray_address_where_nobody_answers_is_one_line_before_the_first_run(castings: Path, tmp_path: Path) -> None:
+    process = sweep(tmp_path / "run", castings, "hydra/launcher=ray", "hydra.launcher.ray.init.address=127.0.0.1:1")
+    printed, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 2, printed
+    (said,) = [line for line in printed.splitlines() if "rror" in line]
+    assert said.startswith("error: hydra.launcher.ray.init.address=127.0.0.1:1: no cluster answers")
+    assert not list((tmp_path / "run/sweep").glob("*/.hydra"))
 
 
 @pytest.fixture
@@ -124,12 +151,12 @@ def test_a_job_that_slurm_ends_is_one_line_and_the_others_are_waited_for(
 
 def test_a_sweep_that_is_stopped_leaves_no_job_at_slurm(castings: Path, tmp_path: Path, slurm: str) -> None:
     (tmp_path / "srun").write_text("#!/bin/bash\necho $$ > ${0%srun}pid.$SLURM_ARRAY_TASK_ID\nexec sleep 600\n")
+    (tmp_path / "sbatch").write_text(SBATCH.replace("echo Sub", "sleep 1\necho Sub"))  # of a busy cluster
     (tmp_path / "scancel").write_text("#!/bin/bash\nkill $(<${0%scancel}pid.${1#7_})\n")
     (tmp_path / "scancel").chmod(0o755)
     process = sweep(tmp_path / "run", castings, "hydra/launcher=submitit_slurm", path=slurm)
     pids = [tmp_path / f"pid.{task}" for task in (0, 1)]
     until(lambda: all(file.exists() and file.read_text() for file in pids))
-    time.sleep(1)  # submitit has both by now
     process.send_signal(signal.SIGTERM)
     printed, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 143, printed

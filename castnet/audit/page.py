@@ -7,15 +7,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from castnet.audit.duplicates import Indices, Pair, Spectra, aligned
 from castnet.audit.findings import Audit
 from castnet.audit.unwrap import rectify
 from castnet.imaging.decode import decode
 from castnet.imaging.listing import not_looked_at
+from castnet.pages import templates
 
-TEMPLATES = Environment(loader=PackageLoader("castnet.audit", "."), autoescape=True, undefined=StrictUndefined)
+TEMPLATES = templates("castnet.audit")
 THUMBNAIL = 170
 PAIRS_SHOWN = 18
 

@@ -86,7 +86,8 @@ def decode(source: Path | bytes | Photograph) -> Grey:
             if max(image.size) > MAX_SIDE or image.width * image.height > MAX_PIXELS:
                 raise UserError(f"has {image.width} × {image.height} pixels; {AT_MOST}")
             if image.mode not in EIGHT_BIT_MODES or _is_deep(image):
-                raise UserError(f"has pixels of mode {image.mode}; convert it to 8 bits a channel")
+                has = "more than 8 bits a channel" if _is_deep(image) else f"pixels of mode {image.mode}"
+                raise UserError(f"has {has}; convert it to 8 bits a channel")
             if image.format == "TIFF":  # the one format in which Pillow turns pixels by itself
                 image.getexif()[ORIENTATION] = 1
             return np.asarray(image.convert("L"))

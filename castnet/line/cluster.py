@@ -3,7 +3,6 @@
 import logging
 import os
 import pickle
-import signal
 import socket
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -17,9 +16,9 @@ from numpy.typing import NDArray
 from castnet.errors import UserError
 from castnet.files import digest_of
 from castnet.line.inspector import Inspector, Verdict
+from castnet.ray_cluster import connect
 
 BATCH = 64  # images that a worker is handed at once
-PATIENCE = 5  # seconds for an address to answer
 
 
 class _OtherModel(UserError):
@@ -63,7 +62,7 @@ def inspect_on_ray(model: Path, files: Sequence[Path]) -> Iterator[Verdict | Use
     Raises:
         UserError: no cluster answers, or a node has not the model.
     """
-    _connect(os.environ.get("RAY_ADDRESS"))
+    connect("RAY_ADDRESS", os.environ.get("RAY_ADDRESS"), log_to_driver=False, logging_level=logging.ERROR)
     return _judge(model, files)
 
 
@@ -88,18 +87,3 @@ def _judge(model: Path, files: Sequence[Path]) -> Iterator[Verdict | UserError]:
         if isinstance(result, UserError):  # it names the file as the caller does
             result = UserError(str(result).replace(str(file.absolute()), str(file)))
         yield result
-
-
-def _connect(address: str | None) -> None:
-    if ray.is_initialized():
-        return
-    try:
-        host, _, port = (address or "").removeprefix("ray://").rpartition(":")
-        if host:  # Ray itself would try for a minute
-            socket.create_connection((host, int(port)), timeout=PATIENCE).close()
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what goes wrong is raised, and said once
-        obeyed = signal.getsignal(signal.SIGTERM)
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        signal.signal(signal.SIGTERM, obeyed)  # Ray's own aborts
-    except Exception as error:  # it raises many kinds
-        raise UserError(f"RAY_ADDRESS={address}: no cluster answers ({error})") from error

@@ -9,7 +9,6 @@ from itertools import tee
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
@@ -21,6 +20,7 @@ from castnet.imaging.decode import decode
 from castnet.line.inspector import Inspector, Verdict
 from castnet.line.known import DECISIONS, Known, images_of, with_parts, without_password
 from castnet.line.paired import Comparison, Pair
+from castnet.pages import templates
 
 HELD, FAILED, TROUBLE = 0, 1, 2  # exit codes
 PICTURE, SHOWN = 240, 1000  # side in pixels of a picture, and how many of them a page has
@@ -33,7 +33,7 @@ ROWS = {
     "parts_fewer": "parts with fewer",
     "parts_more": "parts with more",
 }
-TEMPLATES = Environment(loader=PackageLoader("castnet.line", "."), autoescape=True, undefined=StrictUndefined)
+TEMPLATES = templates("castnet.line")
 
 
 def compare(

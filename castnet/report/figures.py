@@ -186,7 +186,7 @@ def curves(history: Mapping[str, Sequence[float]]) -> Figure:
             shown = [values[epoch] for epoch in epochs]
             axis.plot([epoch + 1 for epoch in epochs], shown, color=colour, label=stage, marker=".")
         axis.set(xlabel="epoch", ylabel=metric)
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axis.legend(frameon=False)
         _tidy(axis)
     return figure

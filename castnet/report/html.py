@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from io import BytesIO
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-TEMPLATES = Environment(loader=PackageLoader("castnet.report", "."), autoescape=True, undefined=StrictUndefined)
+from castnet.pages import templates
+
+TEMPLATES = templates("castnet.report")
 
 
 def render(template: str, pictures: Mapping[str, bytes], **values: Any) -> str:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from castnet.errors import UserError, or_exit, printable
+from castnet.errors import UserError, fail, or_exit, printable
 from castnet.files import hold, replacing
+from castnet.line.page.looks import plain
+from castnet.pages import templates
 from tests.conftest import PATIENCE, start
 
 
@@ -16,6 +18,19 @@ def test_different_names_are_printed_as_different_lines() -> None:
     printed = [printable(name) for name in names]
     assert len({*printed}) == len(names)
     assert all(line.isprintable() for line in printed)
+
+
+def test_a_line_that_says_what_to_mend_names_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        fail(UserError("no  such\u202e.png: no such file (said in\n  two lines)"))
+    assert capsys.readouterr().err == "error: no  such\\u202e.png: no such file (said in two lines)\n"
+
+
+def test_pages_show_different_names_as_different_text_and_turn_nothing_round() -> None:
+    names = ["a b", "a\nb", "a\u2028b", "brok\u202egnp.png", "<b>&", "plain"]
+    page = templates("castnet.report").from_string("{% for name in names %}{{ name }}|{% endfor %}").render(names=names)
+    assert page == r"a b|a\nb|a\u2028b|brok\u202egnp.png|&lt;b&gt;&amp;|plain|"
+    assert plain("brok\u202egnp.png") == r"brok\\u202egnp\.png"
 
 
 def test_who_reads_no_further_is_told_no_verdict(castings: Path, model: Path, tmp_path: Path) -> None:

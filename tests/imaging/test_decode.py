@@ -47,7 +47,7 @@ def tiff(planar: int) -> bytes:
     [png(2, 3), png(6, 4), png(4, 2), tiff(planar=1), tiff(planar=2), b"P6 1 1 1023 " + bytes(6), b"P3 1 1 256 1 2 3 "],
 )
 def test_deep_colours_are_refused_too(content: bytes) -> None:
-    with pytest.raises(UserError, match=r"has pixels of mode RGBA?; convert it to 8 bits"):
+    with pytest.raises(UserError, match="has more than 8 bits a channel; convert it to 8 bits"):
         decode(content)
 
 
@@ -76,5 +76,5 @@ def test_a_tiff_of_numbers_with_a_sign_is_refused() -> None:
 def test_deep_pixels_are_refused_not_clipped(tmp_path: Path) -> None:
     path = tmp_path / "deep.png"
     Image.fromarray(np.full((8, 8), 40_000, dtype=np.uint16)).save(path)
-    with pytest.raises(UserError, match=r"deep\.png: has pixels of mode I;16; convert it to 8 bits"):
+    with pytest.raises(UserError, match=r"deep\.png: has .*; convert it to 8 bits"):
         decode(path)

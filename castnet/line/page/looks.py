@@ -10,7 +10,7 @@ import streamlit as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from castnet.errors import UserError
+from castnet.errors import UserError, printable
 from castnet.imaging.decode import decode
 from castnet.line.inspector import Inspector
 
@@ -65,8 +65,8 @@ def reason(error: UserError) -> str:
 
 
 def plain(text: str) -> str:
-    """Text that the page shows as it is: what it would take for Markdown is escaped."""
-    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)
+    """Text that the page shows as it is: what it would take for Markdown is escaped, and what cannot be printed."""
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", printable(text))
 
 
 def percent(share: float | None, digits: int = 1) -> str:
