@@ -9,6 +9,7 @@ python train.py -m hydra/sweeper=optuna study=default    a sweep that searches
 """
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 from castnet.errors import extra
@@ -44,7 +45,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
         require_no_point()
     if cfg.ckpt_path:
         of = {key: OmegaConf.to_container(cfg[key], resolve=True) for key in ("model", "trainer")}
-        settings = {"data": datamodule.hparams, **of}
+        settings = {"data": datamodule.hparams, **of, "threshold": asdict(rule) if rule else None}
         run, planned = Path(cfg.paths.output_dir), cfg.trainer.max_epochs
         if (epochs := require_resumable(Path(cfg.ckpt_path), run, planned, settings)) < planned:
             trainer.fit_loop.max_epochs = epochs

@@ -11,7 +11,14 @@ from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ModelSummary, ProgressBar
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    LearningRateFinder,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    ModelSummary,
+    ProgressBar,
+)
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from omegaconf import DictConfig, OmegaConf
@@ -164,9 +171,15 @@ def build_callbacks(config: DictConfig) -> list[Callback]:
         ModelSummary: config.trainer.get("enable_model_summary", True),
         LearningRateMonitor: bool(config.get("logger")),  # without one it has nowhere to go
     }
-    built = [build(f"callbacks.{name}", callback, Callback) for name, callback in config.callbacks.items()]
+    built = {name: build(f"callbacks.{name}", callback, Callback) for name, callback in config.callbacks.items()}
+    for name, callback in built.items():
+        if isinstance(callback, LearningRateFinder | BatchSizeFinder) and config.model.one_cycle_warmup is not None:
+            raise UserError(
+                f"callbacks.{name}: what it finds the one-cycle schedule would not follow, which is made for the steps "
+                "and the rate that are set; add model.one_cycle_warmup=null, or leave it out"
+            )
     unwanted = tuple(kind for kind, is_wanted in wanted.items() if not is_wanted)
-    return [_Together(config), *(callback for callback in built if not isinstance(callback, unwanted))]
+    return [_Together(config), *(callback for callback in built.values() if not isinstance(callback, unwanted))]
 
 
 def build_loggers(config: DictConfig) -> list[Logger]:
@@ -192,8 +205,14 @@ def check_trainer(config: DictConfig) -> None:
     Raises:
         UserError: training would have no end, or an epoch no number by which it is known.
     """
-    for name in ("max_epochs", "accumulate_grad_batches", "check_val_every_n_epoch"):  # Lightning divides by them
+    for name in ("max_epochs", "accumulate_grad_batches"):  # Lightning divides by them
         require(f"trainer.{name}", config.get(name, 1), Count)
+    require("trainer.check_val_every_n_epoch", config.get("check_val_every_n_epoch", 1), Count | None)
+    for name in ("limit_train_batches", "max_steps"):
+        if config.get(name) == 0:
+            raise UserError(
+                f"trainer.{name}=0: leaves nothing to learn; expected at least one batch; evaluate.py judges alone"
+            )
     require("trainer.gradient_clip_val", config.get("gradient_clip_val"), Annotated[float, Field(ge=0)] | None)
     require("trainer.min_epochs", config.get("min_epochs"), Annotated[int, Field(ge=0)] | None)
     if config.get("barebones"):

@@ -136,6 +136,8 @@ def test_an_interrupted_run_resumes_where_it_stopped_as_if_nothing_had_been(run_
         ("+trainer.accumulate_grad_batches=2", "trainer.accumulate_grad_batches=1, and not 2"),
         ("+trainer.precision=bf16-mixed", "trainer.precision=32-true, and not bf16-mixed"),
         ("+trainer.max_steps=100", "trainer.max_steps=-1, and not 100"),
+        ("threshold.max_escape_rate=0.05", "threshold.max_escape_rate=None, and not 0.05"),
+        ("threshold=null", "threshold.escape_cost=10, and not None"),
         (
             "model.optimizer._target_=torch.optim.SGD",
             "model.optimizer._target_=torch.optim.Adam, and not torch.optim.SGD",
@@ -371,6 +373,14 @@ def test_the_last_epoch_is_kept_where_it_was_not_the_best_and_is_the_last_that_e
         ("+trainer.overfit_batches=0.01", "trainer.overfit_batches=0.01: is less than one of"),
         ("+trainer.limit_val_batches=0.01", "trainer.limit_val_batches=0.01: is less than one of"),
         ("+trainer.barebones=true", "trainer.barebones=true: nothing is logged"),
+        ("+trainer.limit_train_batches=0", "trainer.limit_train_batches=0: leaves nothing to learn"),
+        ("+trainer.max_steps=0", "trainer.max_steps=0: leaves nothing to learn"),
+        ("logger=[csv, null]", "logger=[csv, null]: null is no member of a list"),
+        ("model.start=.", "model.start=.: is a folder; expected drawn, a checkpoint such as RUN/checkpoints/best.ckpt"),
+        (
+            "+callbacks.size={_target_:lightning.pytorch.callbacks.BatchSizeFinder}",
+            "callbacks.size: what it finds the one-cycle schedule would not follow",
+        ),
         ("+trainer.val_check_interval=0", "trainer.val_check_interval=0: expected batches, from 1 on"),
         ("+trainer.min_epochs=9", "trainer.min_epochs=9: expected at most trainer.max_epochs=2"),
         ("+trainer.gradient_clip_val=-1", "trainer.gradient_clip_val=-1: expected"),
@@ -423,7 +433,8 @@ def test_a_mistake_gets_one_clear_line_and_a_non_zero_exit(run_train: Command, o
     assert not (ran.folder / "metrics.json").exists()
 
 
-def test_a_folder_in_use_is_not_written_to(run_train: Command, trained: Path) -> None:
+def test_a_folder_in_use_is_not_written_to(run_train: Command, trained: Path, tmp_path: Path) -> None:
+    trained = shutil.copytree(trained, tmp_path / "used")  # others look at that one meanwhile
     before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
     for arguments in ([], ["-m"]):
         ran = run_train(*arguments, f"hydra.run.dir={trained}", f"hydra.sweep.dir={trained}", folder=str(trained))
@@ -475,6 +486,7 @@ WHOLE = 12  # test images
         ("check_val_every_n_epoch=2", WHOLE, True),
         ("check_val_every_n_epoch=3", WHOLE, False),
         ("val_check_interval=0.5", WHOLE, True),
+        ("val_check_interval=6 check_val_every_n_epoch=null", WHOLE, True),
         ("enable_checkpointing=false", WHOLE, False),
         ("overfit_batches=1", WHOLE, True),
         ("profiler=simple accumulate_grad_batches=2 gradient_clip_val=1.0 deterministic=true", WHOLE, True),

@@ -61,7 +61,7 @@ def read_folder(root: Path, defect_class: str) -> Folder:
 
     Raises:
         UserError: the root is missing or empty, has other than two classes, a class without images, different
-            classes in train and test, no class `defect_class`, or Train/ or Test/.
+            classes in train and test, no class `defect_class`, or Train/ or Test/; or a folder is of two of them.
     """
     if not root.is_dir():
         raise UserError(
@@ -70,9 +70,8 @@ def read_folder(root: Path, defect_class: str) -> Folder:
     parts = list(subset_folders(root).values())
     if len(parts) == 1:
         raise UserError(f"data.root={root}: has {parts[0].name}/ alone; expected both train/ and test/, or neither")
-    if parts and parts[0].samefile(parts[1]):
-        raise UserError(f"data.root={root}: train/ and test/ are one folder, so that nothing would be left to judge")
-    listings = [_list_classes(part) for part in parts or [root]]
+    seen: dict[tuple[int, int], Path] = {}
+    listings = [_list_classes(part, seen) for part in parts or [root]]
     classes = listings[0][0]
     if any(names != classes for names, *_ in listings):
         raise UserError(f"data.root={root}: train/ has the classes {classes} but test/ has {listings[1][0]}")
@@ -118,8 +117,13 @@ def correct_labels(folder: Folder, corrections: Mapping[str, Sequence[str]], kep
     return replace(folder, labels=labels)
 
 
-def _list_classes(folder: Path) -> tuple[list[str], list[list[str]], Counter[str]]:
-    """The names of both classes, the images of each, in posix form, and the files beside them."""
+def _list_classes(folder: Path, seen: dict[tuple[int, int], Path]) -> tuple[list[str], list[list[str]], Counter[str]]:
+    """The names of both classes, the images of each, in posix form, and the files beside them.
+
+    Args:
+        folder: what the class folders lie in.
+        seen: the folders of other classes and of the other part, by device and inode; those of these are added.
+    """
     try:
         names = [entry.name for entry in class_folders(folder)]
     except OSError as error:
@@ -127,7 +131,8 @@ def _list_classes(folder: Path) -> tuple[list[str], list[list[str]], Counter[str
     if len(names) != 2:
         found = _quoted(names) if names else "none"
         raise UserError(
-            f"data.root={folder}: expected two class folders, one of defective and one of good castings; found {found}"
+            f"data.root={folder}: expected two class folders, one of defective and one of good castings; found "
+            f"{found}; move others away, or judge images of one class by `castnet predict`"
         )
     images: list[list[str]] = []
     others: Counter[str] = Counter()
@@ -141,6 +146,13 @@ def _list_classes(folder: Path) -> tuple[list[str], list[list[str]], Counter[str
             raise UserError(
                 f"data.root={folder}: a class folder has no images ({name}/; {', '.join(sorted(SUFFIXES))})"
             )
+        for number, place in listing.folders.items():
+            if number in seen:
+                raise UserError(
+                    f"data.root={folder}: {seen[number]} and {place} are one folder, whose images would be learnt as "
+                    "two things, or learnt and judged; remove the link"
+                )
+            seen[number] = place
         images.append([path.as_posix() for path in listing.images])
         others += listing.others
     return names, images, others

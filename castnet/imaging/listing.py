@@ -23,11 +23,13 @@ class Listing:
         unreadable: what may hide images, by path: folders that cannot be listed, links to nothing, and entries with an
             image's name that are no regular files, such as pipes.
         others: files whose names do not end as images' do, without hidden ones, by their endings.
+        folders: those that images lie in, by device and inode.
     """
 
     images: list[Path] = field(default_factory=list)
     unreadable: dict[Path, UserError] = field(default_factory=dict)
     others: Counter[str] = field(default_factory=Counter)
+    folders: dict[tuple[int, int], Path] = field(default_factory=dict)
 
 
 def not_looked_at(others: Mapping[str, int]) -> str:
@@ -53,12 +55,14 @@ def list_images(folder: Path) -> Listing:
         here = waiting.pop() if waiting else links.pop(0)
         try:
             status = here.stat()
-            if (status.st_dev, status.st_ino) in listed:
+            if (number := (status.st_dev, status.st_ino)) in listed:
                 continue
-            listed.add((status.st_dev, status.st_ino))
+            listed.add(number)
             with os.scandir(here) as entries:
                 for entry in entries:
                     _sort_in(entry, names[str(here)], found, waiting, links)
+            if names[str(here)]:
+                found.folders[number] = here
         except OSError as error:
             found.unreadable[here] = _unreadable(here, error)
         links.sort()

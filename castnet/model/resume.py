@@ -95,7 +95,8 @@ def require_resumable(ckpt_path: Path, run: Path, max_epochs: int, settings: Map
         ckpt_path: the checkpoint.
         run: folder of the run that is to go on, where Hydra wrote how it was begun.
         max_epochs: how many epochs it is to have in the end.
-        settings: of `data`, `model` and `trainer` it is to go on with; what is None there is found in the images.
+        settings: of `data`, `model`, `trainer` and `threshold` it is to go on with; what is None there is found in the
+            images, or left out.
 
     Returns:
         How many epochs the run has in the end: `max_epochs` or, where early stopping ended it, those that it has.
@@ -124,11 +125,16 @@ def require_resumable(ckpt_path: Path, run: Path, max_epochs: int, settings: Map
     if any(".." in Path(file).parts for file in files):
         raise UserError(f"ckpt_path={ckpt_path}: cannot be resumed (it names files outside its run)")
     try:
-        trainer = OmegaConf.load(run / ".hydra" / "config.yaml").trainer
-        planned, begun = trainer.max_epochs, {"trainer": TRAINS | _said(trainer)}
+        config = OmegaConf.load(run / ".hydra" / "config.yaml")
+        planned, begun = config.trainer.max_epochs, {"trainer": TRAINS | _said(config.trainer)}
+        rule = {str(key): value for key, value in (OmegaConf.select(config, "threshold") or {}).items()}
     except (OSError, YAMLError, AttributeError) as error:
         raise UserError(f"ckpt_path={ckpt_path}: how its run was begun cannot be read ({error})") from error
     _require_unchanged(ckpt_path, begun, {"trainer": TRAINS | _said(settings["trainer"])})
+    # No rule is one that says nothing.
+    chosen = settings["threshold"] or {}
+    rule.pop("_target_", None)
+    _require_unchanged(ckpt_path, dict.fromkeys(chosen) | rule, dict.fromkeys(rule) | chosen, "threshold.")
     if (steps := settings["trainer"].get("max_steps", -1)) != -1:
         raise UserError(
             f"ckpt_path={ckpt_path}: its run counts steps (trainer.max_steps={steps}), and Lightning does not go on "
@@ -142,8 +148,10 @@ def require_resumable(ckpt_path: Path, run: Path, max_epochs: int, settings: Map
     return done if stopped else max_epochs
 
 
-def _require_unchanged(ckpt_path: Path, begun: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    if changed := _changed(begun, settings):
+def _require_unchanged(
+    ckpt_path: Path, begun: Mapping[str, Any], settings: Mapping[str, Any], within: str = ""
+) -> None:
+    if changed := _changed(begun, settings, within):
         key, before, now = changed[0]
         raise UserError(
             f"ckpt_path={ckpt_path}: its run was begun with {key}={before}, and not {now}; resume it with its own "

@@ -1,5 +1,6 @@
 """What a network starts from: weights learnt before, instead of random ones."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,10 +42,14 @@ def read_weights(path: Path) -> Weights:
     Raises:
         UserError: the file is missing, neither of the two, of a network with other convolutions, or not finite.
     """
-    if not path.is_file():
-        raise UserError(f"model.start={path}: no such file; expected drawn, a checkpoint, a safetensors file or null")
+    if not os.path.isfile(path):  # which a name that is too long is not, either
+        what = "is a folder" if os.path.isdir(path) else "no such file"
+        raise UserError(
+            f"model.start={path}: {what}; expected drawn, a checkpoint such as RUN/checkpoints/best.ckpt, a "
+            "safetensors file or null"
+        )
     try:
-        read, means = _read_safetensors(path) if path.suffix == ".safetensors" else _read_checkpoint(path)
+        read, means = _read_safetensors(path) if path.suffix.lower() == ".safetensors" else _read_checkpoint(path)
         tensors = {name: tensor.float() for name, tensor in read.items()}
         if unknown := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
             raise ValueError(f"{unknown[0]} is not finite")

@@ -1,10 +1,10 @@
 """A sweep that searches: Optuna asks for settings, Hydra's launcher tries them, Optuna is told what came of it."""
 
-import logging
 import math
 import shlex
 import time
 from contextlib import ExitStack, suppress
+from logging import getLogger
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
-from optuna import Study, Trial, TrialPruned, create_study
+from optuna import Study, Trial, TrialPruned, create_study, logging
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import fail_stale_trials
@@ -31,7 +31,7 @@ from castnet.study.page import write_page
 from castnet.study.space import space
 from castnet.study.storage import AWAY, open_storage, patiently, require_same
 
-log = logging.getLogger(__name__)
+log = getLogger(__name__)
 
 Objective = Literal["loss", "accuracy", "auroc", "escape_rate", "overkill_rate"]
 Direction = Literal["minimize", "maximize"]
@@ -74,6 +74,7 @@ class Search:
         if len(self.objectives) > 1 and pruner:
             raise UserError("hydra.sweeper.pruner: prunes by one objective; several need hydra.sweeper.pruner=null")
         self.launched = self.tried = self.failed = 0
+        self.exhausted = False
 
     def run(self, config: DictConfig, loader: ConfigLoader, launcher: Launcher, arguments: list[str]) -> None:
         """Try settings until the study has its trials; then write study.html into the sweep's folder."""
@@ -93,15 +94,17 @@ class Search:
             raise UserError(f"hydra.sweeper.average: {unknown[0]} is no setting; expected such as seed or data.fold")
         if self.pruner:  # the runs build theirs
             build("hydra.sweeper.pruner", OmegaConf.create(self.pruner), BasePruner)  # type: ignore[type-abstract]
+        self._rehearse()
         if isinstance(launcher, BasicLauncher):  # one after another either way, and each is told of when it ends
             self.n_jobs = 1
         study = create_study(
             storage=open_storage(self.storage),
             study_name=self.study_name,
             directions=self.directions,
-            sampler=build("hydra.sweeper.sampler", OmegaConf.create(self.sampler), BaseSampler),  # type: ignore[type-abstract]
+            sampler=self._sampler(),
             load_if_exists=True,
         )
+        study.stop = self._stop  # type: ignore[method-assign]
         require_same(study, dict(zip(self.objectives, self.directions, strict=True)), self.space)
         folder = Path(config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
@@ -118,10 +121,38 @@ class Search:
                 f"{named} goes on with the study"
             ) from error
 
+    def _sampler(self) -> BaseSampler:
+        return build("hydra.sweeper.sampler", OmegaConf.create(self.sampler), BaseSampler)  # type: ignore[type-abstract]
+
+    def _rehearse(self) -> None:
+        """Draw settings twice in memory: a sampler that cannot would leave a trial that nobody ends."""
+        loud = logging.get_verbosity()
+        logging.set_verbosity(logging.WARNING)
+        try:
+            rehearsal = create_study(directions=self.directions, sampler=self._sampler())
+            rehearsal.stop = self._stop  # type: ignore[method-assign]
+            for _ in range(2):
+                rehearsal.tell(rehearsal.ask(self.space.searched), [0.5] * len(self.directions))
+        except Exception as error:  # samplers raise many kinds
+            raise UserError(
+                f"hydra.sweeper.sampler={self.sampler['_target_']}: cannot draw settings ({error}); expected a sampler "
+                "of Optuna's that fits this search space"
+            ) from error
+        finally:
+            logging.set_verbosity(loud)
+            self.exhausted = False
+
+    def _stop(self) -> None:
+        """What a sampler calls that has nothing left to try; Optuna's own refuses that outside its own loop."""
+        self.exhausted = True
+
     def _ask(self, study: Study) -> list[Trial]:
-        """The next trials; none when the study is complete. Waits for those that other machines have under way."""
+        """The next trials; none when the study is complete, or its sampler has nothing left.
+
+        Waits for those that other machines have under way.
+        """
         waits = False
-        while True:
+        while not self.exhausted:
             patiently(lambda: fail_stale_trials(study))
             states = [trial.state for trial in patiently(lambda: study.get_trials(deepcopy=False))]
             finished = states.count(TrialState.COMPLETE) + states.count(TrialState.PRUNED)
@@ -144,6 +175,7 @@ class Search:
                 log.info(f"Waits for {states.count(TrialState.RUNNING)} trials that others have under way")
             waits = True
             time.sleep(PATIENCE)
+        return []
 
     def _try(self, study: Study, launcher: Launcher, trials: list[Trial]) -> None:
         """Run trials, all repetitions of each, and judge them by their means."""

@@ -380,6 +380,15 @@ def break_folder(root: Path, how: str) -> None:
     elif how == "test is train":
         shutil.rmtree(root / "test")
         (root / "test").symlink_to(root / "train")
+    elif how == "test has train's classes":
+        for name in ("def_front", "ok_front"):
+            shutil.rmtree(root / "test" / name)
+            (root / "test" / name).symlink_to(root / "train" / name)
+    elif how == "a class in the other":
+        (root / "train" / "ok_front" / "more").symlink_to(root / "train" / "def_front")
+    elif how == "a class is the other":
+        shutil.rmtree(root / "train" / "ok_front")
+        (root / "train" / "ok_front").symlink_to("def_front")
     elif how == "capital letters":
         (root / "train").rename(root / "Train")
         (root / "test").rename(root / "Test")
@@ -395,11 +404,14 @@ def break_folder(root: Path, how: str) -> None:
     [
         ("missing", r"data\.root=\S+: no such folder"),
         ("empty", r"expected two class folders.*found none"),
-        ("one class", r"train: expected two class folders.*found def_front/$"),
+        ("one class", r"train: expected two class folders.*found def_front/; move others away"),
         ("three classes", r"train: expected two class folders.*found def_front/, ok_front/, unsure/"),
         ("class without images", r"test: a class folder has no images.*ok_front"),
         ("no test", r"has train/ alone; expected both"),
-        ("test is train", r"train/ and test/ are one folder"),
+        ("test is train", r"broken/train/def_front and \S+broken/test/def_front are one folder"),
+        ("test has train's classes", r"broken/train/def_front and \S+broken/test/def_front are one folder"),
+        ("a class in the other", r"train/def_front and \S+train/ok_front/more are one folder.*remove the link"),
+        ("a class is the other", r"train/def_front and \S+train/ok_front are one folder"),
         ("capital letters", r"Test: would be taken for a class; rename it to test/"),
         ("other classes in test", r"train/ has the classes .* but test/ has"),
         ("truncated image", r"train/def_front/\S+: cannot be read as an image.*castnet audit"),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Timer
+from omegaconf import OmegaConf
 
 import train
 from castnet.errors import UserError
@@ -95,11 +96,13 @@ def test_a_run_killed_at_any_time_ends_digit_for_digit_like_one_that_was_not(
 
 def test_a_one_cycle_run_resumes_to_the_epochs_its_schedule_was_made_for_and_no_others(trained: Path) -> None:
     last = trained / "checkpoints" / "last.ckpt"
-    require_resumable(last, trained, 2, {"trainer": {}})
+    rule = OmegaConf.to_container(OmegaConf.load(trained / ".hydra/config.yaml").threshold)
+    settings = {"trainer": {}, "threshold": {key: value for key, value in rule.items() if key != "_target_"}}
+    require_resumable(last, trained, 2, settings)
     with pytest.raises(UserError, match="made for 2 epochs; resume with trainer"):
-        require_resumable(last, trained, 5, {"trainer": {}})
+        require_resumable(last, trained, 5, settings)
     with pytest.raises(UserError, match=r"belongs to another run than .*; go on in its own folder"):
-        require_resumable(last, trained.parent / "other", 2, {"trainer": {}})
+        require_resumable(last, trained.parent / "other", 2, settings)
 
 
 def test_a_checkpoint_that_names_files_outside_its_run_is_not_resumed(trained: Path, tmp_path: Path) -> None:

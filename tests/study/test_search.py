@@ -26,6 +26,12 @@ STUDY = ["-m", "hydra/sweeper=optuna", "hydra.sweeper.study_name=s"]
 LR = "model.lr=tag(log,interval(1e-4,1e-2))"
 
 
+def grid(points: str) -> list[str]:
+    """Settings of a sampler that tries certain points."""
+    sampler = "hydra.sweeper.sampler"
+    return [f"{sampler}._target_=optuna.samplers.GridSampler", f"+{sampler}.search_space={{{points}}}"]
+
+
 @pytest.fixture
 def search(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
     """The study `s` on results that take no time, with pictures left blank; overrides are its arguments."""
@@ -241,7 +247,7 @@ def test_settings_that_were_asked_for_and_never_tried_are_tried_again(
 def test_a_study_that_is_told_to_stop_leaves_no_trial_under_way(search: Command, tmp_path: Path) -> None:
     begun = tmp_path / "begun"
     several = [LR, "hydra.sweeper.n_jobs=3", "hydra.sweep.dir=stopped"]
-    environment = {"QUICK_BEGUN": begun, "QUICK_SECONDS": 2}
+    environment = {"QUICK_BEGUN": begun, "QUICK_LATER": PATIENCE}
     stopped = begin(quick.main, *STUDY, *several, into=tmp_path / "said", **environment)
     until(lambda: begun.exists() and len(begun.read_text().splitlines()) > 1)
     stopped.terminate()
@@ -298,6 +304,12 @@ def test_what_came_of_a_trial_counts_though_others_beside_it_failed(
     assert states_of == {("0.001", "COMPLETE"), ("1", "FAIL")}
 
 
+def test_a_sampler_that_has_nothing_left_ends_the_study(search: Command) -> None:
+    ran = search("model.lr=interval(1e-4,1e-2)", *grid("model.lr:[1e-3,2e-3]"))
+    assert (ran.code, states(study())) == (0, ["COMPLETE"] * 2), ran.err
+    assert "2 complete" in ran.out
+
+
 def test_the_dashboard_opens_the_same_storage(search: Command) -> None:
     import optuna_dashboard
 
@@ -332,6 +344,7 @@ def test_the_dashboard_opens_the_same_storage(search: Command) -> None:
         ([LR, "hydra.sweeper.storage=postgresql+psycopg://u:secret@127.0.0.1:1/x"], "@127.0.0.1:1/x: cannot be opened"),
         ([LR, "hydra.sweeper.storage='postgresql+psycopg:///x?host=/x&password=secret'"], "///x: cannot be opened"),
         ([LR, "hydra.sweeper.storage='postgresqlu:secret'"], "hydra.sweeper.storage=postgresqlu: no URL"),
+        ([LR, *grid("seed:[1]")], "hydra.sweeper.sampler=optuna.samplers.GridSampler: cannot draw settings"),
         ([LR, "hydra.sweeper.sampler={_target_:optuna.NoSuch}"], "sampler._target_=optuna.NoSuch: cannot be had"),
         ([LR, "hydra.sweeper.storage=sqlite:////proc/x/studies.db"], "cannot be opened"),
         ([LR, "hydra.sweeper.average=[seeed]", "seed=0,1"], "hydra.sweeper.average: seeed is no setting"),
