@@ -18,7 +18,16 @@ _heard: list[int] = []  # no Event, whose lock a second signal may find taken by
 
 # These have taken a lock and not said so yet, or are about to let it go: an exception that is raised there leaves it
 # taken, and whoever wants it next waits for ever.
-_TAKING = {f.__code__ for f in (threading.Condition.__enter__, threading.Condition.__exit__, logging.Handler.acquire)}
+_TAKING = {
+    getattr(kind, name).__code__
+    for kind, names in {
+        threading.Condition: ("__enter__", "__exit__"),
+        logging.Handler: ("acquire", "release"),
+        logging: ("_acquireLock", "_releaseLock"),  # until Python 3.12
+    }.items()
+    for name in names
+    if hasattr(kind, name)
+}
 
 
 def _send_again(number: int, seconds: float, over: list[bool]) -> None:
@@ -70,14 +79,17 @@ def obeying_signals(kind: type[Stopped] | type[Interrupted] = Stopped) -> Iterat
         The signals that came so far.
     """
     told: list[int] = []
+    late: list[int] = []  # what came too late to be heard here
     over: list[bool] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
         while frame and frame.f_globals is globals():  # it comes while another one is heard
             frame = frame.f_back
         if over:
+            late.append(number)
             return
         if frame and frame.f_code in _TAKING:
+            late.append(number)
             _send_again(number, 0.001, over)
             return
         told.append(number)
@@ -100,6 +112,8 @@ def obeying_signals(kind: type[Stopped] | type[Interrupted] = Stopped) -> Iterat
         for number, handler in before.items():
             signal.signal(number, handler)
         sys.unraisablehook = shown
+        if late and not told:
+            signal.raise_signal(late[0])
 
 
 @contextmanager

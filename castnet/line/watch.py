@@ -24,6 +24,7 @@ POLL = 0.5  # seconds; a file that has not changed for as long may be complete
 # Images that are away for so many seconds are forgotten, once they are so many and more than those that are there. Of a
 # folder that comes back before, such as one of another machine's, none is judged again.
 AWAY, FORGOTTEN = 3600.0, 1000
+AT_ONCE = 1.0  # seconds within which two signals are one
 PATIENCE = 10.0  # seconds that a file which cannot be read is given, for its writer may have paused
 
 # Size in bytes, and times in nanoseconds: of modification, which `cp -p` takes over from another file, and of any
@@ -62,13 +63,14 @@ def watch(model: Path, folder: Path, form: str, record: Record | None = None) ->
     except BlockingIOError as error:
         raise UserError(f"{folder}: another `castnet predict --watch` is at work there; end that one first") from error
     inspector = Inspector(model)
-    told: list[int] = []  # no Event, whose lock a signal may find taken by what it interrupts
+    told: list[float] = []  # when; no Event, whose lock a signal may find taken by what it interrupts
 
     def stop(number: int, _: object) -> None:
-        if told:  # and it goes on: nobody may read what it prints
+        # Told once more, and not at once as by a shell and a terminal: it may be that nobody reads what it prints.
+        if told and time.monotonic() - told[0] > AT_ONCE:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
-        told.append(number)
+        told.append(time.monotonic())
 
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) != signal.SIG_IGN:  # as `nohup` and a shell's `&` have it

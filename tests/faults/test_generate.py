@@ -23,7 +23,10 @@ from castnet.drawn import folder
 
 def tasks(*arguments):
     for number, task in enumerate(every(*arguments)):
-        time.sleep(2 * (number == {N // 2}))
+        if number == {N // 2}:
+            while not any(arguments[0].rglob("*.jpeg")):
+                time.sleep(0.02)
+            time.sleep(2)
         yield task
 
 every, folder._tasks = folder._tasks, tasks

@@ -290,15 +290,16 @@ def test_a_watch_under_nohup_goes_on_when_interrupted(model: Path, test_images: 
     assert process.returncode in (0, 1, 3)
 
 
-NOBODY_READS = f"""
+NOBODY_READS = """
 import signal, time
 from castnet import cli
 from castnet.line import watch
 
 def show(*_):
-    for _ in range(2):
+    for seconds in (0, 0, 2 * watch.AT_ONCE):
+        time.sleep(seconds)
         signal.raise_signal(signal.SIGTERM)
-    time.sleep({PATIENCE})
+        print("goes on", flush=True)
 
 watch.printer = lambda form: show
 cli.main()
@@ -310,7 +311,7 @@ def test_a_watch_whose_output_nobody_reads_ends_when_told_twice(
 ) -> None:
     shutil.copy(test_images[0], tmp_path)
     process = start("predict", model, "--watch", tmp_path, begin=["-c", NOBODY_READS])
-    assert process.communicate(timeout=PATIENCE) == ("", "")
+    assert process.communicate(timeout=PATIENCE) == ("goes on\ngoes on\n", "")
     assert process.returncode == -signal.SIGTERM
 
 
