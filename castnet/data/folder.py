@@ -147,7 +147,7 @@ def _list_classes(folder: Path, seen: dict[tuple[int, int], Path]) -> tuple[list
                 f"data.root={folder}: a class folder has no images ({name}/; {', '.join(sorted(SUFFIXES))})"
             )
         for number, place in listing.folders.items():
-            if number in seen:
+            if number[1] and number in seen:  # some mounted folders have no number
                 raise UserError(
                     f"data.root={folder}: {seen[number]} and {place} are one folder, whose images would be learnt as "
                     "two things, or learnt and judged; remove the link"

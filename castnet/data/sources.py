@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 
 from castnet.drawn.folder import FORMAT, PROPORTIONS, SMALLEST, generate
 from castnet.errors import UserError
-from castnet.files import HeldError, turn
+from castnet.files import HeldError, hold
 from castnet.processes import LOOK, is_first, wait_for
 from castnet.settings import Seed
 
@@ -80,11 +80,14 @@ def obtain(source: str, root: Path, generated: Generated | None) -> None:
                 if not root.exists():  # else such a run has made it in this very moment
                     raise
         _require_same(root, generated)
-    elif source == "casting" and not root.exists():
-        root.absolute().parent.mkdir(parents=True, exist_ok=True)
-        with turn(root.absolute().parent):
-            if not root.exists():  # by now, of a run beside this one
-                download_casting(root)
+    elif source == "casting":
+        while not root.exists():
+            try:
+                with hold(root.with_name(f"{root.name}.partial")):
+                    if not root.exists():
+                        download_casting(root)
+            except HeldError:
+                time.sleep(LOOK)
 
 
 def _require_same(root: Path, generated: Generated) -> None:

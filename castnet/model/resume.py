@@ -127,13 +127,13 @@ def require_resumable(ckpt_path: Path, run: Path, max_epochs: int, settings: Map
     try:
         config = OmegaConf.load(run / ".hydra" / "config.yaml")
         planned, begun = config.trainer.max_epochs, {"trainer": TRAINS | _said(config.trainer)}
-        rule = {str(key): value for key, value in (OmegaConf.select(config, "threshold") or {}).items()}
+        said = (OmegaConf.select(config, "threshold") or {}).items()
+        rule = {str(key): value for key, value in said if not str(key).startswith("_")}
     except (OSError, YAMLError, AttributeError) as error:
         raise UserError(f"ckpt_path={ckpt_path}: how its run was begun cannot be read ({error})") from error
     _require_unchanged(ckpt_path, begun, {"trainer": TRAINS | _said(settings["trainer"])})
     # No rule is one that says nothing.
     chosen = settings["threshold"] or {}
-    rule.pop("_target_", None)
     _require_unchanged(ckpt_path, dict.fromkeys(chosen) | rule, dict.fromkeys(rule) | chosen, "threshold.")
     if (steps := settings["trainer"].get("max_steps", -1)) != -1:
         raise UserError(

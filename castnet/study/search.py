@@ -126,10 +126,10 @@ class Search:
 
     def _rehearse(self) -> None:
         """Draw settings twice in memory: a sampler that cannot would leave a trial that nobody ends."""
-        loud = logging.get_verbosity()
+        sampler, loud = self._sampler(), logging.get_verbosity()
         logging.set_verbosity(logging.WARNING)
         try:
-            rehearsal = create_study(directions=self.directions, sampler=self._sampler())
+            rehearsal = create_study(directions=self.directions, sampler=sampler)
             rehearsal.stop = self._stop  # type: ignore[method-assign]
             for _ in range(2):
                 rehearsal.tell(rehearsal.ask(self.space.searched), [0.5] * len(self.directions))
@@ -152,7 +152,8 @@ class Search:
         Waits for those that other machines have under way.
         """
         waits = False
-        while not self.exhausted:
+        is_exhausted = getattr(study.sampler, "is_exhausted", lambda _: False)  # a grid, by whoever tried its points
+        while not self.exhausted and not patiently(lambda: is_exhausted(study)):
             patiently(lambda: fail_stale_trials(study))
             states = [trial.state for trial in patiently(lambda: study.get_trials(deepcopy=False))]
             finished = states.count(TrialState.COMPLETE) + states.count(TrialState.PRUNED)

@@ -308,6 +308,8 @@ def test_a_sampler_that_has_nothing_left_ends_the_study(search: Command) -> None
     ran = search("model.lr=interval(1e-4,1e-2)", *grid("model.lr:[1e-3,2e-3]"))
     assert (ran.code, states(study())) == (0, ["COMPLETE"] * 2), ran.err
     assert "2 complete" in ran.out
+    again = search("model.lr=interval(1e-4,1e-2)", *grid("model.lr:[1e-3,2e-3]"), folder="again")
+    assert (again.code, states(study())) == (0, ["COMPLETE"] * 2), again.err
 
 
 def test_the_dashboard_opens_the_same_storage(search: Command) -> None:
@@ -344,6 +346,7 @@ def test_the_dashboard_opens_the_same_storage(search: Command) -> None:
         ([LR, "hydra.sweeper.storage=postgresql+psycopg://u:secret@127.0.0.1:1/x"], "@127.0.0.1:1/x: cannot be opened"),
         ([LR, "hydra.sweeper.storage='postgresql+psycopg:///x?host=/x&password=secret'"], "///x: cannot be opened"),
         ([LR, "hydra.sweeper.storage='postgresqlu:secret'"], "hydra.sweeper.storage=postgresqlu: no URL"),
+        ([LR, "~hydra.sweeper.sampler._target_"], "hydra.sweeper.sampler"),
         ([LR, *grid("seed:[1]")], "hydra.sweeper.sampler=optuna.samplers.GridSampler: cannot draw settings"),
         ([LR, "hydra.sweeper.sampler={_target_:optuna.NoSuch}"], "sampler._target_=optuna.NoSuch: cannot be had"),
         ([LR, "hydra.sweeper.storage=sqlite:////proc/x/studies.db"], "cannot be opened"),

@@ -19,7 +19,7 @@ def show_card(card: Mapping[str, Any]) -> None:
     st.markdown(f"Trained on images of **{plain(data['root'])}** (data={plain(data['source'])}).")
     st.caption(plain(data["protocol"]))
     if "counts" in data:
-        st.table(pd.DataFrame(data["counts"]).rename(index=plain).T)
+        st.table(pd.DataFrame(data["counts"]).rename(index=plain, columns=plain).T)
     measured = {"test": card.get("test"), "validation": card.get("validation")}
     columns = {
         name: [*(_shown(metrics[key], ".2%") for key in RATES), _shown(metrics["auroc"], ".4f")]
