@@ -92,9 +92,19 @@ def _drawn(axes: Any) -> Figure:
     figure.set_layout_engine("constrained" if several else "tight")
     for one in np.atleast_1d(axes):
         if one.get_xscale() == "log":  # whose panels are too narrow for the numbers that matplotlib puts there
-            low, high = one.get_xlim()
-            places = [float(f"{at:.{1 if high > 100 * low else 2}g}") for at in np.geomspace(low, high, 7)[1::2]]
+            places = _places(*one.get_xlim())
             one.set_xticks(places, [f"{at:g}" for at in places])
             one.xaxis.set_minor_formatter(NullFormatter())
     pyplot.close(figure)
     return figure
+
+
+def _places(low: float, high: float) -> list[float]:
+    """Numbers of few digits that stand far enough from each other on an axis of logarithms, three if they fit."""
+    places = [low]
+    for digits, count in ((1, 3), (2, 3), (3, 2), (4, 2), (5, 2), (6, 1)):
+        places = [float(f"{at:.{digits}g}") for at in np.geomspace(low, high, 2 * count + 1)[1::2]]
+        apart = np.diff(np.log(places)) > 0.9 * np.log(high / low) / count
+        if low <= places[0] <= places[-1] <= high and apart.all():
+            break
+    return places

@@ -12,8 +12,8 @@ from wsgiref.util import setup_testing_defaults
 
 import optuna
 import pytest
-from matplotlib.figure import Figure
 from omegaconf import DictConfig
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.exceptions import StorageInternalError
 
 from castnet.report.html import png
@@ -372,30 +372,37 @@ def test_a_group_may_be_averaged_over(search: Command) -> None:
     assert len(list(ran.folder.glob("*/.hydra"))) == 2
 
 
-@pytest.mark.parametrize("lr", ["1e-4,1e-2", "2e-4,4e-3", "1e-8,0.4"])
-def test_numbers_at_an_axis_of_logarithms_can_be_read(
-    search: Command, monkeypatch: pytest.MonkeyPatch, lr: str
-) -> None:
-    numbers: list[str] = []
-
-    def drawn(figure: Figure) -> bytes:
-        picture = png(figure)
-        for axes in figure.axes:
-            if axes.get_xscale() == "log":
-                low, high = axes.get_xlim()
-                places = zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)
-                shown = [label for at, label in places if low <= at <= high and label.get_text()]
-                ends = [label.get_window_extent() for label in shown]
-                assert all(one.x1 < other.x0 for one, other in pairwise(ends))
-                assert not [label for label in axes.get_xticklabels(minor=True) if label.get_text()]
-                numbers.extend(label.get_text() for label in shown)
-        return picture
-
-    monkeypatch.setattr("castnet.study.page.png", drawn)
-    settings = [f"model.lr=tag(log,interval({lr}))", "data.batch_size=choice(8,16)", "seed=range(0,3)"]
-    ran = search(*settings, "hydra.sweeper.average=[]", "hydra.sweeper.n_trials=3")
-    assert ran.code == 0, ran.err
-    assert len(numbers) >= 2
+@pytest.mark.parametrize(
+    "rates",
+    [
+        (1e-4, 1.3e-3, 9.7e-3),
+        (2e-4, 4e-3),
+        (1e-8, 0.4),
+        (2.9890645e-4, 2.9990645e-4),
+        (1.495118e-3, 1.6e-3),
+        (2.056130e-4, 2.2e-4, 2.474413e-4),
+        (4.68015105e-6, 4.68015107e-6),
+    ],
+)
+def test_numbers_at_an_axis_of_logarithms_can_be_read(rates: tuple[float, ...]) -> None:
+    of = {
+        "model.lr": FloatDistribution(1e-8, 0.5, log=True),
+        "data.batch_size": CategoricalDistribution(("8", "16")),
+        "seed": CategoricalDistribution(("0", "1", "2")),
+    }
+    study = optuna.create_study()
+    for rate in rates:
+        params = {"model.lr": rate, "data.batch_size": "8", "seed": "2"}
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=of, value=rate))
+    axes = [axes for _, figure in _figures(study, ["loss"]) if png(figure) for axes in figure.axes]
+    (axis,) = [one for one in axes if one.get_xscale() == "log"]
+    low, high = axis.get_xlim()
+    places = zip(axis.get_xticks(), axis.get_xticklabels(), strict=True)
+    shown = [label for at, label in places if low <= at <= high and label.get_text()]
+    ends = [label.get_window_extent() for label in shown]
+    assert ends
+    assert all(one.x1 < other.x0 for one, other in pairwise(ends))
+    assert not [label for label in axis.get_xticklabels(minor=True) if label.get_text()]
 
 
 @pytest.mark.parametrize("directions", [["maximize"], ["minimize", "minimize"]])
