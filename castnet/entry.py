@@ -23,7 +23,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from castnet.errors import UserError, fail, or_exit, willing
 from castnet.files import hold
 from castnet.processes import follow, is_first, is_lost, let_first_speak
-from castnet.signals import Stopped, obeying_signals
+from castnet.signals import obeying_signals
 
 Result = TypeVar("Result")
 # What a run can do without: Hydra knows a null among the defaults, but none on the command line.
@@ -75,13 +75,12 @@ def guard(function: Callable[..., Result], *args: Any) -> Result:
     except (UserError, HydraException, OmegaConfBaseException, MisconfigurationException, OSError) as error:
         let_first_speak()
         fail(error)
-    except SystemExit as stop:
-        if not isinstance(stop, Stopped) and not told:
+    except SystemExit:  # what the signal raised, or what a library such as Ray makes of it
+        if not told:
             raise
-        number = stop.number if isinstance(stop, Stopped) else told[0]  # of which Ray makes another exit
         if is_first():
-            print(f"error: stopped by {signal.Signals(number).name}", file=sys.stderr)
-        sys.exit(128 + number)  # and not as one that a guard around this one would tell once more
+            print(f"error: stopped by {signal.Signals(told[-1]).name}", file=sys.stderr)
+        sys.exit(128 + told[-1])  # and not as one that a guard around this one would tell once more
     except Exception as error:
         let_first_speak()
         if is_lost(error):

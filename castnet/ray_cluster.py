@@ -25,18 +25,18 @@ def connect(setting: str, address: str | None, **options: Any) -> None:
     """
     if ray.is_initialized():
         return
-    obeyed = signal.getsignal(signal.SIGTERM)
     try:
         host, _, port = (address or "").removeprefix("ray://").rpartition(":")
         if host:  # Ray itself would try for a minute
             socket.create_connection((host, int(port)), timeout=PATIENCE).close()
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what goes wrong is raised, and said once
-        ray.init(address=address or "local", **options)
-    except Exception as error:  # it raises many kinds
-        raise UserError(f"{setting}={address}: no cluster answers ({error})") from error
-    except SystemExit:  # by Ray's own handler, which it has by now
-        signal.signal(signal.SIGTERM, obeyed)
+        obeyed = signal.getsignal(signal.SIGTERM)
+        try:
+            ray.init(address=address or "local", **options)
+        finally:
+            signal.signal(signal.SIGTERM, obeyed)  # Ray's own makes another exit of it, and aborts later
+    except SystemExit:
         signal.raise_signal(signal.SIGTERM)
         raise
-    finally:
-        signal.signal(signal.SIGTERM, obeyed)
+    except Exception as error:  # it raises many kinds
+        raise UserError(f"{setting}={address}: no cluster answers ({error})") from error

@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from io import BytesIO
 from itertools import tee
@@ -61,40 +62,36 @@ def compare(
     models = Inspector(old), Inspector(new)
     images, unreadable = _prepared(models, where, out, groups, max_new_escapes)
     name = without_password(where)
-    told: dict[str, Any] = {}
-    try:
-        with replacing(out) as page:
-            comparison = Comparison(_judged(models, images, unreadable))
-            if not comparison.pairs:
-                raise UserError(
-                    f"{name}: none of its images can be judged; the first: {next(iter(unreadable.values()))}"
-                )
-            gate = None
-            if max_new_escapes is not None:
-                found = comparison.new_escapes
-                gate = {
-                    "max_new_escapes": max_new_escapes,
-                    "new_escapes": found,
-                    "held": found <= max_new_escapes and not unreadable,
-                }
-            told = {
-                "old": _about(old, models[0]),
-                "new": _about(new, models[1]),
-                "images": len(comparison.pairs),
-                "parts": len({pair.image.part for pair in comparison.pairs}) if groups else None,
-                **{name: contrast and asdict(contrast) for name, contrast in _contrasts(comparison).items()},
-                "changes": [_change(kind, pair) for kind, pairs in comparison.changes.items() for pair in pairs],
-                "truth_unknown": sum(pair.image.is_defect is None for pair in comparison.pairs),
-                "unreadable": unreadable,
-                "gate": gate,
-                "page": str(out),
+    # Told in the end, also where the disk has no room for the page by then.
+    with ExitStack() as in_the_end, replacing(out) as page:
+        comparison = Comparison(_judged(models, images, unreadable))
+        if not comparison.pairs:
+            raise UserError(f"{name}: none of its images can be judged; the first: {next(iter(unreadable.values()))}")
+        gate = None
+        if max_new_escapes is not None:
+            found = comparison.new_escapes
+            gate = {
+                "max_new_escapes": max_new_escapes,
+                "new_escapes": found,
+                "held": found <= max_new_escapes and not unreadable,
             }
-            page.write_text(_page(name, comparison, told), encoding="utf-8", errors="backslashreplace")
-    finally:  # also where the disk has no room for the page by now
-        if told and as_json:
-            print(json.dumps(told))
-        elif told:
-            _print(name, comparison, told)
+        told = {
+            "old": _about(old, models[0]),
+            "new": _about(new, models[1]),
+            "images": len(comparison.pairs),
+            "parts": len({pair.image.part for pair in comparison.pairs}) if groups else None,
+            **{name: contrast and asdict(contrast) for name, contrast in _contrasts(comparison).items()},
+            "changes": [_change(kind, pair) for kind, pairs in comparison.changes.items() for pair in pairs],
+            "truth_unknown": sum(pair.image.is_defect is None for pair in comparison.pairs),
+            "unreadable": unreadable,
+            "gate": gate,
+            "page": str(out),
+        }
+        if as_json:
+            in_the_end.callback(print, json.dumps(told))
+        else:
+            in_the_end.callback(_print, name, comparison, told)
+        page.write_text(_page(name, comparison, told), encoding="utf-8", errors="backslashreplace")
     return TROUBLE if unreadable else FAILED if gate and not gate["held"] else HELD
 
 

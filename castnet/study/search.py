@@ -130,7 +130,7 @@ class Search:
         logging.set_verbosity(logging.WARNING)
         try:
             rehearsal = create_study(directions=self.directions, sampler=sampler)
-            rehearsal.stop = self._stop  # type: ignore[method-assign]
+            rehearsal.stop = lambda: None  # type: ignore[method-assign]
             for _ in range(2):
                 rehearsal.tell(rehearsal.ask(self.space.searched), [0.5] * len(self.directions))
         except Exception as error:  # samplers raise many kinds
@@ -140,7 +140,6 @@ class Search:
             ) from error
         finally:
             logging.set_verbosity(loud)
-            self.exhausted = False
 
     def _stop(self) -> None:
         """What a sampler calls that has nothing left to try; Optuna's own refuses that outside its own loop."""
