@@ -1,16 +1,17 @@
 """A folder of class folders: which images there are, and of which class."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torchvision.datasets import ImageFolder
 
 from castnet.errors import UserError
-from castnet.imaging.decode import SUFFIXES
+from castnet.imaging.decode import SUFFIXES, decode
 from castnet.imaging.listing import class_folders, list_images, subset_folders, written_otherwise
 
 
@@ -52,6 +53,64 @@ class Paths(Sequence[Path]):
         return Paths(self.root, self.files[row]) if isinstance(row, slice) else self.root / self.files[row]
 
 
+class ClassFolders(ImageFolder):  # type: ignore[misc]
+    """torchvision's ImageFolder of two classes, with the images that every command finds there.
+
+    Args:
+        root: what the class folders lie in.
+        seen: the folders of other classes and of the other part, by device and inode; those of these are added.
+
+    Attributes:
+        others: files that are no images by their names, see `castnet.imaging.listing.Listing`.
+
+    Raises:
+        UserError: there are other than two classes, or one without images, or a folder is of two of them.
+    """
+
+    def __init__(self, root: Path, seen: dict[tuple[int, int], Path]) -> None:
+        self.others, self._seen = Counter[str](), seen
+        super().__init__(root, loader=lambda path: decode(Path(path)))
+
+    def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
+        try:
+            names = [entry.name for entry in class_folders(Path(directory))]
+        except OSError as error:
+            raise UserError(f"{directory}: cannot be read ({error.strerror})") from error
+        if len(names) != 2:
+            todo = "move others away" if len(names) > 2 else "add the other"
+            raise UserError(
+                f"data.root={directory}: expected two class folders, one of defective and one of good castings; found "
+                f"{_quoted(names) if names else 'none'}; {todo}, or judge images of one class by `castnet predict`"
+            )
+        for name in names:
+            if not name.isprintable():  # it stands in the checkpoint, in pages and in tables
+                raise UserError(
+                    f"{Path(directory, name)}: a class has a name of printable characters; rename the folder"
+                )
+        return names, {name: label for label, name in enumerate(names)}
+
+    def make_dataset(
+        self, directory: str | Path, class_to_idx: dict[str, int], **_kinds: object
+    ) -> list[tuple[str, int]]:
+        return [(path, label) for name, label in class_to_idx.items() for path in self._images(Path(directory), name)]
+
+    def _images(self, root: Path, name: str) -> Iterator[str]:
+        listing = list_images(root / name)
+        if listing.unreadable:
+            raise next(iter(listing.unreadable.values()))
+        if not listing.images:
+            raise UserError(f"data.root={root}: a class folder has no images ({name}/; {', '.join(sorted(SUFFIXES))})")
+        for number, place in listing.folders.items():
+            if number[1] and number in self._seen:  # some mounted folders have no number
+                raise UserError(
+                    f"data.root={root}: {self._seen[number]} and {place} are one folder, whose images would be learnt "
+                    "as two things, or learnt and judged; remove the link"
+                )
+            self._seen[number] = place
+        self.others += listing.others
+        return (path.as_posix() for path in listing.images)
+
+
 def read_folder(root: Path, defect_class: str) -> Folder:
     """List the images below root/train/CLASS and root/test/CLASS or, where these are missing, root/CLASS.
 
@@ -69,27 +128,28 @@ def read_folder(root: Path, defect_class: str) -> Folder:
         )
     parts = list(subset_folders(root).values())
     if len(parts) == 1:
-        raise UserError(f"data.root={root}: has {parts[0].name}/ alone; expected both train/ and test/, or neither")
+        missing = "test" if parts[0].name == "train" else "train"
+        raise UserError(
+            f"data.root={root}: has {parts[0].name}/ and no {missing}/; expected both, or class folders alone"
+        )
     seen: dict[tuple[int, int], Path] = {}
-    listings = [_list_classes(part, seen) for part in parts or [root]]
-    classes = listings[0][0]
-    if any(names != classes for names, *_ in listings):
-        raise UserError(f"data.root={root}: train/ has the classes {classes} but test/ has {listings[1][0]}")
+    listed = [ClassFolders(part, seen) for part in parts or [root]]
+    classes = listed[0].classes
+    if listed[-1].classes != classes:
+        raise UserError(f"data.root={root}: train/ has the classes {classes} but test/ has {listed[-1].classes}")
     if defect_class not in classes:
         raise UserError(
             f"data.defect_class={defect_class}: no such class folder in {root}; it has {_quoted(classes)}"
             f"{written_otherwise(defect_class, classes)}"
         )
-    by_class = [images for _, listing, _ in listings for images in listing]
-    sizes = [sum(map(len, listing)) for _, listing, _ in listings]
     outside = len((root / "x").as_posix()) - 1
     return Folder(
         root=root,
         classes=classes,
-        files=[image[outside:] for images in by_class for image in images],
-        labels=np.repeat(np.arange(len(by_class)) % 2, [len(images) for images in by_class]),
-        is_test=np.repeat([False, True], sizes) if parts else None,
-        others=sum((others for *_, others in listings), Counter()),
+        files=[path[outside:] for images in listed for path, _ in images.samples],
+        labels=np.concatenate([np.array(images.targets) for images in listed]),
+        is_test=np.repeat([False, True], [len(images) for images in listed]) if parts else None,
+        others=sum((images.others for images in listed), Counter()),
     )
 
 
@@ -115,47 +175,6 @@ def correct_labels(folder: Folder, corrections: Mapping[str, Sequence[str]], kep
         labels[np.isin(folder.files, files)] = folder.classes.index(name)
     labels[kept] = folder.labels[kept]
     return replace(folder, labels=labels)
-
-
-def _list_classes(folder: Path, seen: dict[tuple[int, int], Path]) -> tuple[list[str], list[list[str]], Counter[str]]:
-    """The names of both classes, the images of each, in posix form, and the files beside them.
-
-    Args:
-        folder: what the class folders lie in.
-        seen: the folders of other classes and of the other part, by device and inode; those of these are added.
-    """
-    try:
-        names = [entry.name for entry in class_folders(folder)]
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be read ({error.strerror})") from error
-    if len(names) != 2:
-        found = _quoted(names) if names else "none"
-        raise UserError(
-            f"data.root={folder}: expected two class folders, one of defective and one of good castings; found "
-            f"{found}; move others away, or judge images of one class by `castnet predict`"
-        )
-    images: list[list[str]] = []
-    others: Counter[str] = Counter()
-    for name in names:
-        if not name.isprintable():  # it stands in the checkpoint, in pages and in tables
-            raise UserError(f"{folder / name}: a class has a name of printable characters; rename the folder")
-        listing = list_images(folder / name)
-        if listing.unreadable:
-            raise next(iter(listing.unreadable.values()))
-        if not listing.images:
-            raise UserError(
-                f"data.root={folder}: a class folder has no images ({name}/; {', '.join(sorted(SUFFIXES))})"
-            )
-        for number, place in listing.folders.items():
-            if number[1] and number in seen:  # some mounted folders have no number
-                raise UserError(
-                    f"data.root={folder}: {seen[number]} and {place} are one folder, whose images would be learnt as "
-                    "two things, or learnt and judged; remove the link"
-                )
-            seen[number] = place
-        images.append([path.as_posix() for path in listing.images])
-        others += listing.others
-    return names, images, others
 
 
 def _quoted(names: Sequence[str]) -> str:

@@ -10,10 +10,12 @@ import torch
 from hydra import compose, initialize_config_dir
 from lightning import Trainer
 from PIL import Image
+from torchvision.datasets import ImageFolder
 
 from castnet.build import build
 from castnet.data.datamodule import CastingDataModule
 from castnet.data.describe import describe, summary
+from castnet.data.folder import ClassFolders, read_folder
 from castnet.errors import UserError
 
 CONF = str(Path(__file__).parents[2] / "conf")
@@ -241,6 +243,17 @@ def test_every_fold_can_spare_parts_for_validation_or_the_first_is_refused(tmp_p
             configured(tmp_path / "set", tmp_path / "cache", *settings, f"data.fold={fold}", defect_class="bad")
 
 
+def test_images_and_classes_are_those_of_torchvisions_image_folder(castings: Path, tmp_path: Path) -> None:
+    listed, theirs = ClassFolders(castings / "train", {}), ImageFolder(castings / "train")
+    assert (listed.classes, listed.class_to_idx) == (theirs.classes, theirs.class_to_idx)
+    assert (listed.samples, listed.targets) == (theirs.samples, theirs.targets)
+    image, label = listed[0]
+    assert (image.shape, image.dtype, label) == ((300, 300), np.uint8, 0)
+    folder = read_folder(castings, "def_front")
+    assert folder.is_test is not None
+    assert [str(folder.root / file) for file in folder.files[: len(theirs)]] == [path for path, _ in theirs.samples]
+
+
 def test_files_that_are_no_images_by_their_names_are_counted(castings: Path, tmp_path: Path) -> None:
     shutil.copytree(castings, tmp_path / "mixed")
     assert "Not looked at" not in describe(configured(tmp_path / "mixed", tmp_path))
@@ -404,10 +417,10 @@ def break_folder(root: Path, how: str) -> None:
     [
         ("missing", r"data\.root=\S+: no such folder"),
         ("empty", r"expected two class folders.*found none"),
-        ("one class", r"train: expected two class folders.*found def_front/; move others away"),
+        ("one class", r"train: expected two class folders.*found def_front/; add the other"),
         ("three classes", r"train: expected two class folders.*found def_front/, ok_front/, unsure/"),
         ("class without images", r"test: a class folder has no images.*ok_front"),
-        ("no test", r"has train/ alone; expected both"),
+        ("no test", r"has train/ and no test/; expected both"),
         ("test is train", r"broken/train/def_front and \S+broken/test/def_front are one folder"),
         ("test has train's classes", r"broken/train/def_front and \S+broken/test/def_front are one folder"),
         ("a class in the other", r"train/def_front and \S+train/ok_front/more are one folder.*remove the link"),
