@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 train: $(READY)
-	$(BIN)/python train.py trainer.max_epochs=20
+	$(BIN)/python train.py
 
 # Draws parts both ways (496,000 in all, 85 minutes on two cores) and learns the weights that ship from them
 # (five hours on one), at 64 pixels and at 128 in six stages: the first from random weights, each other from where the
