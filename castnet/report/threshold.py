@@ -111,8 +111,8 @@ def fit_calibration(logits: Tensor, labels: Tensor) -> tuple[float, float]:
         return float(surprise + (log_temperature / PRIOR) ** 2 / 2 + (shift / OFFSET_PRIOR) ** 2 / 2)
 
     # Labels that may be wrong make valleys, of which one start would find its own alone.
-    bounds = ((-3, 3), (-10, 10))
-    log_temperature, shift = minimize(loss, brute(loss, bounds, finish=None), bounds=bounds).x
+    bounds = ((-3, 3), (-10, 10))  # of the grid alone: a network that leans far to one class may need more
+    log_temperature, shift = minimize(loss, brute(loss, bounds, finish=None), bounds=((-6, 6), (-100, 100))).x
     temperature = float(np.exp(log_temperature))
     return temperature, float(shift) * temperature
 

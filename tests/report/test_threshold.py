@@ -58,6 +58,14 @@ def test_a_network_that_leans_to_one_class_is_righted() -> None:
     torch.testing.assert_close((logits + 4 + offset) / temperature, true, rtol=0.1, atol=0.15)
 
 
+def test_classes_that_lie_close_together_far_on_one_side_are_parted() -> None:
+    labels = torch.arange(1500) % 2
+    logits = 1.4 * labels - 4.7 + 0.3 * torch.randn(1500, generator=torch.Generator().manual_seed(0))
+    temperature, offset = fit_calibration(logits, labels)
+    assert temperature < 0.3
+    assert offset == pytest.approx(4, abs=0.1)
+
+
 def test_a_good_part_far_on_the_other_side_is_no_wrong_label_where_an_offset_rights_it() -> None:
     generator = torch.Generator().manual_seed(0)
     at = torch.cat([torch.full((60,), -10.0), torch.full((60,), 15.0), torch.full((150,), 23.0)])
