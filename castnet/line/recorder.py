@@ -42,7 +42,7 @@ class Recorder:
 
     Args:
         url: of the database, see `engine_for`.
-        source: who judges: predict, watch, serve or page.
+        source: who judges: predict, watch, serve, page or shadow.
         inspector: whose verdicts they are.
         keep: which images are kept beside their verdicts, a key of `KEEP`.
         keep_bytes: how many bytes the images kept may have; beyond, the oldest go, but for those that people decided

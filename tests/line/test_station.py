@@ -438,6 +438,10 @@ def test_without_its_record_the_page_still_judges_and_says_what_is_away(
         for tab in ("Today", "Review", "Models"):
             open_tab(page, tab)
             expect(page.get_by_text("The record cannot be used: ")).to_be_visible()
+        (tmp_path / "away").mkdir()
+        (tmp_path / "away" / "line.db").write_text("of something else\n" * 100)
+        open_tab(page, "Today")
+        expect(page.get_by_text("is there and no database of SQLite")).to_be_visible()
         page.close()
 
 

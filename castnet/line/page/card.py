@@ -22,7 +22,7 @@ def show_card(card: Mapping[str, Any]) -> None:
         st.table(pd.DataFrame(data["counts"]).rename(index=plain, columns=plain).T)
     measured = {"test": card.get("test"), "validation": card.get("validation")}
     columns = {
-        name: [*(_shown(metrics[key], ".2%") for key in RATES), _shown(metrics["auroc"], ".4f")]
+        name: [*(_shown(metrics.get(key), ".2%") for key in RATES), _shown(metrics.get("auroc"), ".4f")]
         for name, metrics in measured.items()
         if metrics
     }

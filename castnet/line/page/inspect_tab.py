@@ -69,18 +69,19 @@ def show_one(inspector: Inspector, casting: Casting, verdict: Result) -> None:
         return
     colour, word = COLOURS[verdict.verdict], verdict.verdict.capitalize()
     p, cut = 100 * verdict.p_defect, 100 * verdict.threshold
+    upper = 100 * (inspector.card.get("defective_from") or verdict.threshold)
     judged, left, right = st.columns([1.1, 1, 1], gap="medium")
     judged.markdown(
         f"""
 <div class="quiet">{html.escape(printable(casting.name))}</div>
-<div class="verdict" data-testid="verdict" style="color: {colour}">{word}</div>
+<div class="sized"><div class="verdict" data-testid="verdict" style="color: {colour}">{word}</div></div>
 <div class="quiet">{html.escape(verdict.class_name)}, P(defect) = <b>{verdict.p_defect:.4f}</b>,
 unfamiliarity {verdict.unfamiliarity:.2f}, judged in {verdict.latency_ms:.1f} ms</div>
 <div>{REASONS[verdict.reason]}</div>
-<div class="meter" style="--cut: {cut}%" role="meter" aria-label="P(defect)" aria-valuemin="0" aria-valuemax="1"
-     aria-valuenow="{verdict.p_defect:.4f}">
+<div class="meter" style="--cut: {cut}%; --upper: {upper}%" role="meter" aria-label="P(defect)" aria-valuemin="0"
+     aria-valuemax="1" aria-valuenow="{verdict.p_defect:.4f}">
   <div class="fill" style="width: {p}%; background: {colour}"></div>
-  <div class="cut" style="left: {cut}%"></div>
+  <div class="cut" style="left: {cut}%"></div><div class="cut" style="left: {upper}%"></div>
   <div class="label" style="left: clamp(3rem, {cut}%, 100% - 3rem)">threshold {verdict.threshold:.3g}</div>
   <div class="end" style="left: 0">0</div><div class="end" style="right: 0">1</div>
 </div>""",

@@ -23,11 +23,13 @@ REASONS = {
 STYLE = """
 <style>
   .block-container { padding-top: 3.5rem; max-width: 76rem; }
-  .verdict { font-size: 3.4rem; font-weight: 700; line-height: 1.1; }
+  .sized { container-type: inline-size; }
+  .verdict { font-size: min(3.4rem, 21cqi); font-weight: 700; line-height: 1.1; }
   .judged { font-size: 1.7rem; font-weight: 700; line-height: 1.3; }
   .quiet { color: #55636f; }
   .meter { position: relative; height: 1.1rem; margin: 2.1rem 0 2rem; border-radius: .3rem;
-           background: linear-gradient(to right, #d6eadf var(--cut), #f6d9d6 var(--cut)); }
+           background: linear-gradient(to right, #d6eadf var(--cut), #f3e6c8 var(--cut) var(--upper),
+                                       #f6d9d6 var(--upper)); }
   .meter .fill { height: 100%; border-radius: .3rem; }
   .meter .cut { position: absolute; top: -.35rem; bottom: -.35rem; width: 2px; background: #1b2a3a; }
   .meter .label { position: absolute; top: -1.75rem; transform: translateX(-50%); font-size: .85rem; }

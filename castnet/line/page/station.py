@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from castnet.errors import UserError
 from castnet.line.inspector import Inspector
 from castnet.line.page.looks import plain
 
@@ -53,7 +54,7 @@ class Station:
             make_tables(engine)
             with engine.begin() as connection:
                 yield connection
-        except sa.exc.SQLAlchemyError as error:
+        except (sa.exc.SQLAlchemyError, OSError, UserError) as error:  # the latter two of a file that is another by now
             raise AwayError(why(error)) from error
 
 
