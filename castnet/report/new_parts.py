@@ -31,7 +31,9 @@ from castnet.report.interval import counted, rate_interval
 
 FOLD = "data.fold="
 # What all settings of one report have in common.
-COMMON = ("data", "data.root", "data.groups", "data.slices", "data.defect_class", "data.test_fraction")
+COMMON = (
+    "data", "data.root", "data.groups", "data.slices", "data.corrections", "data.defect_class", "data.test_fraction",
+)  # fmt: skip
 ALL = "all images"
 ESCAPES = (0.01, 0.02)  # rates of escapes at which overkill is compared
 # Logits in float32 tell probabilities apart up to 1 - 2 ** -24.
@@ -126,7 +128,7 @@ class NewPartsReport(Callback):
         }
         # Hydra turns an exception of a callback into a warning, so this exits.
         for name in swept:
-            if name in COMMON or name.startswith("data.slices."):
+            if name in COMMON or name.startswith(("data.slices.", "data.corrections.")):
                 fail(
                     f"{name}: one report is of one folder and its parts; sweep other settings, and run the command anew"
                 )
@@ -175,6 +177,11 @@ def pool(runs: Sequence[Path], data: Mapping[Any, Any]) -> Pooled:
         files += [row["file"] for row in rows]
         labels += [row["true"] for row in rows]
         margins.append(_logit(np.array([float(row["p_defect"]) for row in rows])) - cut)
+    if len(set(files)) < len(files):
+        raise UserError(
+            f"data.root={data['root']}: its images or data.groups changed while the folds were trained, so that some "
+            "images are judged twice and others never; leave both alone and run the command anew"
+        )
     parts = np.arange(len(files)) if data["groups"] is None else read_groups(Path(data["groups"]), files)
     defective = np.array(labels) == data["defect_class"]
     return Pooled(files, labels, defective, parts, np.concatenate(margins), data["groups"] is not None)
@@ -268,9 +275,9 @@ class Examination:
 
     def write(self, folder: Path) -> None:
         """Write new_parts.json, .png and .html."""
+        (folder / "new_parts.json").write_text(json.dumps(self.metrics, indent=2) + "\n")
         picture = html.png(self.picture())
         (folder / "new_parts.png").write_bytes(picture)
-        (folder / "new_parts.json").write_text(json.dumps(self.metrics, indent=2) + "\n")
         shown = min(SHOWN_PARTS, len(np.unique(self.pooled[self.worst].parts)))
         values = {"metrics": self.metrics, "worst": self.worst, "shown": shown}
         (folder / "new_parts.html").write_text(

@@ -10,6 +10,7 @@ from PIL import Image
 
 import train
 from castnet import entry
+from castnet.errors import UserError
 from castnet.report.interval import rate_interval
 from castnet.report.new_parts import Examination, NewPartsReport, Pooled, pool
 from tests.conftest import Command
@@ -73,6 +74,8 @@ def test_images_are_counted_from_their_own_folds_threshold_and_by_published_labe
     (numbers,) = metrics["settings"].values()
     assert metrics["parts"] == {"bad": 2, "good": 1}
     assert (numbers["labels as published"]["escape_rate"], numbers["labels as published"]["auroc"]) == (2 / 3, None)
+    with pytest.raises(UserError, match=r"data.root=x: its images or data.groups changed while the folds were trained"):
+        pool([tmp_path / "0", tmp_path / "0"], data)
 
 
 def test_one_command_judges_every_part_by_a_network_that_never_saw_it_and_leaves_one_page(
@@ -129,6 +132,7 @@ def test_a_handful_is_not_dealt_to_folds_and_folds_are_counted_before_time_is_sp
         ("data.test_fraction=0.5", "data.fold=0,1,2,3,4: data.test_fraction=0.5 makes 2 folds"),
         ("data.fold=0,1,2", "data.fold=0,1,2: data.test_fraction=0.2 makes 5 folds"),
         ("data.root=a,b", "data.root: one report is of one folder"),
+        ("data.corrections=null,{}", "data.corrections: one report is of one folder"),
     ],
 )
 def test_a_sweep_that_no_report_can_come_of_is_refused_before_its_first_run(
