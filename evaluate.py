@@ -37,7 +37,7 @@ def evaluate(cfg: DictConfig) -> None:
             "and where it cuts stand in its checkpoint"
         )
     require("ckpt_path", cfg.ckpt_path, Text)
-    require("report.robustness", cfg.report.robustness, bool)
+    require("report.robustness", OmegaConf.select(cfg, "report.robustness"), bool)
     ckpt_path = Path(cfg.ckpt_path)
     classifier = load_classifier(ckpt_path)
     trainer = build_trainer(cfg.trainer, logger=False, callbacks=[TestReport(cfg.paths.output_dir)])

@@ -34,7 +34,7 @@ RULES: dict[str, Callable[[Probabilities, Defective], float]] = {
 def judged(ckpt_path: Path) -> dict[str, tuple[Probabilities, Defective]]:
     """Calibrated P(defect) and whether a casting is defective, by subset."""
     classifier = load_classifier(ckpt_path)  # first, since it says clearly what is no checkpoint
-    datamodule = CastingDataModule.load_from_checkpoint(ckpt_path, weights_only=True)
+    datamodule = CastingDataModule.load_from_checkpoint(ckpt_path, weights_only=True, _instantiator=None)
     datamodule.setup()
     defect = datamodule.folder.classes.index(datamodule.hparams["defect_class"])
     found = {}

@@ -13,11 +13,14 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import (
     BatchSizeFinder,
+    GradientAccumulationScheduler,
     LearningRateFinder,
     LearningRateMonitor,
     ModelCheckpoint,
     ModelSummary,
     ProgressBar,
+    StochasticWeightAveraging,
+    WeightAveraging,
 )
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
@@ -40,6 +43,8 @@ Built = TypeVar("Built")
 # What all processes of a run are to have alike, and what of it each node may have its own of.
 ALIKE = ("data", "model", "seed", "threshold", "trainer")
 OWN = ("root", "cache_dir", "groups", "assignment", "slices", "num_workers", "enable_progress_bar", "default_root_dir")
+# They set steps or rates while a run trains.
+STEERING = (BatchSizeFinder, GradientAccumulationScheduler, LearningRateFinder)
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")  # in which images of float32 meet the network
 
 
@@ -173,10 +178,27 @@ def build_callbacks(config: DictConfig) -> list[Callback]:
     }
     built = {name: build(f"callbacks.{name}", callback, Callback) for name, callback in config.callbacks.items()}
     for name, callback in built.items():
-        if isinstance(callback, LearningRateFinder | BatchSizeFinder) and config.model.one_cycle_warmup is not None:
+        if isinstance(callback, STEERING) and config.model.one_cycle_warmup is not None:
             raise UserError(
-                f"callbacks.{name}: what it finds the one-cycle schedule would not follow, which is made for the steps "
-                "and the rate that are set; add model.one_cycle_warmup=null, or leave it out"
+                f"callbacks.{name}: what it sets the one-cycle schedule would not follow, which is made for the steps "
+                "and the rate that are configured; add model.one_cycle_warmup=null, or leave it out"
+            )
+        if isinstance(callback, StochasticWeightAveraging):
+            raise UserError(
+                f"callbacks.{name}: puts its weights in place when training ends, when best.ckpt, which is tested, has "
+                "been written without them; use callbacks=[default,weight_averaging]"
+            )
+    averaging = [name for name, callback in built.items() if isinstance(callback, WeightAveraging)]
+    if len(averaging) > 1:
+        raise UserError(
+            f"callbacks.{averaging[1]}: averages weights, and so does callbacks.{averaging[0]}, which would take the "
+            f"other's average for what is learnt; leave one out, as by ~callbacks.{averaging[0]}"
+        )
+    for name, callback in built.items():
+        if averaging and isinstance(callback, ModelCheckpoint) and callback.save_weights_only:
+            raise UserError(
+                f"callbacks.{name}.save_weights_only=true: would keep other weights than the averaged ones of "
+                f"callbacks.{averaging[0]}, which are judged; leave it out"
             )
     unwanted = tuple(kind for kind, is_wanted in wanted.items() if not is_wanted)
     return [_Together(config), *(callback for callback in built.values() if not isinstance(callback, unwanted))]

@@ -5,7 +5,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
-from lightning import Trainer
+from lightning import Callback, Trainer
+from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
@@ -18,7 +19,7 @@ from castnet.model.resume import SPELT
 from castnet.report.threshold import ThresholdRule
 from castnet.settings import SMALLEST_IMAGE, Seed, Text, require
 
-# By the metrics of validation: where they are best.
+# By metric, of validation or of training: where it is best.
 BEST = dict.fromkeys(("loss", "escape_rate", "overkill_rate"), "min") | dict.fromkeys(
     ("accuracy", "auroc", "precision", "recall", "f1"), "max"
 )
@@ -58,6 +59,10 @@ def check_jobs(configs: Iterable[DictConfig]) -> None:
     divided = set[str]()
     for config in configs:
         with suppress(InterpolationResolutionError):
+            for group, expected in (("callbacks", Callback), ("logger", Logger)):
+                for name, part in (config.get(group) or {}).items():
+                    with suppress(InterpolationResolutionError):  # the run's own folder
+                        check(f"{group}.{name}", part, expected)
             _, datamodule = prepare(config)
             own, is_there = config.data.source == "folder", Path(config.data.root).exists()
             # Other machines may have what this one has not.
@@ -72,13 +77,12 @@ def require_best(callbacks: DictConfig | None) -> None:
     """Refuse callbacks that would keep other weights than the best.
 
     Raises:
-        UserError: none is named `checkpoint`, or it monitors nothing, or its mode is the other one than the monitored
-            metric needs, or `best.ckpt` would be the last of several, or have another name.
+        UserError: none is named `checkpoint`, or it monitors nothing, or `best.ckpt` would be the last of several, or
+            have another name, or the mode of a callback is the other one than the metric it monitors needs.
     """
-    if not (kept := callbacks and callbacks.get("checkpoint")):
+    if callbacks is None or not isinstance(kept := callbacks.get("checkpoint"), DictConfig):
         raise UserError("callbacks: none is named checkpoint, which keeps the best epoch; expected callbacks=default")
-    monitor, mode = kept.get("monitor"), kept.mode
-    require("callbacks.checkpoint.monitor", monitor, Text)
+    require("callbacks.checkpoint.monitor", kept.get("monitor"), Text)
     if (filename := kept.get("filename")) != "best":
         raise UserError(f"callbacks.checkpoint.filename={filename}: expected best, by which other commands find it")
     if (save_top_k := kept.get("save_top_k", 1)) != 1:
@@ -86,9 +90,15 @@ def require_best(callbacks: DictConfig | None) -> None:
             f"callbacks.checkpoint.save_top_k={save_top_k}: expected 1, since best.ckpt holds the best epoch alone; "
             "for none set +trainer.enable_checkpointing=false"
         )
-    best = BEST.get(monitor.removeprefix("val/").split("/")[0], mode)
-    if mode != best:
-        raise UserError(f"callbacks.checkpoint.mode={mode}: would keep the worst {monitor}; set it to {best}")
+    for name, callback in callbacks.items():
+        # Others' callbacks may have no mode.
+        if isinstance(callback, DictConfig) and str(callback.get("_target_")).startswith("lightning."):
+            monitor, mode = str(callback.get("monitor")), callback.get("mode", "min")
+            best = BEST.get(monitor.partition("/")[2].split("/")[0], mode)
+            if mode != best:
+                raise UserError(
+                    f"callbacks.{name!s}.mode={mode}: would take the worst {monitor} for the best; set it to {best}"
+                )
 
 
 def require_clipping(config: DictConfig) -> None:
@@ -113,7 +123,7 @@ def require_no_point() -> None:
         UserError: there is one.
     """
     for word in HydraConfig.get().overrides.task if HydraConfig.initialized() else ():
-        if word.lstrip("+").startswith(("model.threshold=", "model.temperature=")):
+        if word.lstrip("+").startswith(("model.threshold=", "model.temperature=", "model.defective_from=")):
             raise UserError(f"{word}: validation images decide on that (threshold.*); to keep it, add threshold=null")
 
 
@@ -148,7 +158,7 @@ def require_own_folder(config: DictConfig) -> None:
     own = Path(config.paths.output_dir).resolve()
     for key in (f"{name}.{key}" for name in config.callbacks for key in ("dirpath", "folder")):
         folder = OmegaConf.select(config.callbacks, key)
-        if folder and not Path(folder).resolve().is_relative_to(own):
+        if folder and not Path(str(folder)).resolve().is_relative_to(own):
             raise UserError(
                 f"callbacks.{key}={folder}: lies outside the run's folder, and only in that is nothing "
                 "overwritten; leave it, and name the run's folder by hydra.run.dir"

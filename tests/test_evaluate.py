@@ -210,6 +210,7 @@ def test_other_classes_than_the_checkpoints_are_refused(
         ("report.robustness=true +trainer.fast_dev_run=true", "report.robustness=true: judges all test images; leave"),
         ("+trainer.precision=64-true", "trainer.precision=64-true: expected one of 32-true"),
         ("paths.output_dir=elsewhere", "paths.output_dir: follows from hydra.run.dir"),
+        ("report=null", "report.robustness=None: expected"),
         ("+logger=csv", "logger: an evaluation has no such setting, but ckpt_path, data"),
         ("+threshold.escape_cost=5", "threshold: an evaluation has no such setting, but ckpt_path, data"),
     ],

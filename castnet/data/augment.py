@@ -10,6 +10,9 @@ from torch import Tensor
 
 from castnet.settings import Rate, check, require
 
+# What `castnet.data.fit` finds in a folder where it is None; of the rest None says nothing.
+FOUND = ("shift", "zoom", "turns", "rotation", "flip")
+
 
 def network_input(pixels: Tensor, image_size: int) -> Tensor:
     """Scale stored pixels to [0, 1] and average them down to the network's size.
@@ -128,7 +131,7 @@ def affine_grid(maps: Tensor, side: int) -> Tensor:
 
 def make_augmentation(settings: dict[str, Any]) -> Augmentation:
     """The augmentation of these settings, which may come from a checkpoint and so name no code to run."""
-    settings = {name: value for name, value in settings.items() if value is not None}
+    settings = {name: value for name, value in settings.items() if value is not None or name not in FOUND}
     if (named := settings.pop("_target_", None)) is not None:  # checkpoints of castnet 0.1 have it
         require("data.augmentation._target_", named, Literal["castnet.data.augment.Augmentation"])
     check("data.augmentation", Augmentation.__init__, settings)

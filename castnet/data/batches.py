@@ -1,6 +1,7 @@
 """Rows of a pixel block as batches, and in which order they come."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,6 +65,11 @@ class SharedBatches(BatchSampler):
         for batch in super().__iter__():
             if len(batch) >= self.world or (not self.level and len(batch) > self.rank):
                 yield batch[self.rank :: self.world]
+
+
+def as_fetched(batch: Any) -> Any:
+    """A batch, which `PixelDataset` has made one already; a function of its own, as workers are sent it by name."""
+    return batch
 
 
 def both_from_the_first(labels: NDArray[np.int64]) -> Indices:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler, Sampler, SequentialSampler
 
 from castnet.data.augment import make_augmentation, network_input
-from castnet.data.batches import Batch, PartSampler, PixelDataset, SharedBatches, both_from_the_first
+from castnet.data.batches import Batch, PartSampler, PixelDataset, SharedBatches, as_fetched, both_from_the_first
 from castnet.data.fit import fit_to_folder
 from castnet.data.folder import Folder, correct_labels, read_folder
 from castnet.data.groups import read_groups, read_slices
@@ -75,8 +75,8 @@ class CastingDataModule(LightningDataModule):
         val_fraction: share of the training images held out for validation.
         test_fraction: share held out for testing where the root has no test/.
         seed: seed of the split.
-        augmentation: arguments of `castnet.data.augment.Augmentation`, of which `setup` finds those that are None; None
-            leaves images as they are.
+        augmentation: arguments of `castnet.data.augment.Augmentation`, of which `setup` finds those of its `FOUND` that
+            are None; None leaves images as they are.
         augment_val: whether validation images are augmented too, as Keras' validation_split does.
         cache_dir: folder for decoded pixels.
         num_workers: processes that fetch batches; 0 is fastest while the pixels are in memory.
@@ -267,7 +267,7 @@ class CastingDataModule(LightningDataModule):
             everything = sampler or SequentialSampler(dataset)
             batches = {"batch_sampler": SharedBatches(everything, batch_size, rank, world, level=shuffle)}
         workers = self.hparams["num_workers"]
-        return DataLoader(dataset, collate_fn=lambda batch: batch, num_workers=workers, **batches)
+        return DataLoader(dataset, collate_fn=as_fetched, num_workers=workers, **batches)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         overfits = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]

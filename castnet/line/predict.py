@@ -185,7 +185,7 @@ def _fields(file: Path, result: Result) -> dict[str, object]:
         "latency_ms": round(result.latency_ms, 3),
         "verdict": result.verdict,
         "reason": result.reason,
-        "unfamiliarity": round(result.unfamiliarity, 3),
+        "unfamiliarity": result.unfamiliarity,
     }
 
 

@@ -27,10 +27,10 @@ def make_optimizer(
         ValueError: it is none of these, or refuses its arguments.
     """
     arguments = {name: value for name, value in settings.items() if name != "_target_"}
-    if settings.get("_target_") not in OPTIMIZERS:
-        raise ValueError(f"_target_={settings.get('_target_')}: expected one of {', '.join(OPTIMIZERS)}")
+    if (name := str(settings.get("_target_"))) not in OPTIMIZERS:
+        raise ValueError(f"_target_={name}: expected one of {', '.join(OPTIMIZERS)}")
     try:
-        return OPTIMIZERS[settings["_target_"]](parameters, lr=lr, **arguments)
+        return OPTIMIZERS[name](parameters, lr=lr, **arguments)
     except Exception as error:  # each of them has its own
         raise ValueError(str(error)) from error
 
