@@ -23,11 +23,11 @@ from castnet.files import digest_of
 from castnet.imaging.decode import decode
 from castnet.imaging.listing import list_images
 from castnet.imaging.resample import area_average
-from castnet.line import serve
+from castnet.line import connections
 from castnet.line.access import listen
 from castnet.line.inspector import Inspector, Verdict
 from castnet.line.record import images, verdicts
-from castnet.line.serve import MAX_BODY, MAX_WAITING, _DrainingServer
+from castnet.line.serve import MAX_BODY, MAX_WAITING
 from castnet.model.checkpoint import load_classifier
 from castnet.model.classifier import VERDICTS
 from tests.conftest import PATIENCE, castnet, start, until
@@ -39,8 +39,8 @@ Server = tuple["subprocess.Popen[str]", str]
 
 def test_a_clock_that_is_set_back_leaves_the_log_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monotonic = iter((0.0, 0.5, 2.0))
-    monkeypatch.setattr(serve, "time", SimpleNamespace(monotonic=lambda: next(monotonic)))
-    limit = serve._OnceASecond()
+    monkeypatch.setattr(connections, "time", SimpleNamespace(monotonic=lambda: next(monotonic)))
+    limit = connections.OnceASecond()
     passed = [limit.filter(logging.makeLogRecord({"created": created})) for created in (1e9, 1e9, 1e6)]
     assert passed == [True, False, True]
 
@@ -48,7 +48,7 @@ def test_a_clock_that_is_set_back_leaves_the_log_as_it_is(monkeypatch: pytest.Mo
 def test_told_to_stop_while_it_starts_it_does() -> None:
     app = FastAPI()
     app.state.draining = False
-    starting = _DrainingServer(uvicorn.Config(app))
+    starting = connections.DrainingServer(uvicorn.Config(app))
     starting.handle_exit(signal.SIGTERM, None)
     assert starting.should_exit
 
@@ -59,11 +59,13 @@ def serving(model: Path, **seconds: float) -> Iterator[Server]:
 
     Args:
         model: what it judges by.
-        seconds: by the names that they have in `castnet.line.serve`.
+        seconds: by the names that they have in `castnet.line.connections`.
     """
-    names = ("BODY_SECONDS", "IDLE_SECONDS", "REQUEST_SECONDS", "SHUTDOWN_SECONDS")
-    waits = dict.fromkeys(names, PATIENCE) | seconds
-    code = f"from castnet import cli; from castnet.line import serve; vars(serve).update({waits}); cli.main()"
+    waits = dict.fromkeys(("IDLE_SECONDS", "REQUEST_SECONDS", "SHUTDOWN_SECONDS"), PATIENCE) | seconds
+    code = (
+        f"from castnet import cli; from castnet.line import connections, serve; vars(connections).update({waits}); "
+        f"serve.BODY_SECONDS = {PATIENCE}; cli.main()"
+    )
     process = start("serve", model, "--port", 0, begin=["-c", code])
     try:
         assert process.stdout
