@@ -6,8 +6,11 @@ and encoded anew. Half of the castings come in series of eight: of one mould, la
 shadows, reflections and vanes are the same, while turning marks, stains and defects are each casting's own. Precision
 and recall are those of pairs of images; no pair of a series may be taken for one photograph.
 
+With --lamps every folder is one series of 250 castings, and 50 copies of them.
+
     python benchmarks/audit.py
     python benchmarks/audit.py --sizes 100000
+    python benchmarks/audit.py --lamps 52 61 63 68
 """
 
 import argparse
@@ -19,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -35,14 +38,15 @@ from castnet.drawn.folder import generate
 from castnet.imaging.decode import decode
 
 SERIES = 8
+UNDER_ONE_LAMP, THEIR_COPIES = 250, 50
 SMALLEST = 160  # enough castings besides those in series for a folder of them
 
 
-def draw_series(root: Path, count: int, seed: int) -> None:
+def draw_series(root: Path, count: int, seed: int, size: int = SERIES) -> None:
     """Add series of castings that share all but what is each casting's own to root/train; every other is defective."""
 
-    for number in range(count * SERIES):
-        in_series, defective = number // SERIES, bool(number % 2)
+    for number in range(count * size):
+        in_series, defective = number // size, bool(number % 2)
         # Other streams than those of the castings that `generate` draws, which would share a sensor's noise.
         part, flaws, camera = (np.random.default_rng((seed, number, stream)) for stream in (3, 4, 5))
         scene, image = good_part(part, setting=np.random.default_rng((seed, in_series, 6)))
@@ -50,6 +54,7 @@ def draw_series(root: Path, count: int, seed: int) -> None:
             add_defects(image, scene, flaws)
         encoded = cv2.imencode(".jpg", photograph(image, camera), [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
         file = root / "train" / ("def_front" if defective else "ok_front") / f"series_{number:05d}.jpeg"
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(encoded.tobytes())
 
 
@@ -99,21 +104,35 @@ def precision_recall(groups_csv: Path, origins: dict[str, str]) -> tuple[float, 
     return right / max(together, 1), right / max(pairs(origin for _, origin in found), 1), together
 
 
-def measure(size: int, folder: Path) -> None:
-    """Print one line of the table for so many images."""
-    root, series = folder / str(size), size // 10 // SERIES
+def in_company(root: Path, size: int) -> dict[str, str]:
+    """Fill a folder with castings, half of them in series, and copies: see `plant`."""
+    series = size // 10 // SERIES
     generate(root, n=size // 5 - series * SERIES, seed=size, progress=False)
     draw_series(root, series, seed=size)
-    origins = plant(root, size - size // 5, seed=size)
+    return plant(root, size - size // 5, seed=size)
+
+
+def under_one_lamp(root: Path, lamp: int) -> dict[str, str]:
+    """Fill a folder with one series and copies: see `plant`."""
+    draw_series(root, 1, seed=lamp, size=UNDER_ONE_LAMP)
+    return plant(root, THEIR_COPIES, seed=lamp)
+
+
+def measure(fill: Callable[[Path, int], dict[str, str]], number: int, folder: Path) -> None:
+    """Print one line of the table for a folder that is filled by a number: so many images, or of that lamp."""
+    root = folder / str(number)
+    origins = fill(root, number)
     before, start = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
-    result = audit(root, folder / f"audit_{size}", progress=False)
+    result = audit(root, folder / f"audit_{number}", progress=False)
     seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    precision, recall, found = precision_recall(folder / f"audit_{size}" / "groups.csv", origins)
+    # Not ru_maxrss, which begins at that of the process that started this one.
+    status = Path("/proc/self/status").read_text().splitlines()
+    peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))  # KiB
+    precision, recall, found = precision_recall(folder / f"audit_{number}" / "groups.csv", origins)
     images = sum(sum(classes.values()) for classes in result.counts.values())
     print(
-        f"{images:>9,} {found:>10,} {precision:>10.4f} {recall:>8.4f} {seconds:>9.1f} {cpu:>8.1f} "
-        f"{after.ru_maxrss / 2**20:>8.2f}",
+        f"{images:>9,} {found:>10,} {precision:>10.4f} {recall:>8.4f} {seconds:>9.1f} {cpu:>8.1f} {peak / 2**20:>8.2f}",
         flush=True,
     )
 
@@ -121,14 +140,17 @@ def measure(size: int, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 5000, 20000], help="numbers of images")
-    sizes = parser.parse_args().sizes
+    parser.add_argument("--lamps", type=int, nargs="+", help="seeds of lamps, under each of which all castings lie")
+    args = parser.parse_args()
+    sizes = args.sizes
     if min(sizes) < SMALLEST:
         parser.error(f"--sizes {min(sizes)}: expected {SMALLEST} or more")
     print(f"{os.cpu_count()} CPUs")
     print("   images pairs found  precision   recall   seconds    CPU s peak GiB")
     with tempfile.TemporaryDirectory() as folder:
-        for size in sizes:  # each in a process of its own, so that the peak memory is that size's
-            process = multiprocessing.get_context("spawn").Process(target=measure, args=(size, Path(folder)))
+        fill = under_one_lamp if args.lamps else in_company
+        for number in args.lamps or sizes:  # each in a process of its own, so that the peak memory is that folder's
+            process = multiprocessing.get_context("spawn").Process(target=measure, args=(fill, number, Path(folder)))
             process.start()
             process.join()
             if process.exitcode:

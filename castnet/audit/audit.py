@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
-from castnet.audit.duplicates import Bar, Spectra, find_copies, in_parallel
+from castnet.audit.duplicates import Bar, find_copies, in_parallel
 from castnet.audit.findings import Audit, Reading, conclude
 from castnet.audit.listing import Listing, list_folder, read_pairs
 from castnet.audit.page import PAIRS_SHOWN, page
+from castnet.audit.spectra import Spectra
 from castnet.audit.unwrap import unwrapped_spectrum
 from castnet.errors import UserError
 from castnet.files import hold, write_whole

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from castnet.audit.duplicates import Indices
 from castnet.audit.listing import Listing
+from castnet.audit.spectra import Indices
 from castnet.errors import printable
 from castnet.imaging.listing import not_looked_at
 
@@ -105,7 +105,7 @@ class Audit:
             True: "Train and test are disjoint.",
             False: f"Train and test are not disjoint. Test images whose group is in train: {len(self.leaks):,}.",
         }
-        left_out = [f"Not compared, since they cannot be read: {len(self.unreadable):,}."] if self.unreadable else []
+        left_out = [f"Not compared (see the report): {len(self.unreadable):,}."] if self.unreadable else []
         told = [*lines, self.doubt, not_looked_at(self.others), " ".join([verdict[self.disjoint], *left_out])]
         return "\n".join(line for line in told if line)
 

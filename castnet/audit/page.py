@@ -8,8 +8,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from castnet.audit.duplicates import Indices, Pair, Spectra, aligned
+from castnet.audit.duplicates import Pair, aligned
 from castnet.audit.findings import Audit
+from castnet.audit.spectra import Indices, Spectra
 from castnet.audit.unwrap import rectify
 from castnet.imaging.decode import decode
 from castnet.imaging.listing import not_looked_at

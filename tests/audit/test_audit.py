@@ -15,10 +15,12 @@ from PIL import Image
 from benchmarks.audit import disguised, draw_series, plant, precision_recall
 from castnet.audit import resplit as resplit_module
 from castnet.audit.audit import audit
-from castnet.audit.duplicates import Spectra, candidates, grouped, likenesses
+from castnet.audit.duplicates import candidates, find_copies, grouped, likenesses
 from castnet.audit.findings import Audit
 from castnet.audit.listing import list_folder
 from castnet.audit.resplit import resplit
+from castnet.audit.spectra import Spectra
+from castnet.audit.unwrap import FREQUENCIES
 from castnet.errors import UserError
 from castnet.files import hold
 from castnet.imaging.decode import decode
@@ -246,6 +248,22 @@ def test_chains_are_cut() -> None:
     assert 2 <= len(np.unique(group)) <= 4
     assert group[0] != group[-1]
     assert (likenesses(spectra, np.stack([np.arange(n), group], axis=1)) >= 0.4).all()
+
+
+def test_what_a_whole_folder_shares_makes_no_copies() -> None:
+    random = np.random.default_rng(0)
+    lamp, *own = random.normal(size=(61, 64, 86, 2)).astype(np.float32).view(np.complex64)[..., 0]
+    castings = np.stack(
+        [lamp + much * casting for much, casting in zip(np.linspace(1, 1.8, 60, dtype=np.float32), own, strict=True)]
+    )
+    turned = np.exp(1j * np.arange(FREQUENCIES.start, FREQUENCIES.stop) * 2).astype(np.complex64)
+    images = np.concatenate([castings, castings[:5] * turned])
+    spectra = Spectra(len(images))
+    spectra[np.arange(len(images))] = images
+    group, _ = find_copies(spectra, closest=5)
+    assert (likenesses(spectra, np.array([[5, 6], [7, 8]])) > 0.4).all()  # as those of copies are
+    assert group[60:].tolist() == group[:5].tolist()
+    assert len(np.unique(group)) == 60
 
 
 def test_candidates_are_few() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from castnet.audit.duplicates import Spectra
+from castnet.audit.spectra import Spectra
 from castnet.data import pixels
 from castnet.data.pixels import pixel_block
 from castnet.errors import UserError

@@ -19,7 +19,7 @@ import onnx
 import pytest
 from PIL import Image
 
-from castnet.audit import duplicates
+from castnet.audit.spectra import Spectra
 from castnet.errors import UserError, printable
 from castnet.export import export as exporting
 from castnet.export import last_run
@@ -344,7 +344,7 @@ def test_an_audit_without_room_for_its_temporary_file_says_so(monkeypatch: pytes
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(UserError, match=r"an audit of 1,000 images needs 22 MB there \(No space left on device\)"):
-        duplicates.Spectra(1000)
+        Spectra(1000)
 
 
 def test_silent_connections_make_room_for_others(model: Path) -> None:
