@@ -51,7 +51,11 @@ def resplit(groups_csv: Path, out_csv: Path, seed: int = 0) -> None:
         name_of[rest[_draw(images[rest], share * images.sum(0), rng)]] = name
     for name in ("train", "val", "test"):
         if not images[name_of == name].any(0).all():
-            raise UserError(f"{groups_csv}: a class has too few groups for train, val and test to have one each")
+            both = np.count_nonzero(np.count_nonzero(images, axis=1) > 1)
+            raise UserError(
+                f"{groups_csv}: a class has too few groups for train, val and test to have one each"
+                + (f"; {both:,} of {len(images):,} groups stand under two labels, and go to train" if both else "")
+            )
     split = name_of[group]
     table = StringIO()
     writer = csv.writer(table, lineterminator="\n")

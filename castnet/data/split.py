@@ -68,7 +68,10 @@ def grouped(labels: Indices, groups: Indices, fraction: float, seed: int, fold: 
         ValueError: there are too few images for that many folds.
     """
     splitter = StratifiedGroupKFold(folds_of(fraction), shuffle=True, random_state=seed)
-    rest, held = list(splitter.split(labels, labels, groups))[fold]
+    folds = list(splitter.split(labels, labels, groups))
+    # The largest groups are dealt first, so that the first fold would always be that of the largest, whatever its size.
+    folds.sort(key=lambda sides: len(sides[1]) > 1.5 * fraction * len(labels))
+    rest, held = folds[fold]
     return rest, held
 
 

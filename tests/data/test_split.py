@@ -1,6 +1,6 @@
 import numpy as np
 
-from castnet.data.split import a_handful, by_part, first_of_class, stratified
+from castnet.data.split import a_handful, by_part, first_of_class, grouped, stratified
 
 REAL = np.repeat([0, 1], [3758, 2875])  # the labels of the public training set
 
@@ -38,6 +38,13 @@ def test_folds_by_part_judge_every_image_once_and_share_out_each_class_however_m
         assert len(np.unique(parts[rows][labels[rows] == 0])) in (18, 19)
         assert len(np.unique(parts[rows][labels[rows] == 1])) in (3, 4)
     assert not np.array_equal(by_part(labels, parts, 0.2, seed=5, fold=0)[1], held[0])
+
+
+def test_a_part_of_many_copies_is_not_held_out_first() -> None:
+    labels, parts = copies([36] + [1] * 24, [84] + [1] * 56)
+    held = [grouped(labels, parts, 0.1, seed=0, fold=fold)[1] for fold in range(10)]
+    assert np.array_equal(np.sort(np.concatenate(held)), np.arange(len(parts)))
+    assert len(held[0]) <= 25
 
 
 def test_a_larger_handful_holds_the_smaller_and_whole_parts() -> None:
