@@ -52,10 +52,12 @@ class Photograph:
     Attributes:
         path: of the file.
         content: its bytes, once it was decoded.
+        status: of the file when it had been read, None where it could not be.
     """
 
     path: Path
     content: bytes = b""
+    status: os.stat_result | None = None
 
 
 def decode(source: Path | bytes | Photograph) -> Grey:
@@ -76,9 +78,12 @@ def decode(source: Path | bytes | Photograph) -> Grey:
     try:
         # Never from the path: Pillow maps pixels that are not compressed, those of a turned TIFF with its sides
         # exchanged, and a file that its writer cuts off meanwhile would end the process.
-        content = file if isinstance(file, bytes) else read_file(file)
         if isinstance(source, Photograph):
-            source.content = content
+            with open_file(source.path) as opened:
+                source.content = content = opened.read()
+                source.status = os.fstat(opened.fileno())
+        else:
+            content = file if isinstance(file, bytes) else read_file(file)
         kind = format_of(content)
         if kind == "PNG":  # Pillow compares its checksums with what they are of only when it is asked to
             Image.open(BytesIO(content), formats=[kind]).verify()

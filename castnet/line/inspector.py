@@ -230,4 +230,6 @@ def _grey(source: Source) -> Grey:
                 f"array {source.dtype} {source.shape}: expected uint8 (height, width) or (height, width, 3)"
             )
         return np.asarray(Image.fromarray(source).convert("L"))
+    if isinstance(source, bytearray | memoryview):  # of which an error would say all that it holds
+        source = bytes(source)
     return decode(Path(source) if isinstance(source, str) else source)

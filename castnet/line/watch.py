@@ -117,8 +117,9 @@ def watch(model: Path, folder: Path, form: str, record: Record | None = None) ->
             for photograph, result in zip(photographs, inspector.inspect_many(sources), strict=True):
                 file = photograph.path
                 version, since = waiting[file]
-                is_other = photograph.content and len(photograph.content) != version[0]  # completed since it was listed
-                if (is_other or isinstance(result, UserError)) and now - since < PATIENCE:
+                if photograph.status and _version(photograph.status) != version:  # written to since it was listed
+                    continue
+                if isinstance(result, UserError) and now - since < PATIENCE:
                     continue
                 (size, modified, _), known = done.get(file, ((0, 0, 0), ""))
                 digest = hashlib.sha256(photograph.content).hexdigest()
@@ -156,9 +157,12 @@ def _versions(files: Iterable[Path]) -> dict[Path, Version]:
     versions = {}
     for file in files:
         with contextlib.suppress(OSError):  # taken away since it was listed
-            stat = file.stat()
-            versions[file] = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+            versions[file] = _version(file.stat())
     return versions
+
+
+def _version(status: os.stat_result) -> Version:
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _unjudged(files: Iterable[Path], done: Mapping[Path, Inspected]) -> dict[Path, Version]:
@@ -172,7 +176,7 @@ def _entry(folder: Path, file: Path, inspected: Inspected) -> bytes:
 
 
 def _read_state(folder: Path) -> dict[Path, Inspected]:
-    """The images inspected before; those that are gone are struck off the list."""
+    """The images inspected before; those that are gone now may come back, see `AWAY`."""
     state = folder / STATE
     done: dict[Path, Inspected] = {}
     lines: list[bytes] = []
@@ -181,9 +185,11 @@ def _read_state(folder: Path) -> dict[Path, Inspected]:
             # A line without an end was being written when the machine failed.
             lines = [line for line in file if line.endswith(b"\n")]
         for name, size, modified, *others in map(json.loads, lines):
-            for image, (_, _, now) in _versions([folder / name]).items():
-                changed, digest = others or (now, "")  # lists once said no more
-                done[image] = (size, modified, changed), digest
+            image = folder / name
+            if not others and (now := _versions([image])):  # lists once said no more
+                others = now[image][2], ""
+            if others:
+                done[image] = (size, modified, others[0]), others[1]
     except FileNotFoundError:
         pass
     except (OSError, ValueError, TypeError, RecursionError) as error:

@@ -37,7 +37,7 @@ def test_file_bytes_and_pixels_get_the_same_verdict(inspector: Inspector, test_i
     assert expected.is_defect == (expected.class_name == "def_front") == (expected.p_defect >= expected.threshold)
     assert expected.latency_ms > 0
     rgb = np.asarray(Image.open(file).convert("RGB"))
-    for source in (str(file), file.read_bytes(), decode(file), rgb):
+    for source in (str(file), file.read_bytes(), bytearray(file.read_bytes()), decode(file), rgb):
         verdict = inspector.inspect(source)
         assert (verdict.class_name, verdict.p_defect) == (expected.class_name, expected.p_defect)
 

@@ -82,17 +82,18 @@ def test_a_good_casting_after_a_defective_one_does_not_end_with_0(
     assert look_at() == 2
 
 
+@pytest.mark.parametrize("before", ["half of it", "another of its size"])
 def test_an_image_that_is_completed_while_others_are_judged_is_judged_once(
     look_at: Callable[..., int], test_images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, before: str,
 ) -> None:  # fmt: skip
     content, half = test_images[1].read_bytes(), tmp_path / "z.jpeg"
     (tmp_path / "a.jpeg").write_bytes(test_images[0].read_bytes())
-    half.write_bytes(content[:1000])
+    half.write_bytes(content[:1000] if before == "half of it" else content[:15] + b"?" + content[16:])
     inspect_many = Inspector.inspect_many
 
     def completed(*arguments: Any) -> Any:
-        if half.stat().st_size < len(content):
+        if half.read_bytes() != content:
             half.write_bytes(content)
         return inspect_many(*arguments)
 
@@ -165,9 +166,12 @@ def test_images_that_were_taken_away_are_forgotten_after_a_while(
     for index in range(6):
         (tmp_path / f"{index}.jpeg").write_bytes(test_images[0].read_bytes())
 
+    elsewhere = tmp_path / ".elsewhere"  # where nobody looks
+    elsewhere.mkdir()
+
     def take_away() -> None:
         for file in tmp_path.glob("[1-5].jpeg"):
-            file.unlink()
+            file.rename(elsewhere / file.name)
 
     def listed() -> list[str]:
         return [json.loads(line)[0] for line in (tmp_path / watch.STATE).read_text().splitlines()]
@@ -178,6 +182,10 @@ def test_images_that_were_taken_away_are_forgotten_after_a_while(
     assert len(capsys.readouterr().out.splitlines()) == 6
     look_at()
     assert capsys.readouterr().out == ""
+    for file in elsewhere.iterdir():
+        file.rename(tmp_path / file.name)
+    look_at()
+    assert len(capsys.readouterr().out.splitlines()) == (5 if away == 0 else 0)
 
 
 def test_a_folder_that_takes_no_list_is_named_before_anything_is_judged(
