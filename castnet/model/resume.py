@@ -19,12 +19,14 @@ from castnet.model.classifier import CastingClassifier
 
 # What is found in the images where it is None.
 FOUND = {"image_size", "shift", "zoom", "turns", "rotation", "flip", "views", "anywhere"}
-# Of the Trainer's settings: what is learnt, and with which numbers; and what each is if nothing is said.
+# Of the Trainer's settings: what is learnt, with which numbers, and what is judged; and each if nothing is said.
 TRAINS = {
     "accumulate_grad_batches": 1,
+    "fast_dev_run": False,
     "gradient_clip_algorithm": None,
     "gradient_clip_val": None,
-    "limit_train_batches": 1.0,
+    "limit_test_batches": "1.0",  # all of them, where 1 is one
+    "limit_train_batches": "1.0",
     "max_steps": -1,
     "overfit_batches": 0.0,
     "precision": "32-true",
@@ -73,6 +75,15 @@ class RandomState(Callback):
                 "it with its own overrides, which stand in its .hydra/overrides.yaml"
             )
         self.resumed = state_dict
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for config in trainer.lr_scheduler_configs if self.resumed else []:
+            made_for, planned = getattr(config.scheduler, "total_steps", None), trainer.estimated_stepping_batches
+            if made_for not in (None, planned):
+                raise UserError(
+                    f"ckpt_path={trainer.ckpt_path}: its one-cycle schedule was made for {made_for} steps, and this "
+                    f"run has {planned:.0f}; it is of another run: go on from the run's own checkpoint, or train anew"
+                )
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Pictures and graphs have been drawn by now, which takes random numbers too.
@@ -164,6 +175,7 @@ def _said(trainer: Mapping[Any, Any]) -> dict[str, Any]:
     said = {name: trainer[name] for name in TRAINS if trainer.get(name) is not None}
     if "precision" in said:
         said["precision"] = SPELT.get(str(said["precision"]), said["precision"])
+    said |= {name: str(value) for name, value in said.items() if name.startswith("limit_")}
     if said.get("gradient_clip_val") == 0:
         del said["gradient_clip_val"]
     return said
@@ -175,6 +187,8 @@ def _changed(begun: Mapping[str, Any], settings: Mapping[str, Any], within: str 
     for name in [name for name in settings if name in begun and name not in MAY_CHANGE]:
         before, now = begun[name], settings[name]
         if isinstance(before, Mapping) and isinstance(now, Mapping):
+            if name == "optimizer":  # each has settings of its own, and what is not said is as it is by default
+                before, now = dict.fromkeys(now) | dict(before), dict.fromkeys(before) | dict(now)
             changed += _changed(before, now, f"{within}{name}.")
         elif before != now and not (now is None and name in FOUND):
             changed.append((f"{within}{name}", before, now))

@@ -50,6 +50,9 @@ def draw_samples(datamodule: CastingDataModule, augmented: bool) -> Figure:
     return figures.sample_images(grey, labels[chosen], classes, classes.index(datamodule.hparams["defect_class"]))
 
 
+LIMITED = "Only the first"  # of the test images were judged: how the protocol of such a run begins
+
+
 class TrainingPictures(Callback):
     """Sample images, the architecture and the curves as files and for every logger; TensorBoard gets graph and charts.
 
@@ -154,7 +157,7 @@ class TestReport(Callback):
         everything, data = datamodule.rows[datamodule.test_subset], summary(datamodule)
         rows = everything[: len(p_defect)]
         if len(rows) < len(everything):
-            limited = f"Only the first {len(rows):,} of {len(everything):,} images were judged (limit_test_batches)."
+            limited = f"{LIMITED} {len(rows):,} of {len(everything):,} images were judged (limit_test_batches)."
             data["protocol"] = f"{limited} {data['protocol']}"
         self.evaluation = Evaluation(
             data=data,

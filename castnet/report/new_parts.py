@@ -27,6 +27,7 @@ from castnet.imaging.decode import decode
 from castnet.imaging.listing import class_of
 from castnet.imaging.resample import RESAMPLE
 from castnet.report import figures, html
+from castnet.report.callbacks import LIMITED
 from castnet.report.interval import counted, rate_interval
 
 FOLD = "data.fold="
@@ -154,6 +155,9 @@ class NewPartsReport(Callback):
             print(f"new parts: no report, since {folder} has not a run of every fold of any setting")
             return
         data["protocol"] = json.loads(runs[0].read_text())["data"]["protocol"]  # where a run has more to say
+        if data["protocol"].startswith(LIMITED):
+            print(f"new parts: no report, since the runs in {folder} judged some of their test images alone")
+            return
         report = Examination({name: pool(of, data) for name, of in whole.items()}, data)
         report.write(folder)
         Console().print(report.table())

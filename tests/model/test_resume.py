@@ -103,6 +103,26 @@ def test_a_one_cycle_run_resumes_to_the_epochs_its_schedule_was_made_for_and_no_
         require_resumable(last, trained, 5, settings)
     with pytest.raises(UserError, match=r"belongs to another run than .*; go on in its own folder"):
         require_resumable(last, trained.parent / "other", 2, settings)
+    begun = torch.load(last, weights_only=True)["hyper_parameters"]
+    for changed, message in (
+        ({"trainer": {"fast_dev_run": True}}, "trainer.fast_dev_run=False, and not True"),
+        ({"trainer": {"limit_test_batches": 1}}, "trainer.limit_test_batches=1.0, and not 1"),
+        ({"model": {"optimizer": begun["optimizer"] | {"weight_decay": 0.1}}}, "weight_decay=None, and not 0.1"),
+    ):
+        with pytest.raises(UserError, match=message):
+            require_resumable(last, trained, 2, settings | changed)
+
+
+def test_a_schedule_of_another_run_is_not_gone_on_with(run_train: Command, tmp_path: Path) -> None:
+    three = ["trainer.max_epochs=3", "hydra.run.dir=run"]
+    assert run_train(*three).code == 0
+    assert run_train(folder="other").code == 0
+    last = Path("run/checkpoints/last.ckpt")
+    last.write_bytes((tmp_path / "other/checkpoints/last.ckpt").read_bytes())
+    checkpoint = torch.load(last, weights_only=True)
+    torch.save(checkpoint | {"epoch": 0}, last)
+    ran = run_train(*three, f"ckpt_path={last}")
+    assert (ran.code, "its one-cycle schedule was made for" in ran.err) == (2, True), ran.err
 
 
 def test_a_checkpoint_that_names_files_outside_its_run_is_not_resumed(trained: Path, tmp_path: Path) -> None:
