@@ -215,7 +215,11 @@ def build_loggers(config: DictConfig) -> list[Logger]:
         try:
             loggers.append(build(f"logger.{name}", logger, Logger))  # type: ignore[type-abstract]
         except UserError as error:
-            if error.__cause__ and isinstance(error.__cause__.__cause__, ModuleNotFoundError):
+            missing = error.__cause__ and error.__cause__.__cause__
+            # What is missing by the target's own name was never installed by anything: it is misspelt.
+            if isinstance(missing, ModuleNotFoundError) and not (
+                missing.name and f"{logger.get('_target_')}.".startswith(f"{missing.name}.")
+            ):
                 raise UserError(f"logger={name}: `pip install 'castnet[tracking]'` brings what it needs") from error
             raise
     return loggers

@@ -96,7 +96,12 @@ def _is_hydras(error: Exception) -> bool:
     """Whether Hydra raised an error while it composed, or SLURM's launcher: not all are of a kind of their own."""
     raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
     submitit = sys.modules.get("submitit")
-    theirs = [Path(hydra.__file__).parent / "_internal", *(Path(path) for path in getattr(submitit, "__path__", []))]
+    own = Path(hydra.__file__).parent
+    theirs = [
+        own / "_internal",
+        own / "core" / "plugins.py",
+        *(Path(path) for path in getattr(submitit, "__path__", [])),
+    ]
     return any(map(raised_in.is_relative_to, theirs))
 
 

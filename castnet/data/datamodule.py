@@ -108,7 +108,7 @@ class CastingDataModule(LightningDataModule):
         cache_dir: Text,
         num_workers: Annotated[int, Field(ge=0, le=128)],
         # Checkpoints of castnet 0.1.0 lack these.
-        epoch_images: Count | None = None,
+        epoch_images: Annotated[int, Field(ge=1, le=2**40)] | None = None,
         shots: Annotated[list[Count], Field(min_length=2, max_length=2)] | None = None,
         whole_parts: bool = False,
     ) -> None:

@@ -114,8 +114,8 @@ def generate(
     """
     if n < SMALLEST:
         raise UserError(f"n={n}: expected at least {SMALLEST} castings, so that every split has both classes")
-    if seed < 0:
-        raise UserError(f"seed={seed}: expected 0 or more")
+    if not 0 <= seed < 2**32:  # as data.generate.seed
+        raise UserError(f"seed={seed}: expected 0 or more, and less than {2**32}")
     partial = root.absolute().parent / f"{root.absolute().name}.partial"
     command = f"castnet generate {shlex.quote(str(root))} --n {n} --seed {seed}{' --pairs' * pairs} --resume"
     by_hand = f"`{command}` goes on; removing {partial} starts anew"

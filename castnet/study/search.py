@@ -78,16 +78,12 @@ class Search:
 
     def run(self, config: DictConfig, loader: ConfigLoader, launcher: Launcher, arguments: list[str]) -> None:
         """Try settings until the study has its trials; then write study.html into the sweep's folder."""
-        monitor = OmegaConf.select(config, "callbacks.checkpoint.monitor", default="val/loss")
-        if "loss" in self.objectives and monitor != "val/loss":  # of others the best epoch's metrics are calibrated
-            raise UserError(
-                f"hydra.sweeper.objective=loss: no run tells its loss where callbacks.checkpoint.monitor={monitor}; "
-                "search for another objective, or monitor val/loss"
-            )
-        written = [f"{key}={value}" for key, value in self.params.items()] + arguments
+        written = [f"{key}={'null' if value is None else value}" for key, value in self.params.items()] + arguments
         self.space = space(OverridesParser.create(config_loader=loader).parse_overrides(written), self.average)
         tried = [loader.load_sweep_config(config, example) for example in self.space.examples()]
         check_jobs(tried)  # what a run would refuse is refused before the first trial
+        for run in tried:
+            self._require_told(run)
         swept = {line.partition("=")[0].lstrip("+") for line in self.space.averaged}  # groups among them
         settled = [key for key in self.average if key.lstrip("+") not in swept]
         if unknown := [key for key in settled if OmegaConf.select(tried[0], key, default=self) is self]:
@@ -120,6 +116,21 @@ class Search:
                 f"hydra.sweeper.storage={shown(self.storage)}: went away ({why(error)}); when it is back, "
                 f"{named} goes on with the study"
             ) from error
+
+    def _require_told(self, config: DictConfig) -> None:
+        """Refuse a run that would not tell its objectives, which only shows when it has been trained.
+
+        Raises:
+            UserError: it would not.
+        """
+        if config.trainer.get("limit_val_batches") == 0:
+            raise UserError("trainer.limit_val_batches=0: validates nothing, by which trials are judged; leave it out")
+        monitor = OmegaConf.select(config, "callbacks.checkpoint.monitor", default="val/loss")
+        if "loss" in self.objectives and monitor != "val/loss":  # of others the best epoch's metrics are calibrated
+            raise UserError(
+                f"hydra.sweeper.objective=loss: no run tells its loss where callbacks.checkpoint.monitor={monitor}; "
+                "search for another objective, or monitor val/loss"
+            )
 
     def _sampler(self) -> BaseSampler:
         return build("hydra.sweeper.sampler", OmegaConf.create(self.sampler), BaseSampler)  # type: ignore[type-abstract]
@@ -201,7 +212,8 @@ class Search:
             while waiting:
                 of_trial, outcomes = outcomes[: len(self.space.repeats)], outcomes[len(self.space.repeats) :]
                 failures += self._tell(study, waiting.pop(0), of_trial)
-            if failures and self.failed > self.max_failure_rate * self.tried:
+            none_came = self.failed == self.tried >= self.n_trials  # and so it would go on for ever
+            if failures and (none_came or self.failed > self.max_failure_rate * self.tried):
                 raise failures[0]
         finally:
             with suppress(*AWAY):  # where they give no sign of life, and are taken for dead

@@ -75,7 +75,7 @@ def test_epochs_that_are_not_validated_are_not_reported(run_train: Command) -> N
 
 
 def test_a_trial_that_is_not_validated_fails_and_says_so(run_train: Command) -> None:
-    ran = run_train(*STUDY, LR, "hydra.sweeper.n_trials=1", "+trainer.limit_val_batches=0")
+    ran = run_train(*STUDY, LR, "hydra.sweeper.n_trials=1", "+trainer.check_val_every_n_epoch=9")
     assert ran.code == 2
     assert "error: trial 0: was not validated, so that it has no loss" in ran.err
     assert states(study()) == ["FAIL"]
@@ -337,7 +337,10 @@ def test_the_dashboard_opens_the_same_storage(search: Command) -> None:
         ([LR, "hydra.sweeper.direction=down"], "hydra.sweeper.direction=down: expected 'minimize' or 'maximize'"),
         (["study=escapes", "hydra.sweeper.pruner={_target_:x}"], "several need hydra.sweeper.pruner=null"),
         (["study=escapes", LR, "hydra.sweeper.objective=[loss,loss]"], "names one of them twice"),
-        ([LR, "callbacks.checkpoint.monitor=val/auroc"], "no run tells its loss where callbacks.checkpoint"),
+        ([LR, "callbacks.checkpoint.monitor=val/escape_rate"], "no run tells its loss where callbacks.checkpoint"),
+        ([LR, "callbacks.checkpoint.monitor=val/loss,val/escape_rate"], "no run tells its loss where"),
+        ([LR, "+trainer.limit_val_batches=0"], "trainer.limit_val_batches=0: validates nothing, by which trials"),
+        ([LR, "hydra.sweeper._target_=x"], "Invalid plugin 'x'"),
         ([LR, "hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials=0: expected greater than"),
         ([LR, "hydra.sweeper.storage=nonsense"], "hydra.sweeper.storage=nonsense: no URL of a database"),
         ([LR, "hydra.sweeper.direction=maximize"], "would search for the worst loss; expected minimize for it"),
