@@ -77,7 +77,7 @@ class ClassFolders(ImageFolder):  # type: ignore[misc]
         except OSError as error:
             raise UserError(f"{directory}: cannot be read ({error.strerror})") from error
         if len(names) != 2:
-            todo = "move others away" if len(names) > 2 else "add the other"
+            todo = "move others away" if len(names) > 2 else "add the other" if names else "add both"
             raise UserError(
                 f"data.root={directory}: expected two class folders, one of defective and one of good castings; found "
                 f"{_quoted(names) if names else 'none'}; {todo}, or judge images of one class by `castnet predict`"

@@ -68,9 +68,11 @@ def grouped(labels: Indices, groups: Indices, fraction: float, seed: int, fold: 
         ValueError: there are too few images for that many folds.
     """
     splitter = StratifiedGroupKFold(folds_of(fraction), shuffle=True, random_state=seed)
+    most = 1.5 * len(labels) / splitter.get_n_splits()
     folds = list(splitter.split(labels, labels, groups))
     # The largest groups are dealt first, so that the first fold would always be that of the largest, whatever its size.
-    folds.sort(key=lambda sides: len(sides[1]) > 1.5 * fraction * len(labels))
+    # A fold of one class alone can judge nothing.
+    folds.sort(key=lambda of: (len(set(labels[of[1]])) < 2, len(of[1]) > most))
     rest, held = folds[fold]
     return rest, held
 

@@ -45,6 +45,9 @@ def test_a_part_of_many_copies_is_not_held_out_first() -> None:
     held = [grouped(labels, parts, 0.1, seed=0, fold=fold)[1] for fold in range(10)]
     assert np.array_equal(np.sort(np.concatenate(held)), np.arange(len(parts)))
     assert len(held[0]) <= 25
+    labels, parts = copies([4] * 30, [36, 36])
+    for fold in range(2):
+        assert len(np.unique(labels[grouped(labels, parts, 0.2, seed=0, fold=fold)[1]])) == 2
 
 
 def test_a_larger_handful_holds_the_smaller_and_whole_parts() -> None:
