@@ -176,14 +176,16 @@ def build_callbacks(config: DictConfig) -> list[Callback]:
         ModelSummary: config.trainer.get("enable_model_summary", True),
         LearningRateMonitor: bool(config.get("logger")),  # without one it has nowhere to go
     }
+    unwanted = tuple(kind for kind, is_wanted in wanted.items() if not is_wanted)
     built = {name: build(f"callbacks.{name}", callback, Callback) for name, callback in config.callbacks.items()}
+    built = {name: callback for name, callback in built.items() if not isinstance(callback, unwanted)}
     for name, callback in built.items():
         if isinstance(callback, STEERING) and config.model.one_cycle_warmup is not None:
             raise UserError(
                 f"callbacks.{name}: what it sets the one-cycle schedule would not follow, which is made for the steps "
                 "and the rate that are configured; add model.one_cycle_warmup=null, or leave it out"
             )
-        if isinstance(callback, StochasticWeightAveraging):
+        if isinstance(callback, StochasticWeightAveraging) and wanted[ModelCheckpoint]:
             raise UserError(
                 f"callbacks.{name}: puts its weights in place when training ends, when best.ckpt, which is tested, has "
                 "been written without them; use callbacks=[default,weight_averaging]"
@@ -200,8 +202,7 @@ def build_callbacks(config: DictConfig) -> list[Callback]:
                 f"callbacks.{name}.save_weights_only=true: would keep other weights than the averaged ones of "
                 f"callbacks.{averaging[0]}, which are judged; leave it out"
             )
-    unwanted = tuple(kind for kind, is_wanted in wanted.items() if not is_wanted)
-    return [_Together(config), *(callback for callback in built.values() if not isinstance(callback, unwanted))]
+    return [_Together(config), *built.values()]
 
 
 def build_loggers(config: DictConfig) -> list[Logger]:

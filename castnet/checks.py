@@ -5,12 +5,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
-from lightning import Callback, Trainer
+from lightning import Trainer
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from castnet.build import build, check, check_trainer, read_start, settled
+from castnet.build import build, build_callbacks, check, check_trainer, read_start, settled
 from castnet.data.augment import Augmentation
 from castnet.data.datamodule import CastingDataModule
 from castnet.errors import UserError
@@ -59,11 +59,12 @@ def check_jobs(configs: Iterable[DictConfig]) -> None:
     divided = set[str]()
     for config in configs:
         with suppress(InterpolationResolutionError):
-            for group, expected in (("callbacks", Callback), ("logger", Logger)):
-                for name, part in (config.get(group) or {}).items():
-                    with suppress(InterpolationResolutionError):  # the run's own folder
-                        check(f"{group}.{name}", part, expected)
             _, datamodule = prepare(config)
+            within = config.copy()
+            within.paths.output_dir = "."  # which only the run will know
+            build_callbacks(within)
+            for name, logger in (within.get("logger") or {}).items():
+                check(f"logger.{name}", logger, Logger)
             own, is_there = config.data.source == "folder", Path(config.data.root).exists()
             # Other machines may have what this one has not.
             here = config.hydra.runtime.choices["hydra/launcher"] == "basic" and (own or is_there)
@@ -92,7 +93,9 @@ def require_best(callbacks: DictConfig | None) -> None:
         )
     for name, callback in callbacks.items():
         # Others' callbacks may have no mode.
-        if isinstance(callback, DictConfig) and str(callback.get("_target_")).startswith("lightning."):
+        if isinstance(callback, DictConfig) and (
+            name == "checkpoint" or str(callback.get("_target_")).startswith("lightning.")
+        ):
             monitor, mode = str(callback.get("monitor")), callback.get("mode", "min")
             best = BEST.get(monitor.partition("/")[2].split("/")[0], mode)
             if mode != best:
