@@ -35,6 +35,7 @@ log = getLogger(__name__)
 
 Objective = Literal["loss", "accuracy", "auroc", "escape_rate", "overkill_rate"]
 Direction = Literal["minimize", "maximize"]
+HOPELESS = 20  # failures in a row, after which no study goes on, whatever share of them it allows
 PATIENCE = 2.0  # seconds between looks at the trials that other machines have under way
 
 
@@ -73,7 +74,7 @@ class Search:
             )
         if len(self.objectives) > 1 and pruner:
             raise UserError("hydra.sweeper.pruner: prunes by one objective; several need hydra.sweeper.pruner=null")
-        self.launched = self.tried = self.failed = 0
+        self.launched = self.tried = self.failed = self.in_a_row = 0
         self.exhausted = False
 
     def run(self, config: DictConfig, loader: ConfigLoader, launcher: Launcher, arguments: list[str]) -> None:
@@ -212,8 +213,7 @@ class Search:
             while waiting:
                 of_trial, outcomes = outcomes[: len(self.space.repeats)], outcomes[len(self.space.repeats) :]
                 failures += self._tell(study, waiting.pop(0), of_trial)
-            none_came = self.failed == self.tried >= self.n_trials  # and so it would go on for ever
-            if failures and (none_came or self.failed > self.max_failure_rate * self.tried):
+            if failures and (self.in_a_row >= HOPELESS or self.failed > self.max_failure_rate * self.tried):
                 raise failures[0]
         finally:
             with suppress(*AWAY):  # where they give no sign of life, and are taken for dead
@@ -231,7 +231,10 @@ class Search:
         self.tried += 1
         if failures := [error for error in errors if not isinstance(error, TrialPruned)]:
             self.failed += 1
+            self.in_a_row += 1
             log.error(f"Trial {trial.number} failed: {failures[0]!r}")
+        else:
+            self.in_a_row = 0
         state = TrialState.FAIL if failures else TrialState.PRUNED if errors else None
         # One that another machine took for dead, and whose settings it tries again, stays as it is.
         patiently(lambda: study.tell(trial, None if errors else values, state, skip_if_finished=True))

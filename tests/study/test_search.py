@@ -282,7 +282,7 @@ def test_two_machines_share_a_study(
         assert (tmp_path / name / "study.html").exists()
 
 
-def test_a_few_failures_do_not_end_a_study_but_many_do(search: Command) -> None:
+def test_a_few_failures_do_not_end_a_study_but_many_do(search: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = ["hydra.sweeper.sampler._target_=optuna.samplers.RandomSampler", "+hydra.sweeper.sampler.seed=1"]
     ran = search("model.lr=choice(1e-3,1)", "hydra.sweeper.n_trials=4", "hydra.sweeper.max_failure_rate=1.0", *drawn)
     assert ran.code == 0, ran.err
@@ -291,6 +291,11 @@ def test_a_few_failures_do_not_end_a_study_but_many_do(search: Command) -> None:
     ran = search("model.lr=interval(0.6,1)", "hydra.sweeper.study_name=bad", folder="bad")
     assert ran.code == 70
     assert "diverged" in ran.err
+    monkeypatch.setattr("castnet.study.search.HOPELESS", 3)
+    named = ["hydra.sweeper.study_name=worse", "hydra.sweeper.max_failure_rate=1.0"]
+    assert search("model.lr=interval(0.6,1)", *named, folder="worse").code == 70
+    worse = optuna.load_study(study_name="worse", storage="sqlite:///runs/studies.db")
+    assert states(worse) == ["FAIL"] * 3
 
 
 def test_what_came_of_a_trial_counts_though_others_beside_it_failed(
