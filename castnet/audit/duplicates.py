@@ -123,7 +123,7 @@ def grouped(spectra: Spectra, pairs: Indices, likeness: Floats, shared: Spectrum
     Returns:
         For each image the index of its group's representative, the member with the strongest pairs: int64 (n,).
     """
-    n = len(spectra)
+    n, agree = len(spectra), partial(agree_everywhere, shared=shared)
     keep = likeness >= SAME
     pairs, likeness = pairs[keep], likeness[keep]
     while True:
@@ -135,7 +135,6 @@ def grouped(spectra: Spectra, pairs: Indices, likeness: Floats, shared: Spectrum
         representative = order[np.unique(group[order], return_index=True)[1]][group].astype(np.int64)
         others = np.flatnonzero(representative != np.arange(n))
         close = np.ones(n, dtype=bool)
-        agree = partial(agree_everywhere, shared=shared)
         close[others] = _each(agree, spectra, np.stack([others, representative[others]], axis=1))
         if close.all():
             return representative

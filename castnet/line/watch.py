@@ -117,7 +117,8 @@ def watch(model: Path, folder: Path, form: str, record: Record | None = None) ->
             for photograph, result in zip(photographs, inspector.inspect_many(sources), strict=True):
                 file = photograph.path
                 version, since = waiting[file]
-                if photograph.status and _version(photograph.status) != version:  # written to since it was listed
+                # Written to since it was listed. What looks at files as they are read may change the third number.
+                if photograph.status and _version(photograph.status)[:2] != version[:2]:
                     continue
                 if isinstance(result, UserError) and now - since < PATIENCE:
                     continue
@@ -189,7 +190,9 @@ def _read_state(folder: Path) -> dict[Path, Inspected]:
             if not others and (now := _versions([image])):  # lists once said no more
                 others = now[image][2], ""
             if others:
-                done[image] = (size, modified, others[0]), others[1]
+                image.relative_to(folder)  # or it is no entry of this list
+                changed, digest = others
+                done[image] = (size, modified, changed), digest
     except FileNotFoundError:
         pass
     except (OSError, ValueError, TypeError, RecursionError) as error:

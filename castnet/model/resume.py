@@ -27,6 +27,7 @@ TRAINS = {
     "gradient_clip_val": None,
     "limit_test_batches": "1.0",  # all of them, where 1 is one
     "limit_train_batches": "1.0",
+    "limit_val_batches": "1.0",
     "max_steps": -1,
     "overfit_batches": 0.0,
     "precision": "32-true",

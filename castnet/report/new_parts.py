@@ -154,8 +154,9 @@ class NewPartsReport(Callback):
         if not whole:
             print(f"new parts: no report, since {folder} has not a run of every fold of any setting")
             return
-        data["protocol"] = json.loads(runs[0].read_text())["data"]["protocol"]  # where a run has more to say
-        if data["protocol"].startswith(LIMITED):
+        judged = [json.loads((run / "metrics.json").read_text()) for of in whole.values() for run in of]
+        data["protocol"] = judged[0]["data"]["protocol"]  # where a run has more to say
+        if any(of["data"]["protocol"].startswith(LIMITED) for of in judged):
             print(f"new parts: no report, since the runs in {folder} judged some of their test images alone")
             return
         report = Examination({name: pool(of, data) for name, of in whole.items()}, data)
