@@ -20,7 +20,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 from sklearn.decomposition import PCA
 
-from castnet.audit.spectra import SAME, Indices, Spectra, agree_everywhere, align, blocks
+from castnet.audit.spectra import SAME, Indices, Spectra, agree_everywhere, align, blocks, spread
 from castnet.audit.unwrap import Floats, Spectrum
 from castnet.signals import interruptible_threads
 
@@ -98,7 +98,7 @@ def candidates(spectra: Spectra) -> Indices:
         magnitudes = np.abs(spectra[index])
         return np.sqrt(magnitudes.reshape(len(index), 8, -1, magnitudes.shape[2]).mean(2)).reshape(len(index), -1)
 
-    sample = spectra.sample(4000)
+    sample = spread(len(spectra), 4000)
     sampled = np.concatenate([descriptors(sample[block]) for block in blocks(len(sample))])
     with np.errstate(invalid="ignore"):  # flat images have no variance to take a share of
         reduction = PCA(min(32, *sampled.shape), svd_solver="randomized", random_state=0).fit(sampled)
@@ -155,27 +155,32 @@ def find_copies(spectra: Spectra, closest: int, bar: Bar = plain) -> tuple[Indic
         representatives.
     """
     spectra.whiten()
-    found = _find(spectra, closest, bar, None)
-    photographs = np.unique(found[0])
-    if len(photographs) < ENOUGH:
-        return found
-    some = photographs[np.linspace(0, len(photographs) - 1, min(1000, len(photographs))).astype(np.int64)]
-    shared = spectra[some].mean(0)
-    return _find(spectra, closest, bar, shared) if (np.abs(shared) ** 2).sum() > ONE_LAMP else found
+    pairs = candidates(spectra)
+    likeness = likenesses(spectra, pairs, bar)
+    group, apart = _grouped_until_whole(spectra, pairs, likeness, None, bar)
+    if len(photographs := np.unique(group)) >= ENOUGH:
+        shared = spectra[photographs[spread(len(photographs), 1000)]].mean(0)
+        if (np.abs(shared) ** 2).sum() > ONE_LAMP:
+            group, apart = _grouped_until_whole(spectra, pairs, likeness, shared, bar)
+    return group, aligned(spectra, apart[:closest])
 
 
-def _find(spectra: Spectra, closest: int, bar: Bar, shared: Spectrum | None) -> tuple[Indices, list[Pair]]:
-    group = np.arange(len(spectra))
+def _grouped_until_whole(
+    spectra: Spectra, pairs: Indices, likeness: Floats, shared: Spectrum | None, bar: Bar
+) -> tuple[Indices, Indices]:
+    """The representative of each image (n,), and pairs (m, 2) of representatives, the most alike first."""
+    group = ones = np.arange(len(spectra))
+    some = spectra
     # A photograph with more copies than NEIGHBOURS may come out in pieces; their representatives then find each other.
     while True:
-        ones = np.unique(group)
-        some = spectra if len(ones) == len(spectra) else spectra.copy(ones)
-        pairs = candidates(some)
-        likeness = likenesses(some, pairs, bar)
         merged = grouped(some, pairs, likeness, shared)
         group = ones[merged[np.searchsorted(ones, group)]]
         if len(np.unique(merged)) == len(ones):
-            return group, aligned(spectra, ones[pairs[np.argsort(-likeness)[:closest]]])
+            return group, ones[pairs[np.argsort(-likeness)]]
+        ones = np.unique(group)
+        some = spectra.copy(ones)
+        pairs = candidates(some)
+        likeness = likenesses(some, pairs, bar)
 
 
 def aligned(spectra: Spectra, pairs: Indices) -> list[Pair]:

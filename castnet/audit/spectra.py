@@ -62,18 +62,19 @@ class Spectra:
             some._block[block] = self._block[index[block]]
         return some
 
-    def sample(self, most: int) -> Indices:
-        """Evenly spread indices of at most `most` spectra."""
-        return np.unique(np.linspace(0, len(self) - 1, min(most, len(self))).astype(np.int64))
-
     def whiten(self) -> None:
         """Divide by the mean strength of each radius and frequency, then scale each spectrum to norm 1."""
-        strength = np.sqrt((np.abs(self[self.sample(1000)]) ** 2).mean(0)) + 1e-6
+        strength = np.sqrt((np.abs(self[spread(len(self), 1000)]) ** 2).mean(0)) + 1e-6
         # The divisor's second term keeps the noise, which is what is rare everywhere, from counting as detail.
         weight = 1 / (strength + 3 * strength.mean(1, keepdims=True))
         for block in blocks(len(self)):
             spectra = self[block] * weight
             self[block] = spectra / (np.sqrt((np.abs(spectra) ** 2).sum((1, 2), keepdims=True)) + 1e-12)
+
+
+def spread(n: int, most: int) -> Indices:
+    """At most `most` of n indices, evenly spread."""
+    return np.unique(np.linspace(0, n - 1, min(most, n)).astype(np.int64))
 
 
 def blocks(n: int, size: int = 256) -> Iterator[Indices]:
