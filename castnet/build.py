@@ -179,6 +179,7 @@ def build_callbacks(config: DictConfig) -> list[Callback]:
     unwanted = tuple(kind for kind, is_wanted in wanted.items() if not is_wanted)
     built = {name: build(f"callbacks.{name}", callback, Callback) for name, callback in config.callbacks.items()}
     built = {name: callback for name, callback in built.items() if not isinstance(callback, unwanted)}
+    averaging = [name for name, callback in built.items() if isinstance(callback, WeightAveraging)]
     for name, callback in built.items():
         if isinstance(callback, STEERING) and config.model.one_cycle_warmup is not None:
             raise UserError(
@@ -190,18 +191,16 @@ def build_callbacks(config: DictConfig) -> list[Callback]:
                 f"callbacks.{name}: puts its weights in place when training ends, when best.ckpt, which is tested, has "
                 "been written without them; use callbacks=[default,weight_averaging]"
             )
-    averaging = [name for name, callback in built.items() if isinstance(callback, WeightAveraging)]
-    if len(averaging) > 1:
-        raise UserError(
-            f"callbacks.{averaging[1]}: averages weights, and so does callbacks.{averaging[0]}, which would take the "
-            f"other's average for what is learnt; leave one out, as by ~callbacks.{averaging[0]}"
-        )
-    for name, callback in built.items():
         if averaging and isinstance(callback, ModelCheckpoint) and callback.save_weights_only:
             raise UserError(
                 f"callbacks.{name}.save_weights_only=true: would keep other weights than the averaged ones of "
                 f"callbacks.{averaging[0]}, which are judged; leave it out"
             )
+    if len(averaging) > 1:
+        raise UserError(
+            f"callbacks.{averaging[1]}: averages weights, and so does callbacks.{averaging[0]}, which would take the "
+            f"other's average for what is learnt; leave one out, as by ~callbacks.{averaging[0]}"
+        )
     return [_Together(config), *built.values()]
 
 
