@@ -8,6 +8,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -111,19 +112,26 @@ def job(function: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:
     Sweepers and launchers of other making than Hydra's are told of errors as they are, also from other processes.
     """
     chosen = HydraConfig.get()
-    choices = {chosen.runtime.choices[group] for group in ("hydra/sweeper", "hydra/launcher")}
-    if chosen.mode is RunMode.MULTIRUN and choices != {"basic"}:
-        quieten()  # this may be another process
+    if chosen.mode is not RunMode.MULTIRUN:
+        return guard(function, cfg)
+    if {chosen.runtime.choices[group] for group in ("hydra/sweeper", "hydra/launcher")} == {"basic"}:
+        return guard(_alone, function, cfg)
+    quieten()  # this may be another process
+    return _alone(function, cfg)
+
+
+def _alone(function: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:
+    """Run a job of a sweep in a folder that no other has: of one that was killed a cluster may still be at work."""
+    with hold(Path(cfg.paths.output_dir)) if is_first() else nullcontext():
         return function(cfg)
-    return guard(function, cfg)
 
 
 def quieten() -> None:
     """Drop what no user of castnet can act on."""
     # Lightning 2.6 calls what PyTorch 2.14 deprecates.
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
-    # What castnet has in the place of Hydra's own and its plugins' has their names.
-    warnings.filterwarnings("ignore", message=r"\n'hydra/(launcher/(submitit_slurm|ray)|sweeper/basic)' is validated")
+    # What castnet has in the place of plugins of Hydra's has their names.
+    warnings.filterwarnings("ignore", message=r"\n'hydra/launcher/(submitit_slurm|ray)' is validated")
     # The AUROC of a slice with one class; reports leave it out.
     warnings.filterwarnings("ignore", message=r"No (positive|negative) samples in targets")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
@@ -218,7 +226,11 @@ class KeepRuns(Callback):
                 "hydra.run.dir: does not count for a sweep, such as experiment=new_parts; name hydra.sweep.dir, or "
                 "hydra.mode=RUN to go on with one of its runs"
             )
-        self._hold("hydra.sweep.dir", Path(config.hydra.sweep.dir), may_be_used=False)
+        folder = Path(config.hydra.sweep.dir)
+        resumed = bool(config.hydra.sweeper.get("resume"))
+        if resumed and not (folder / "multirun.yaml").exists():
+            fail(f"hydra.sweeper.resume=true: there is no sweep in {folder}; name its folder by hydra.sweep.dir=SWEEP")
+        self._hold("hydra.sweep.dir", folder, may_be_used=resumed)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # launchers send callbacks to other processes along with a job; what is held stays with this one

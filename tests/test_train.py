@@ -9,13 +9,11 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from lightning import Trainer
-from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
 from castnet.model.checkpoint import load_classifier
 from castnet.model.classifier import CastingClassifier
-from castnet.report.sweep import SweepTable
 from tests.conftest import Command, call
 from tests.data.test_datamodule import configured
 
@@ -188,53 +186,6 @@ def test_a_run_goes_on_in_its_own_folder_and_from_weights_that_were_not_calibrat
     assert "is calibrated, its run has ended; go on from last.ckpt" in ran.err
 
 
-def test_a_sweep_leaves_one_comparable_run_for_each_value(run_train: Command) -> None:
-    ran = run_train("-m", "model.lr=1e-3,3e-3", "trainer.max_epochs=1")
-    assert ran.code == 0, ran.err
-    rates = [load_classifier(ran.folder / job / "checkpoints" / "best.ckpt").hparams["lr"] for job in ("0", "1")]
-    assert rates == [1e-3, 3e-3]
-    for job in ("0", "1"):
-        assert events(ran.folder / job).Scalars("final/accuracy")
-    rows = list(csv.DictReader((ran.folder / "sweep.csv").open()))
-    metrics = [json.loads((ran.folder / job / "metrics.json").read_text()) for job in ("0", "1")]
-    assert [float(row["test accuracy"]) for row in rows] == [entry["accuracy"] for entry in metrics]
-    assert [float(row["val auroc"]) for row in rows] == [entry["validation"]["auroc"] for entry in metrics]
-    assert "model.lr=3e-3" in rows[1]["overrides"] or "model.lr=0.003" in rows[1]["overrides"]
-    assert "mean ± sd" in ran.out
-
-
-def test_a_table_of_more_runs_than_the_terminal_has_room_for_shows_mean_and_spread_alone(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    sweep = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
-    accuracy = f"{json.loads((trained / 'metrics.json').read_text())['accuracy']:.4f}"
-    for job in range(15):
-        (tmp_path / str(job)).mkdir()
-        for kept in ("metrics.json", ".hydra"):
-            (tmp_path / str(job) / kept).symlink_to(trained / kept)
-        if job in (1, 14):
-            SweepTable().on_multirun_end(sweep)
-            (row,) = (line for line in capsys.readouterr().out.splitlines() if "test accuracy" in line)
-            assert row.count(accuracy) == (3 if job == 1 else 1)
-            assert f"{accuracy} ± 0.0000" in row
-    rows = [{"run": str(job), "overrides": "", "test accuracy": value} for job, value in enumerate((0.5, 0.7))]
-    assert list(SweepTable()._table(rows, tmp_path).columns[-1].cells) == ["0.6000 ± 0.1414"]
-    rows.append({"run": "2", "overrides": "", "test accuracy": None})
-    assert list(SweepTable()._table(rows, tmp_path, one_by_one=False).columns[-1].cells) == ["0.6000, of 2"]
-
-
-@pytest.mark.parametrize(
-    "subdir",
-    ["seed${seed}", "s/${hydra.job.num}", "../${hydra.job.num}", "${hydra.job.num}_${hydra.job.override_dirname}"],
-)
-def test_the_runs_of_a_sweep_lie_in_folders_of_their_own_within_it(run_train: Command, subdir: str) -> None:
-    ran = run_train("-m", "seed=0,1", f"hydra.sweep.subdir='{subdir}'")
-    assert ran.code == 2
-    assert f"hydra.sweep.subdir={subdir}: expected one folder for each run within hydra.sweep.dir" in ran.err
-    assert not list(ran.folder.rglob("metrics.json"))
-
-
 def test_what_refers_to_something_else_does_not_keep_a_folder_from_being_kept(run_train: Command) -> None:
     swept = ("-m", "seed=0", "trainer.max_epochs=1", "hydra.sweep.subdir='run${hydra.job.num}'")
     single = ("+trainer.default_root_dir='${paths.output_dir}'", "trainer.max_epochs=1")
@@ -253,44 +204,6 @@ def test_a_run_of_another_name_is_resumed_by_its_own_overrides(run_train: Comman
     assert begun.code == 0, begun.err
     ran = run_train(*named, f"ckpt_path={begun.folder}/checkpoints/last.ckpt")
     assert ran.code == 0, ran.err
-
-
-def test_a_run_that_fails_leaves_a_sweep_the_table_of_those_before_it(
-    run_train: Command, castings: Path, tmp_path: Path
-) -> None:
-    torn = shutil.copytree(castings, tmp_path / "torn")
-    next(torn.rglob("*.jpeg")).write_bytes(b"torn")
-    ran = run_train("-m", f"data.root={castings},{torn}", "trainer.max_epochs=1")
-    assert ran.code == 2, ran.err
-    (row,) = csv.DictReader((ran.folder / "sweep.csv").open())
-    assert f"data.root={castings}" in row["overrides"]
-
-
-@pytest.mark.parametrize(
-    ("swept", "message"),
-    [
-        (["seed=0,1", "model.lr=1e-3,fast"], "model.lr=fast: expected"),
-        (["trainer.max_epochs=1,0"], "trainer.max_epochs=0: expected"),
-        (["model.start=null,none.ckpt"], "none.ckpt: no such file"),
-        (["model=default,small"], "Could not find 'model/small'"),
-        (["+callbacks.checkpoint.nonsense=1,2"], "callbacks.checkpoint.nonsense: no such setting"),
-        (["+callbacks.checkpoint.save_weights_only=false,true"], "save_weights_only=true: would keep other weights"),
-        (["logger=csv", "+logger.csv.nonsense=1,2"], "logger.csv.nonsense: no such setting"),
-        (["callbacks.checkpoint.mode=min,max"], "would take the worst val/loss"),
-        (["seed=0,-1", "hydra.sweeper.max_batch_size=1"], "seed=-1: expected"),
-        (["seed=0,1", "hydra.sweeper.max_batch_size=0"], "max_batch_size > 0"),
-        (["model.lr=interval(1e-4,1e-2)"], "model.lr=interval(1e-4,1e-2): an interval is searched in; add hydra/sweep"),
-        (["data.root=${oc.env:CASTINGS},nowhere"], "nowhere: no such folder"),
-        (["data.shots=[1,1],[100,1]"], "data.shots=[100,1]: asks for 100 parts"),
-    ],
-)
-def test_a_sweep_is_refused_for_its_last_value_before_its_first_run(
-    run_train: Command, castings: Path, monkeypatch: pytest.MonkeyPatch, swept: list[str], message: str
-) -> None:
-    monkeypatch.setenv("CASTINGS", str(castings))
-    ran = run_train("-m", *swept)
-    assert (ran.code, message in ran.err, ran.err.count("\n")) == (2, True, 1), ran.err
-    assert not list(ran.folder.glob("*/.hydra"))
 
 
 def test_an_error_while_training_is_no_mistake_in_the_settings(
