@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -13,9 +14,10 @@ from omegaconf.errors import InterpolationResolutionError
 from castnet.build import build, build_callbacks, check, check_trainer, read_start, settled
 from castnet.data.augment import Augmentation
 from castnet.data.datamodule import CastingDataModule
+from castnet.data.subsets import draws_test
 from castnet.errors import UserError
 from castnet.model.classifier import CastingClassifier
-from castnet.model.resume import SPELT
+from castnet.model.resume import SPELT, require_resumable
 from castnet.report.threshold import ThresholdRule
 from castnet.settings import SMALLEST_IMAGE, Seed, Text, require
 
@@ -47,7 +49,21 @@ def prepare(config: DictConfig) -> tuple[ThresholdRule | None, CastingDataModule
     check_trainer(config.trainer)
     check("trainer", config.trainer, Trainer)
     require_clipping(config)
+    if config.model.start not in (None, "drawn") and draws_test(datamodule.hparams):
+        datamodule.hparams["protocol"] += f" All began from {config.model.start}, which may have seen any of them."
     return rule, datamodule
+
+
+def epochs_to_have(config: DictConfig, datamodule: CastingDataModule, rule: ThresholdRule | None) -> int:
+    """How many epochs a run has in the end that goes on from `ckpt_path`.
+
+    Raises:
+        UserError: it cannot, see `castnet.model.resume.require_resumable`.
+    """
+    of = {key: OmegaConf.to_container(config[key], resolve=True) for key in ("model", "trainer")}
+    settings = {"data": datamodule.hparams, **of, "threshold": asdict(rule) if rule else None}
+    run, planned = Path(config.paths.output_dir), config.trainer.max_epochs
+    return require_resumable(Path(config.ckpt_path), run, planned, settings)
 
 
 def check_jobs(configs: Iterable[DictConfig]) -> None:
@@ -82,7 +98,10 @@ def require_best(callbacks: DictConfig | None) -> None:
             have another name, or the mode of a callback is the other one than the metric it monitors needs.
     """
     if callbacks is None or not isinstance(kept := callbacks.get("checkpoint"), DictConfig):
-        raise UserError("callbacks: none is named checkpoint, which keeps the best epoch; expected callbacks=default")
+        raise UserError(
+            "callbacks: none is named checkpoint, which keeps the best epoch; expected callbacks=default, "
+            "or a list that begins with it, such as 'callbacks=[default,early_stopping]'"
+        )
     require("callbacks.checkpoint.monitor", kept.get("monitor"), Text)
     if (filename := kept.get("filename")) != "best":
         raise UserError(f"callbacks.checkpoint.filename={filename}: expected best, by which other commands find it")

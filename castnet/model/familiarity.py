@@ -99,7 +99,9 @@ class Familiarity:
             distances[held] = torch.stack(
                 [others._by_appearance(seen[held]), others._by_structure(structures[held])], dim=1
             )
-        cuts = MARGIN * torch.quantile(distances, FAMILIAR, dim=0, interpolation="higher")
+        # Copies of a few images leave nothing of each other, and what nobody would notice must not be strange.
+        least = torch.tensor([1, NOTICED], dtype=torch.float64)
+        cuts = MARGIN * torch.quantile(distances, FAMILIAR, dim=0, interpolation="higher").maximum(least)
         whole = cls._without_cuts(seen, structures)
         known = cls(whole.appearance_mean, whole.whitening, whole.structure_mean, whole.structures, cuts.float())
         return known, (distances / cuts).amax(1).float()

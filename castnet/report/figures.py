@@ -81,11 +81,12 @@ def predictions(
 def confusion_matrix(counts: NDArray[np.int64], class_names: Sequence[str]) -> Figure:
     """Heat map of the confusion matrix: counts (2, 2), rows true, columns predicted."""
     figure, axis = _square()
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    support = counts.sum(axis=1, keepdims=True)
+    shares = counts / np.maximum(support, 1)
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(2, 2):
         colour = "white" if shares[row, column] > 0.5 else INK
-        text = f"{counts[row, column]:,}\n{shares[row, column]:.1%}"
+        text = f"{counts[row, column]:,}\n{shares[row, column]:.1%}" if support[row, 0] else "0\n–"
         axis.text(column, row, text, ha="center", va="center", color=colour, fontsize=12)
     size = _size(10, class_names, 17)
     axis.set_xticks([0, 1], class_names, fontsize=size)

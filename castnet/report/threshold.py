@@ -131,7 +131,7 @@ def logits_and_labels(
     return torch.tensor(logits), torch.tensor(labels)
 
 
-def choose_operating_point(ckpt_path: Path, datamodule: CastingDataModule, rule: ThresholdRule) -> None:
+def choose_operating_point(ckpt_path: Path, datamodule: CastingDataModule, rule: ThresholdRule | None) -> None:
     """Calibrate a checkpoint on its validation images, choose its cuts, learn what is familiar, and store all in it.
 
     The checkpoint's validation metrics become those at the operating point, and the offset becomes part of its
@@ -140,8 +140,12 @@ def choose_operating_point(ckpt_path: Path, datamodule: CastingDataModule, rule:
     Args:
         ckpt_path: checkpoint to calibrate; it is replaced only when the new one is whole.
         datamodule: what it was trained on.
-        rule: how the threshold is chosen.
+        rule: how the threshold is chosen; None leaves it as it is, without calibration.
     """
+    familiarity, rows, unfamiliarity = fit_familiarity(datamodule)
+    if rule is None:
+        finish_checkpoint(ckpt_path, familiarity=vars(familiarity))
+        return
     classifier = load_classifier(ckpt_path)
     if classifier.trained_bias is not None:  # of a run that was killed after this, and went on
         list(classifier.network.parameters())[-1].data = classifier.trained_bias
@@ -153,7 +157,6 @@ def choose_operating_point(ckpt_path: Path, datamodule: CastingDataModule, rule:
 
     counted = CastingMetrics(classifier.hparams["class_names"], classifier.hparams["defect_class"], threshold)
     counted.update(p_defect, labels)
-    familiarity, rows, unfamiliarity = fit_familiarity(datamodule)
     held_out = unfamiliarity[np.isin(rows, datamodule.rows["val"])]
     reference = {"p_defect": _some(p_defect), "unfamiliarity": _some(held_out)}
     finish_checkpoint(

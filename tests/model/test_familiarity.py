@@ -41,6 +41,18 @@ def test_what_was_held_out_is_as_familiar_as_what_is_new_and_what_was_seen_is_mo
     assert ks_2samp(familiarity(seen), new).pvalue < 0.001
 
 
+@pytest.mark.parametrize("images", [drawn(range(10)), [np.full((64, 64), 200, np.uint8)]])
+def test_copies_of_few_images_whose_parts_are_not_known_are_familiar_and_what_is_no_casting_is_not(
+    images: list[np.ndarray],
+) -> None:
+    copies = as_input(images).repeat(20, 1, 1, 1)
+    familiarity, held_out = Familiarity.fit([copies], np.arange(len(copies)))
+    assert (familiarity(copies) < 1).all()
+    assert (held_out < 1).all()
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    assert (familiarity(as_input([noise])) >= 1).all()
+
+
 def test_castings_that_were_not_seen_are_familiar(familiarity: Familiarity) -> None:
     assert (familiarity(as_input(drawn(range(200, 260)))) >= 1).float().mean() <= 0.02
 

@@ -41,6 +41,8 @@ def test_figures_show_which_of_the_two_mistakes_is_which() -> None:
     matrix = figures.confusion_matrix(np.array([[3, 1], [0, 4]]), ["bad", "good"])  # rows true, columns predicted
     shown = {text.get_position(): text.get_text() for text in matrix.axes[0].texts}
     assert shown == {(0, 0): "3\n75.0%", (1, 0): "1\n25.0%", (0, 1): "0\n0.0%", (1, 1): "4\n100.0%"}
+    of_one = figures.confusion_matrix(np.array([[2, 2], [0, 0]]), ["bad", "good"])  # a share of nothing is none
+    assert [text.get_text() for text in of_one.axes[0].texts] == ["2\n50.0%", "2\n50.0%", "0\n–", "0\n–"]
     assert (matrix.axes[0].get_xlabel(), matrix.axes[0].get_ylabel()) == ("predicted", "true")
     (rates,) = figures.rates_by_threshold(np.array([0.9, 0.4]), np.array([True, False]), 0.5).axes
     at = {line.get_label(): np.asarray(line.get_ydata()) for line in rates.lines}  # of thresholds in steps of 0.002
