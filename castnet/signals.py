@@ -16,12 +16,12 @@ from types import FrameType
 DEAF_SECONDS = 5  # after which a process that has not heard of a signal is taken to wait for others
 _heard: list[int] = []  # no Event, whose lock a second signal may find taken by the first one's handler
 
-# These have taken a lock and not said so yet, or are about to let it go: an exception that is raised there leaves it
-# taken, and whoever wants it next waits for ever.
+# These have taken a lock and not said so yet, or are about to let it go, or have woken who waits and not crossed it off
+# the list: an exception that is raised there leaves it taken, or wakes one that has gone, and others wait for ever.
 _TAKING = {
     getattr(kind, name).__code__
     for kind, names in {
-        threading.Condition: ("__enter__", "__exit__"),
+        threading.Condition: ("__enter__", "__exit__", "notify"),
         logging.Handler: ("acquire", "release"),
         logging: ("_acquireLock", "_releaseLock"),  # until Python 3.12
     }.items()

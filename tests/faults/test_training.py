@@ -13,7 +13,9 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -104,6 +106,17 @@ def test_no_signal_leaves_a_lock_taken() -> None:
         finally:
             others.kill()
     signal.signal(signal.SIGTERM, before)
+
+
+def test_no_signal_has_a_thread_woken_that_another_was_woken_for() -> None:
+    """As it ends TensorBoard's writer waits to be woken: it slept on for two minutes."""
+    shared = threading.Condition(threading.Lock())
+    woken = SimpleNamespace(release=partial(signal.raise_signal, signal.SIGTERM))  # a signal comes while it is woken
+    with suppress(Stopped), obeying_signals(), shared:
+        shared._waiters.append(woken)  # type: ignore[attr-defined]
+        shared.notify()
+        time.sleep(600)
+    assert woken not in shared._waiters  # type: ignore[attr-defined]
 
 
 def test_what_must_not_be_left_half_done_is_done_before_a_signal_is_heard() -> None:
