@@ -50,7 +50,7 @@ images = sa.Table(
     metadata,
     sa.Column("image", sa.String(64), primary_key=True),
     sa.Column("bytes", sa.Integer, nullable=False),
-    sa.Column("time", sa.Float, nullable=False),
+    sa.Column("time", sa.Float, nullable=False),  # when it came to the record, maybe long after it was judged
     sa.Column("content", sa.LargeBinary, nullable=False),
     sa.Index("images_by_time", "time", "bytes"),  # so that what is kept is counted without passing over all of it
 )

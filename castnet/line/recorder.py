@@ -200,7 +200,7 @@ class Recorder:
     def _write(self, rows: list[dict[str, Any]]) -> None:
         cards = [row for row in rows if "card" in row]
         rows = [row for row in rows if "card" not in row]
-        kept = {row["image"]: (row.pop("content"), row["time"]) for row in rows if "content" in row}
+        kept = {row["image"]: row.pop("content") for row in rows if "content" in row}
         if not self._has_tables:
             make_tables(self._engine)
         self._has_tables = False  # unless all goes well: someone may have taken them away
@@ -209,9 +209,10 @@ class Recorder:
             if rows:
                 insert_new(connection, verdicts, rows)
             if kept:
+                now = time.time()
                 found = [
-                    {"image": image, "bytes": len(content), "time": at, "content": content}
-                    for image, (content, at) in kept.items()
+                    {"image": image, "bytes": len(content), "time": now, "content": content}
+                    for image, content in kept.items()
                 ]
                 insert_new(connection, images, found)
                 if self._keep:  # what others kept, and left in a spool, is not this process's to bound

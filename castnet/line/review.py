@@ -104,7 +104,9 @@ def _newcomer(connection: sa.Connection, stratum: str, since: float, until: floa
         .where(of.c.time >= since, of.c.time < until, reviews.c.drawn_as == stratum)
         .subquery()
     )
-    overtaken = sa.exists().where(before.c.verdict_id > verdicts.c.id, before.c.time < verdicts.c.time)
+    # A verdict may have waited in a spool while others were decided on.
+    later = sa.or_(before.c.time < verdicts.c.time, before.c.time < images.c.time)
+    overtaken = sa.exists().where(before.c.verdict_id > verdicts.c.id, later)
     query = (
         sa.select(verdicts.c.id)
         .join(images, images.c.image == verdicts.c.image)

@@ -69,6 +69,11 @@ def test_decisions_count_up_to_the_first_casting_that_came_later(
         assert passed(connection) == of(4, 2, 2), "it came to another stratum"
         connection.execute(later.where(verdicts.c.id == third))
         assert passed(connection) == Stratum(4, 2, 1, 1)
+        connection.execute(verdicts.update().where(verdicts.c.id == third).values(time=1.0))
+        assert passed(connection) == of(4, 2, 2)
+        connection.execute(images.insert(), {"image": "3" * 64, "content": b"image", "bytes": 5, "time": 6.0})
+        connection.execute(verdicts.update().where(verdicts.c.id == third).values(image="3" * 64))
+        assert passed(connection) == Stratum(4, 2, 1, 1), "it waited in a spool when others were decided on"
         decide(connection, third, "passed", False)
         assert passed(connection) == of(4, 3, 2)
         assert count_strata(connection, 10, 20)["passed"] == of(0, 0, 0), "decisions count for their castings' time"
