@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import NoReturn
 
 from castnet.commands import parse
@@ -26,7 +27,11 @@ def main() -> None:
             code: int = args.run(args)
             sys.stdout.flush()
         except UserError as error:
-            fail(error)
+            if not told:
+                fail(error)
+            with suppress(SystemExit):
+                fail(error)  # how `castnet generate` goes on
+            _end_by_interrupt()
         except BrokenPipeError:  # whoever reads the output, such as `head`, has seen enough
             drop_output()
             sys.exit(2)

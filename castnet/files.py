@@ -120,7 +120,8 @@ def write_whole(contents: Mapping[Path, bytes]) -> None:
             partial.replace(path)
     finally:
         for partial in begun.values():
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):  # else it would be told in the place of what went wrong
+                partial.unlink(missing_ok=True)
 
 
 def claim(file: IO[bytes], size: int) -> None:

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -48,7 +49,7 @@ def audit(
     known = [] if same is None else read_pairs(same, listing.files)
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: is no folder; name one for the audit's three files")
-    if root.resolve() in out.resolve().parents:
+    if root.resolve() in Path(os.path.realpath(out)).parents:  # which may be a link to itself
         raise UserError(
             f"--out {out}: lies in the audited folder, where training would take it for a class; name another"
         )

@@ -68,7 +68,7 @@ def resplit(groups_csv: Path, out_csv: Path, seed: int = 0) -> None:
 
 
 def _class_of(groups_csv: Path, file: str) -> str:
-    if file.startswith("/"):
+    if file.startswith("/") or {".", ".."} & set(file.split("/")):
         raise UserError(
             f"{groups_csv}: {file} is not relative to the audited folder; expected the groups.csv of an audit"
         )

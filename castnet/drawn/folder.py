@@ -158,15 +158,18 @@ def counts(n: int) -> dict[tuple[str, str], int]:
 def _prepare(partial: Path, settings: dict[str, Any], resume: bool, by_hand: str) -> int:
     """Make the work folder, or take up the one an interrupted run left, and return how many parts are whole."""
     recorded, manifest = partial / "generator.json", partial / "manifest.csv"
-    found = recorded.read_text() if recorded.exists() else ""
+    found = recorded.read_text(errors="replace") if recorded.exists() else ""
     if not found:  # it is written first, so that no casting was drawn yet
         if any(path.is_file() and path not in (recorded, manifest) for path in partial.rglob("*")):
             raise UserError(f"{partial}: holds files that are not of such a run; remove it to start anew")
         recorded.write_text(json.dumps(settings))
+    elif found != json.dumps(settings):
+        raise UserError(
+            f"{partial}: was left by a run with other settings, {found[:200]}, and not {json.dumps(settings)}; "
+            "give its own, or remove it to start anew"
+        )
     elif not resume:
         raise UserError(f"{partial}: was left by an interrupted run; {by_hand}")
-    elif found != json.dumps(settings):
-        raise UserError(f"{partial}: was left by a run with other settings than {settings}; remove it to start anew")
     for split, name in PROPORTIONS:
         (partial / split / name).mkdir(parents=True, exist_ok=True)
     manifest.touch()
@@ -182,7 +185,7 @@ def _whole_parts(partial: Path, pairs: bool) -> tuple[int, int]:
     ends: list[int] = []
     with (partial / "manifest.csv").open("rb") as file:
         for line in file:
-            image = partial / line.split(b",")[0].decode()
+            image = partial / os.fsdecode(line.split(b",")[0])
             if not line.endswith(b"\n") or (line != HEADER and not _is_whole(image)):
                 break
             ends.append((ends[-1] if ends else 0) + len(line))
@@ -195,7 +198,7 @@ def _is_whole(image: Path) -> bool:
         with image.open("rb") as file:
             file.seek(-len(END_OF_JPEG), os.SEEK_END)
             return file.read() == END_OF_JPEG
-    except OSError:  # it is missing, or too short to end
+    except (OSError, ValueError):  # it is missing, too short to end, or its row is zeros that a power failure left
         return False
 
 

@@ -88,7 +88,7 @@ def test_two_runs_never_draw_into_one_folder(tmp_path: Path, whole: dict[str, by
     assert contents(root) == whole
 
 
-@pytest.mark.parametrize("state", ["folder", "empty settings", "no manifest", "half a header"])
+@pytest.mark.parametrize("state", ["folder", "empty settings", "no manifest", "half a header", "zeros"])
 def test_a_kill_before_the_first_casting_does_not_block_later_runs(
     tmp_path: Path, whole: dict[str, bytes], state: str
 ) -> None:
@@ -99,6 +99,8 @@ def test_a_kill_before_the_first_casting_does_not_block_later_runs(
         (partial / "generator.json").write_text("" if state == "empty settings" else settings)
     if state == "half a header":
         (partial / "manifest.csv").write_bytes(module.HEADER[:7])
+    if state == "zeros":  # as a power failure leaves them
+        (partial / "manifest.csv").write_bytes(module.HEADER + bytes(7) + b"\n\xff,\n")
     generate(tmp_path / "castings", n=N, seed=1, processes=1, resume=True, progress=False)
     assert contents(tmp_path / "castings") == whole
 
