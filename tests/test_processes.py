@@ -204,3 +204,17 @@ def test_processes_share_every_image_and_none_twice(n: int, world: int) -> None:
     for rank, share in enumerate(shares):
         assert [image for batch in share for image in batch] == list(range(rank, n, world))
         assert len(SharedBatches(range(n), 2, rank, world, level=False)) == len(share)
+
+
+@pytest.mark.parametrize("n", [5, 7, 8, 9, 10, 12, 13])
+@pytest.mark.parametrize("world", [2, 3])
+def test_processes_that_train_get_as_many_batches_each_and_leave_out_fewer_images_than_they_are(
+    n: int, world: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("castnet.data.batches.share_random_state", lambda: None)  # these are of one process
+    samplers = [SharedBatches(range(n), batch_size=2, rank=rank, world=world, level=True) for rank in range(world)]
+    shares = [list(sampler) for sampler in samplers]
+    assert [len(share) for share in shares] == [len(sampler) for sampler in samplers] == [len(shares[0])] * world
+    seen = sorted(image for share in shares for batch in share for image in batch)
+    assert seen == list(range(len(seen)))
+    assert n - len(seen) < world

@@ -308,6 +308,23 @@ def test_of_a_few_large_groups_one_is_held_out(tmp_path: Path) -> None:
         assert sorted(splits[f"{name}{group}"] for group in range(6)) == ["test", *["train"] * 4, "val"]
 
 
+def test_of_shares_that_are_near_enough_the_one_of_more_groups_is_held_out(tmp_path: Path) -> None:
+    """A tenth of 200 images is just the large group, and yet it is one photograph."""
+    sizes = [20, *[3] * 60]
+    rows = [
+        f"{name}/{group}_{copy}.png,{name}{group}"
+        for name in ("ok", "def")
+        for group, size in enumerate(sizes)
+        for copy in range(size)
+    ]
+    (tmp_path / "groups.csv").write_text("\n".join(["file,group", *rows]))
+    resplit(tmp_path / "groups.csv", tmp_path / "split.csv")
+    with (tmp_path / "split.csv").open(newline="") as file:
+        tested = {row["group"] for row in csv.DictReader(file) if row["split"] == "test"}
+    for name in ("ok", "def"):
+        assert sum(group.startswith(name) for group in tested) in (6, 7)
+
+
 def test_two_groups_whose_numbers_are_spelt_differently_stay_two(tmp_path: Path) -> None:
     numbers = [f"{zeros}{number}" for number in range(30) for zeros in ("", "0")]
     rows = [f"{name}/{number}.png,{number}" for number in numbers for name in (["ok", "def"][int(number) % 2],)]

@@ -80,6 +80,39 @@ def test_the_network_sees_the_mean_of_the_pixels_between_zero_and_one() -> None:
     torch.testing.assert_close(images[1, 0, 3, 5], pixels[1, 6:8, 10:12].float().mean() / 255)
 
 
+def test_brightness_adds_up_to_its_share_of_white_and_stays_between_black_and_white() -> None:
+    added = augment(torch.full((64, 8, 8), 128, dtype=torch.uint8), brightness=0.2)[:, 0, 0] - 128
+    assert added.abs().max() <= 51
+    assert added.min() < -40
+    assert added.max() > 40
+    black_and_white = torch.tensor([0, 255], dtype=torch.uint8)[:, None, None].expand(2, 8, 8).repeat(32, 1, 1)
+    changed = augment(black_and_white, brightness=0.2)
+    assert (changed.min(), changed.max()) == (0, 255)
+
+
+def test_contrast_changes_how_far_pixels_lie_from_their_own_images_mean() -> None:
+    pixels = noise(64) // 4 + 32
+    pixels[::2] += 128
+    source, changed = pixels.float().flatten(1), augment(pixels, contrast=0.3).flatten(1)
+    torch.testing.assert_close(changed.mean(1), source.mean(1), atol=0.05, rtol=0)
+    factors = changed.std(1) / source.std(1)
+    assert 0.69 < factors.min() < 0.8
+    assert 1.2 < factors.max() < 1.31
+
+
+def test_what_is_turned_and_zoomed_is_not_sheared() -> None:
+    ramp = torch.arange(100, dtype=torch.uint8).repeat(100, 1)  # the value is the column, or the row
+    across, down = (augment(each.expand(64, -1, -1), rotation=180.0, zoom=0.2) for each in (ramp, ramp.T))
+    by_column, by_row = (  # how far what is shown moves, from one column or row of the output to the next
+        torch.stack([image[:, *ahead] - image[:, *behind] for image in (across, down)], 1) / 20
+        for ahead, behind in (((50, 60), (50, 40)), ((60, 50), (40, 50)))
+    )
+    assert (by_column * by_row).sum(1).abs().max() < 0.01
+    for length in (by_column.norm(dim=1), by_row.norm(dim=1)):
+        assert 0.79 < length.min() < 0.85
+        assert 1.15 < length.max() < 1.21
+
+
 def test_a_batch_mapped_alike_keeps_what_two_images_share() -> None:
     pair = noise(1).repeat(4, 1, 1)
     amounts = {"shift": 0.1, "zoom": 0.2, "rotation": 180.0, "flip": True}
@@ -94,3 +127,8 @@ def test_where_pixels_come_from_is_what_pytorch_says(side: int) -> None:
     maps = torch.randn(4, 2, 3, generator=torch.Generator().manual_seed(0))
     expected = F.affine_grid(maps, [4, 1, side, side], align_corners=False)
     torch.testing.assert_close(affine_grid(maps, side), expected)
+
+
+@pytest.mark.parametrize(("shift", "anywhere"), [(0.02, False), (0.1, True), (0.15, True)])
+def test_what_is_moved_by_a_tenth_may_lie_anywhere(shift: float, anywhere: bool) -> None:
+    assert Augmentation(shift=shift).anywhere is anywhere

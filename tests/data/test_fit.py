@@ -45,6 +45,11 @@ def test_few_parts_prove_nothing_and_stay_as_they_lie() -> None:
     assert ways_to_lie(parts_of("disc"), np.arange(40) // 10, parts_of("disc")) == (1, 0, False)
 
 
+def test_the_copies_of_one_part_do_not_say_how_far_parts_lie_from_each_other() -> None:
+    copies, parts = parts_of("disc", 8).repeat(20, 0), np.arange(8).repeat(20)
+    assert ways_to_lie(copies, parts, parts_of("disc", 4)) == (1, 180, True)
+
+
 def marked(count: int, free: bool, move: Callable[[np.ndarray], np.ndarray] = np.copy) -> np.ndarray:
     """Plates with two marks, uint8 (count, 128, 128): `free` ones lie in any way, others in uneven light."""
     random = np.random.default_rng(count)

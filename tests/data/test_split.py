@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from castnet.data.split import a_handful, by_part, first_of_class, grouped, stratified
 
@@ -15,6 +16,9 @@ def test_the_real_training_set_splits_80_to_20_with_the_class_proportions_of_the
 def test_the_seed_decides_the_split() -> None:
     assert np.array_equal(stratified(REAL, 0.2, seed=3)[1], stratified(REAL, 0.2, seed=3)[1])
     assert not np.array_equal(stratified(REAL, 0.2, seed=3)[1], stratified(REAL, 0.2, seed=4)[1])
+    labels, parts = copies([2] * 40, [3] * 40)
+    third, fourth = (grouped(labels, parts, 0.2, seed=seed, fold=0)[1] for seed in (3, 4))
+    assert not np.array_equal(third, fourth)
 
 
 def test_keras_split_validates_on_the_first_fifth_of_each_class() -> None:
@@ -60,3 +64,6 @@ def test_a_larger_handful_holds_the_smaller_and_whole_parts() -> None:
         assert not chosen & set(parts[rest].tolist())
         assert [len(np.unique(parts[drawn][labels[drawn] == label])) for label in (0, 1)] == counts
         previous = chosen
+    for counts in ([12, 1], [1, 0]):
+        with pytest.raises(ValueError, match="of which some must be left to judge"):
+            a_handful(labels, parts, counts, seed=0)

@@ -2,6 +2,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -67,6 +68,26 @@ def test_the_file_says_where_it_comes_from_and_how_good_it_is(trained: Path, cas
     assert card["data"]["counts"] == metrics["data"]["counts"]
     assert card["test"]["escape_rate"] == metrics["escape_rate"]
     assert card["validation"] == metrics["validation"]
+
+
+@pytest.mark.parametrize("changed_since", ["threshold", "weights"])
+def test_a_run_that_has_gone_on_since_it_was_judged_is_not_said_to_be_as_good(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed_since: str
+) -> None:
+    cards: list[dict[str, Any]] = []
+    card_of = exporting._card
+    monkeypatch.setattr(exporting, "_card", lambda *given: cards.append(card_of(*given)))
+    run = shutil.copytree(trained, tmp_path / "run")
+    taken = run / "checkpoints" / "best.ckpt"
+    if changed_since == "threshold":
+        metrics = json.loads((run / "metrics.json").read_text())
+        (run / "metrics.json").write_text(json.dumps(metrics | {"threshold": 0.7}))
+    else:
+        taken = shutil.copy(taken, run / "checkpoints" / "later.ckpt")
+    with pytest.raises(UserError, match="not as training writes them"):  # for no card is given here
+        exporting.export(taken, tmp_path / "model.onnx")
+    (card,) = cards
+    assert "test" not in card
 
 
 @pytest.fixture(scope="module")

@@ -18,9 +18,9 @@ from castnet.errors import UserError
 from castnet.line import compare as compare_module
 from castnet.line.inspector import Inspector, Verdict
 from castnet.line.known import images_of
-from castnet.line.record import reviews, verdicts
+from castnet.line.record import images, reviews, verdicts
 from tests.conftest import PATIENCE, castnet
-from tests.line.conftest import connect
+from tests.line.conftest import Put, connect
 
 
 def judged(model: Path, files: list[Path]) -> list[Verdict]:
@@ -140,6 +140,21 @@ def test_a_record_is_compared_on_what_it_keeps_and_what_people_said(
     with pytest.raises(UserError, match=r"typo\.db: no such record"):
         compared(*strict, f"sqlite:///{tmp_path / 'typo.db'}", "-o", out)
     assert not (tmp_path / "typo.db").exists()
+
+
+def test_of_an_image_that_was_judged_several_times_the_last_decision_counts(engine: sa.Engine, put: Put) -> None:
+    with engine.begin() as connection:
+        kept = [{"image": number * 64, "content": number.encode(), "bytes": 1, "time": 0.0} for number in "12"]
+        connection.execute(images.insert(), kept)
+    first, second, _ = (put(image="1" * 64, time=when, name="camera.jpeg")[0] for when in (1, 2, 3))
+    put(image="2" * 64, time=4, name="camera.jpeg")
+    with engine.begin() as connection:
+        for number, is_defect, when in ((second, False, 5.0), (first, True, 6.0)):
+            review = {"verdict_id": number, "is_defect": is_defect, "drawn_as": "passed", "time": when}
+            connection.execute(reviews.insert().values(review))
+    found, _ = images_of(engine.url.render_as_string(hide_password=False), {"bad": True, "good": False})
+    assert {(known.read(), known.is_defect) for known in found} == {(b"1", True), (b"2", None)}
+    assert len({known.part for known in found}) == 2, "a camera overwrites its file, and these are two castings"
 
 
 def test_an_image_that_cannot_be_judged_is_named_and_ends_with_2(

@@ -107,6 +107,17 @@ def test_the_heat_map_has_the_images_size_and_tints_only_where_the_evidence_is()
     assert np.array_equal(painted[200:, :100], np.full((100, 100, 3), 100))
 
 
+def test_weak_evidence_stays_pale_in_the_heat_map() -> None:
+    """Else a good casting would be painted red somewhere, for lack of anything better."""
+    grey, strongest = np.full((64, 64), 100, np.uint8), {}
+    for logits in (-1.0, 0.1, 1.0, 5.0):
+        painted = overlay(grey, np.full((6, 6), logits, np.float32), (11 / 64, 8 / 64)).astype(int)
+        strongest[logits] = (painted[:, :, 0] - painted[:, :, 1]).max()
+    assert strongest[-1.0] == 0
+    assert 0 < strongest[0.1] < 0.15 * strongest[1.0]
+    assert strongest[1.0] == strongest[5.0] > 100
+
+
 def test_the_heat_map_of_a_casting_is_its_picture_where_nothing_speaks_for_a_defect(
     inspector: Inspector, test_images: list[Path]
 ) -> None:

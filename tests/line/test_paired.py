@@ -80,5 +80,6 @@ def test_unsure_is_no_mistake_and_counts_by_itself() -> None:
     assert comparison.overkill
     assert comparison.unsure
     assert (comparison.escapes.new, comparison.overkill.new) == (0, 0)
+    assert (comparison.escapes.of, comparison.overkill.of) == (1, 1), "of the third nobody knows what it is"
     assert (comparison.unsure.of, comparison.unsure.old, comparison.unsure.new) == (3, 0, 2)
     assert pairs((None, "0", "good", "good")).escapes is None

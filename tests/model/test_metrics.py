@@ -59,6 +59,18 @@ def test_after_a_reset_nothing_is_counted_twice() -> None:
         metrics.reset()
 
 
+def test_after_a_reset_nothing_is_known_of_what_came_before() -> None:
+    """Else each epoch's figures would be those of all epochs so far."""
+    metrics = CastingMetrics(["bad", "good"], "bad", threshold=0.5)
+    metrics.update(1 - P_DEFECT, torch.where(DEFECTIVE, 0, 1))
+    metrics.compute()
+    metrics.update(1 - P_DEFECT, torch.where(DEFECTIVE, 0, 1))
+    metrics.reset()
+    assert not metrics.has_any
+    metrics.update(P_DEFECT, torch.where(DEFECTIVE, 0, 1))
+    assert metrics.compute() == pytest.approx(EXPECTED)
+
+
 def test_a_long_epoch_keeps_few_tensors() -> None:
     """What is kept of every batch lies between the pixels of all batches, and holds far more memory than its own."""
     metrics, batches = CastingMetrics(["bad", "good"], "bad", threshold=0.5), 640

@@ -1,12 +1,15 @@
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from castnet.model.classifier import VERDICTS, CastingClassifier
 from castnet.model.heatmap import logits_and_evidence
 from castnet.model.network import CastingCNN
+from tests.model.test_start import classifier
 
 
 def test_it_has_the_notebooks_parameters() -> None:
@@ -62,3 +65,46 @@ def test_weights_start_glorot_uniform_and_biases_at_zero() -> None:
 @pytest.mark.parametrize("image_size", [22, 65, 128])
 def test_other_sizes_work(image_size: int) -> None:
     assert CastingCNN(image_size, dropout=0.33)(torch.rand(2, 3, image_size, image_size)).shape == (2,)
+
+
+@pytest.mark.parametrize(
+    ("p_defect", "unfamiliarity", "verdict", "without_doubt"),
+    [
+        (0.2, 0.9, "good", "good"),
+        (0.25, 0.9, "doubtful", "defective"),  # who reaches a cut lies beyond it
+        (0.5, 0.9, "doubtful", "defective"),
+        (0.75, 0.9, "defective", "defective"),
+        (0.2, 1.0, "unfamiliar", "unfamiliar"),
+        (0.9, 1.0, "unfamiliar", "unfamiliar"),
+        (math.nan, 0.9, "doubtful", "doubtful"),  # what is no number is never good
+        (0.2, math.nan, "unfamiliar", "unfamiliar"),
+    ],
+)
+def test_a_verdict_follows_from_the_cuts_and_from_what_is_familiar(
+    p_defect: float, unfamiliarity: float, verdict: str, without_doubt: str
+) -> None:
+    judge = classifier()
+    for defective_from, expected in ((0.75, verdict), (None, without_doubt)):
+        judge.hparams.update({"threshold": 0.25, "defective_from": defective_from})
+        (found,) = judge.verdicts(torch.tensor([p_defect]), torch.tensor([unfamiliarity])).tolist()
+        assert VERDICTS[found] == expected
+
+
+@pytest.mark.parametrize(("optimizer", "momentum"), [({}, (0.95, 0.85)), ({"betas": [0.8, 0.999]}, (0.8, 0.8))])
+def test_one_cycle_rises_to_the_learning_rate_within_its_warmup_while_momentum_falls_unless_it_is_named(
+    monkeypatch: pytest.MonkeyPatch, optimizer: dict[str, list[float]], momentum: tuple[float, float]
+) -> None:
+    learner = classifier()
+    learner.hparams.update({"one_cycle_warmup": 0.15, "lr": 0.01})
+    learner.hparams["optimizer"] = {"_target_": "torch.optim.Adam", **optimizer}
+    monkeypatch.setattr(CastingClassifier, "trainer", SimpleNamespace(estimated_stepping_batches=100))
+    made = learner.configure_optimizers()
+    (group,), rates, betas = made["optimizer"].param_groups, [], []
+    for _ in range(99):
+        rates.append(group["lr"])
+        betas.append(group["betas"][0])
+        made["optimizer"].step()
+        made["lr_scheduler"]["scheduler"].step()
+    assert rates.index(max(rates)) == 14
+    assert max(rates) == pytest.approx(0.01)
+    assert (betas[0], betas[14]) == pytest.approx(momentum)

@@ -1,4 +1,5 @@
 import csv
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from castnet.report import html
+from castnet.report import figures, html
 from castnet.report.evaluation import Evaluation
 from castnet.report.interval import rate_interval
 
@@ -55,6 +56,12 @@ def test_of_a_class_without_images_nothing_is_claimed(judged: Evaluation) -> Non
     assert (good["classes"]["bad"]["recall"], good["overkill_rate"]) == (None, pytest.approx(1 / 3))
 
 
+def test_a_slice_without_test_images_is_left_out(judged: Evaluation) -> None:
+    """It may be one of training images alone."""
+    some = {"bad": np.array(LABELS) == 0, "of training": np.zeros(7, bool)}
+    assert list(replace(judged, slices=some).metrics()["slices"]) == ["bad"]
+
+
 def test_the_table_says_which_of_the_two_mistakes_is_which(judged: Evaluation) -> None:
     shown = StringIO()
     Console(file=shown, width=200).print(judged.table())
@@ -63,6 +70,37 @@ def test_the_table_says_which_of_the_two_mistakes_is_which(judged: Evaluation) -
     assert rows["called good, of defective"][1] == "0.2500"
     assert rows["called defective, of good"][1] == "0.3333"
     assert (rows["escape rate"][4], rows["overkill rate"][4]) == ("2 of 4", "1 of 3")
+
+
+def test_pictures_are_of_the_images_that_are_named_beside_them(
+    judged: Evaluation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[list[int], list[float]]] = []
+    monkeypatch.setattr(figures, "predictions", lambda images, *said: drawn.append((images[:, 0, 0].tolist(), said[2])))
+    block = np.arange(20, dtype=np.uint8)[:, None, None].repeat(8, 1).repeat(8, 2)
+    rows = np.array([19, 3, 11, 5, 0, 8, 14])
+    replace(judged, block=block, rows=rows).figures()
+    errors = [2, 1, 5]
+    for (pixels, p_defect), shown in zip(drawn, (range(7), errors, errors), strict=True):
+        assert pixels == rows[list(shown)].tolist()
+        assert p_defect == pytest.approx([P_DEFECT[row] for row in shown])
+
+
+@pytest.mark.parametrize("name", ["rates_by_threshold", "reliability"])
+def test_defective_are_drawn_as_such_whichever_class_they_are(
+    judged: Evaluation, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    given: list[list[bool]] = []
+    monkeypatch.setattr(figures, name, lambda p_defect, defective, *_: given.append(defective.tolist()))
+    judged.figures()
+    assert given == [[True] * 4 + [False] * 3]
+
+
+def test_the_risk_is_marked_where_the_unsure_are_left_out(judged: Evaluation, monkeypatch: pytest.MonkeyPatch) -> None:
+    marked: list[float] = []
+    monkeypatch.setattr(figures, "risk_coverage", lambda risk, coverage: marked.append(coverage))
+    judged.figures()
+    assert marked == [pytest.approx(5 / 7)]
 
 
 def test_metrics_are_written_when_all_else_is(

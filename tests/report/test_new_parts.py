@@ -5,12 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from PIL import Image
 
 import train
 from castnet import entry
 from castnet.errors import UserError
+from castnet.report import figures
+from castnet.report.callbacks import LIMITED
 from castnet.report.interval import rate_interval
 from castnet.report.new_parts import Examination, NewPartsReport, Pooled, pool
 from tests.conftest import Command
@@ -76,6 +79,43 @@ def test_images_are_counted_from_their_own_folds_threshold_and_by_published_labe
     assert (numbers["labels as published"]["escape_rate"], numbers["labels as published"]["auroc"]) == (2 / 3, None)
     with pytest.raises(UserError, match=r"data.root=x: its images or data.groups changed while the folds were trained"):
         pool([tmp_path / "0", tmp_path / "0"], data)
+
+
+@pytest.mark.parametrize("limited", ["", f"{LIMITED} 1 of 2. "])
+def test_of_runs_that_judged_some_of_their_images_alone_no_report_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, limited: str
+) -> None:
+    for fold in range(2):
+        (tmp_path / str(fold) / ".hydra").mkdir(parents=True)
+        (tmp_path / str(fold) / ".hydra" / "overrides.yaml").write_text(f"- data.fold={fold}\n")
+        judged = {"threshold": 0.5, "data": {"fold": fold, "protocol": limited if fold else ""}}
+        (tmp_path / str(fold) / "metrics.json").write_text(json.dumps(judged))
+        rows = f"bad/{fold}.png,bad,0.7\ngood/{fold}.png,good,0.3\n"
+        (tmp_path / str(fold) / "predictions.csv").write_text(f"file,true,p_defect\n{rows}")
+    data = {"test_fraction": 0.5, "slices": {}, "defect_class": "bad", "source": "folder", "root": "x", "groups": None}
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}, "data": data | {"protocol": ""}})
+    monkeypatch.setattr(Examination, "picture", lambda self: Figure(figsize=(0.1, 0.1)))
+    NewPartsReport().on_multirun_end(config)
+    assert ("judged some of their test images alone" in capsys.readouterr().out) is bool(limited)
+    assert (tmp_path / "new_parts.json").exists() is not bool(limited)
+
+
+def test_the_picture_has_the_worst_part_first_under_its_worst_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged = pooled([1, 3, -2, 9, 0.5, -1], [True, True, True, True, False, False], [0, 0, 1, 1, 2, 3])
+    for row, file in enumerate(judged.files):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        Image.new("L", (8, 8), row).save(tmp_path / file)
+    shown: list[tuple[list[float], int]] = []
+
+    def draw(margins: list[np.ndarray], _: object, thumbnails: list[np.ndarray]) -> None:
+        shown.extend((of.tolist(), int(each[0, 0])) for of, each in zip(margins, thumbnails, strict=True))
+
+    monkeypatch.setattr(figures, "parts_against_cut", draw)
+    data = {"slices": {}, "defect_class": "bad", "root": tmp_path, "source": "folder", "groups": None}
+    Examination({"": judged}, data | {"protocol": "", "test_fraction": 0.5}).picture()
+    assert shown == [([-2, 9], 2), ([0.5], 4), ([1, 3], 0), ([-1], 5)]
 
 
 def test_one_command_judges_every_part_by_a_network_that_never_saw_it_and_leaves_one_page(

@@ -52,6 +52,12 @@ def test_no_error_among_the_validation_images_is_no_reason_to_trust_the_network_
     assert abs(offset) < 1
 
 
+def test_a_few_parts_do_not_decide_where_the_cut_lies() -> None:
+    """Good ones far on their side and defective ones that are only just told from them."""
+    logits, labels = torch.tensor([-6.0, -6.5, -5.5] * 3 + [1.0, 1.2]), torch.tensor([0] * 9 + [1] * 2)
+    assert abs(fit_calibration(logits, labels)[1]) < 0.5
+
+
 def test_a_network_that_leans_to_one_class_is_righted() -> None:
     logits, labels, true = overconfident(wrong=WRONG_LABELS)
     temperature, offset = fit_calibration(logits + 4, labels)
@@ -106,6 +112,7 @@ def test_a_highest_escape_rate_is_kept_and_used_up(rate: float) -> None:
     threshold = ThresholdRule(1, 1, rate).threshold(p_defect)
     escapes = np.mean(p_defect[defective] < threshold)
     assert escapes == pytest.approx(rate, rel=0.15)
+    assert ThresholdRule(1, 1, 0.25).threshold(np.array([0.25, 0.75])) == 0.75  # as large a share is not larger
     few = np.array([0.8, 0.1, 0.9, 0.2])  # of the 2 defects expected among them the first holds 5 %, the first two 15 %
     assert ThresholdRule(1, 1, rate).threshold(few) == (0.2 if rate == 0.1 else 0.1)
 
