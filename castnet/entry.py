@@ -114,7 +114,7 @@ def job(function: Callable[[DictConfig], Result], cfg: DictConfig) -> Result:
     chosen = HydraConfig.get()
     if chosen.mode is not RunMode.MULTIRUN:
         return guard(function, cfg)
-    if {chosen.runtime.choices[group] for group in ("hydra/sweeper", "hydra/launcher")} == {"basic"}:
+    if {chosen.runtime.choices[group] for group in ("hydra/sweeper", "hydra/launcher")} <= {"basic", "grid"}:
         return guard(_alone, function, cfg)
     quieten()  # this may be another process
     return _alone(function, cfg)
@@ -134,6 +134,8 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message=r"\n'hydra/launcher/(submitit_slurm|ray)' is validated")
     # The AUROC of a slice with one class; reports leave it out.
     warnings.filterwarnings("ignore", message=r"No (positive|negative) samples in targets")
+    # rich in a notebook, which does without its progress bar.
+    warnings.filterwarnings("ignore", message='install "ipywidgets" for Jupyter support')
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
 
 
@@ -201,6 +203,8 @@ class KeepRuns(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         _require_hydras_folder(config)
         _require_whole_study(config, swept=False)
+        if config.hydra.sweeper.get("resume"):
+            fail("hydra.sweeper.resume=true: goes on with a sweep; add -m, or go on with one run by ckpt_path")
         if not is_first():  # the first process of the run holds it
             return
         _require_plain_folders(config, swept=False)
@@ -227,9 +231,13 @@ class KeepRuns(Callback):
                 "hydra.mode=RUN to go on with one of its runs"
             )
         folder = Path(config.hydra.sweep.dir)
-        resumed = bool(config.hydra.sweeper.get("resume"))
+        resumed = config.hydra.sweeper.get("resume", False)
+        if resumed not in (False, True):
+            fail(f"hydra.sweeper.resume={resumed}: expected true or false")
         if resumed and not (folder / "multirun.yaml").exists():
             fail(f"hydra.sweeper.resume=true: there is no sweep in {folder}; name its folder by hydra.sweep.dir=SWEEP")
+        if resumed and "${now:" in str(OmegaConf.to_container(config.hydra.sweep, resolve=False)):
+            fail("hydra.sweeper.resume=true: hydra.sweep names other folders by now; name them as they are")
         self._hold("hydra.sweep.dir", folder, may_be_used=resumed)
 
     def __getstate__(self) -> dict[str, Any]:

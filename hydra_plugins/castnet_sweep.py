@@ -1,44 +1,27 @@
 """Where Hydra looks for sweepers."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import chain, groupby
 from logging import getLogger
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
-from hydra.core.config_store import ConfigStore
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.core.utils import JobReturn
 from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from omegaconf import OmegaConf, open_dict
+from yaml import YAMLError
 
 log = getLogger(__name__)
-
-
-@dataclass
-class Settings(BasicSweeperConf):
-    """The settings under `hydra.sweeper`.
-
-    Attributes:
-        max_batch_size: as many runs at most are handed to the launcher at once.
-        params: what is swept, before what the command line says.
-        resume: whether to go on with the sweep in `hydra.sweep.dir`: runs that have ended stay as they are.
-    """
-
-    _target_: str = "hydra_plugins.castnet_sweep.Sweeper"
-    params: dict[str, str] = field(default_factory=dict)
-    resume: bool = False
-
-
-ConfigStore.instance().store(group="hydra/sweeper", name="basic", node=Settings, provider="castnet")
+LAST = Path("checkpoints") / "last.ckpt"
 
 
 class Sweeper(BasicSweeper):
-    """Every combination, none of which is run if a setting of one would be refused when its turn comes."""
+    """Every combination. Its settings are explained in conf/hydra/sweeper/grid.yaml."""
 
     def __init__(self, *, resume: bool, **settings: Any) -> None:
         super().__init__(**settings)
@@ -64,22 +47,22 @@ class Sweeper(BasicSweeper):
         assert self.config is not None
         assert self.hydra_context is not None
         loader = self.hydra_context.config_loader
-        parser = OverridesParser.create(config_loader=loader)
-        (jobs,) = self.split_arguments(parser.parse_overrides(self._parse_config() + arguments), None)
+        parsed = OverridesParser.create(config_loader=loader).parse_overrides(self._parse_config() + arguments)
+        if shuffled := [word.input_line for word in parsed if getattr(word.value(), "shuffle", False)]:
+            raise HydraException(f"{shuffled[0]}: is in another order each time, so a sweep of it cannot go on")
+        (jobs,) = self.split_arguments(parsed, None)
         runs = []
         for number, overrides in enumerate(jobs):
             config = loader.load_sweep_config(self.config, overrides)
             with open_dict(config):
                 config.hydra.job.id = config.hydra.job.num = number
             runs.append(run := Path(config.hydra.sweep.dir) / config.hydra.sweep.subdir)
-            written = run / ".hydra" / "overrides.yaml"
-            if written.exists():
-                begun, asked = map(_words, (OmegaConf.load(written), config.hydra.overrides.task))
-                if begun != asked:
-                    raise HydraException(
-                        f"{run}: was begun with {begun}, and would go on with {asked}; go on with a sweep by the "
-                        "command that it was begun by"
-                    )
+            begun, asked = _begun(run), _words(config.hydra.overrides.task)
+            if begun not in (None, asked):
+                raise HydraException(
+                    f"{run}: was begun with {begun}, and would go on with {asked}; go on with a sweep by the command "
+                    "that it was begun by"
+                )
         return runs
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
@@ -93,10 +76,24 @@ class Sweeper(BasicSweeper):
             check_jobs(load(self.config, list(overrides)) for overrides in chain(*self.overrides or ()))
 
 
+def _begun(run: Path) -> str | None:
+    """The overrides that a run was begun with, None of one that has not begun."""
+    metrics, written = run / "metrics.json", run / ".hydra" / "overrides.yaml"
+    try:
+        if metrics.exists():
+            json.loads(metrics.read_text())
+        elif not written.exists() and not (run / LAST).exists():
+            return None
+        return _words(OmegaConf.load(written))
+    except (OSError, ValueError, YAMLError) as error:
+        raise HydraException(f"{run}: cannot be gone on with ({error}); remove it to begin that run anew") from error
+
+
 def _words(overrides: Any) -> str:
-    # What they refer to may not be there yet.
-    words: list[str] = OmegaConf.to_container(overrides, resolve=False)  # type: ignore[assignment]
-    return " ".join(words)
+    words = OmegaConf.to_container(overrides, resolve=False)  # what they refer to may not be there yet
+    if not isinstance(words, list):
+        raise ValueError("its overrides.yaml holds none")
+    return " ".join(map(str, words))
 
 
 class _Rest(Launcher):
@@ -111,7 +108,7 @@ class _Rest(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         left = {}
         for number, overrides in enumerate(job_overrides, initial_job_idx):
-            last = self.runs[number] / "checkpoints" / "last.ckpt"
+            last = self.runs[number] / LAST
             if not (self.runs[number] / "metrics.json").exists():
                 # How the run was begun stays written there.
                 go_on = [f"ckpt_path={QuotedString(str(last), Quote.double).with_quotes()}", "hydra.output_subdir=null"]

@@ -2,7 +2,10 @@
 
 import csv
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,12 +17,12 @@ from castnet.files import hold
 from castnet.model.checkpoint import load_classifier
 from castnet.model.classifier import CastingClassifier
 from castnet.report.sweep import SweepTable
-from tests.conftest import Command
+from tests.conftest import ROOT, Command
 from tests.test_train import events
 
 
 def test_a_sweep_leaves_one_comparable_run_for_each_value(run_train: Command) -> None:
-    ran = run_train("-m", "model.lr=1e-3,3e-3", "trainer.max_epochs=1")
+    ran = run_train("-m", "model.lr=1e-3,3e-3", "trainer.max_epochs=1", "+data.slices.good='*/ok_front/*'")
     assert ran.code == 0, ran.err
     rates = [load_classifier(ran.folder / job / "checkpoints" / "best.ckpt").hparams["lr"] for job in ("0", "1")]
     assert rates == [1e-3, 3e-3]
@@ -28,6 +31,9 @@ def test_a_sweep_leaves_one_comparable_run_for_each_value(run_train: Command) ->
     rows = list(csv.DictReader((ran.folder / "sweep.csv").open()))
     metrics = [json.loads((ran.folder / job / "metrics.json").read_text()) for job in ("0", "1")]
     assert [float(row["test accuracy"]) for row in rows] == [entry["accuracy"] for entry in metrics]
+    assert [float(row["good: overkill_rate"]) for row in rows] == [
+        entry["slices"]["good"]["overkill_rate"] for entry in metrics
+    ]
     assert [float(row["val auroc"]) for row in rows] == [entry["validation"]["auroc"] for entry in metrics]
     assert "model.lr=3e-3" in rows[1]["overrides"] or "model.lr=0.003" in rows[1]["overrides"]
     assert "mean ± sd" in ran.out
@@ -48,6 +54,8 @@ def test_a_table_of_more_runs_than_the_terminal_has_room_for_shows_mean_and_spre
             (row,) = (line for line in capsys.readouterr().out.splitlines() if "test accuracy" in line)
             assert row.count(accuracy) == (3 if job == 1 else 1)
             assert f"{accuracy} ± 0.0000" in row
+    with (tmp_path / "sweep.csv").open() as table:
+        assert [row["run"] for row in csv.DictReader(table)] == [str(job) for job in range(15)]
     rows = [{"run": str(job), "overrides": "", "test accuracy": value} for job, value in enumerate((0.5, 0.7))]
     assert list(SweepTable()._table(rows, tmp_path).columns[-1].cells) == ["0.6000 ± 0.1414"]
     rows.append({"run": "2", "overrides": "", "test accuracy": None})
@@ -128,6 +136,14 @@ def test_a_sweep_that_was_stopped_goes_on_with_the_runs_that_had_not_ended(
     assert (other.code, "run/0: was begun with " in other.err, other.err.count("\n")) == (2, True, 1), other.err
     assert {path: path.read_bytes() for path in stopped.folder.rglob("*") if path.is_file()} == before
 
+    overrides = stopped.folder / "1" / ".hydra" / "overrides.yaml"
+    for torn, content in ((overrides, b"\0\0"), (overrides, b""), (stopped.folder / "0" / "metrics.json", b"{")):
+        torn.write_bytes(content)
+        ran = run_train(*settings, "hydra.sweeper.resume=true")
+        assert (ran.code, ran.err.count("\n")) == (2, 1), ran.err
+        assert f"{torn.relative_to(stopped.folder).parts[0]}: cannot be gone on with (" in ran.err
+        torn.write_bytes(before[torn])
+
     with hold(stopped.folder / "1"):  # as a job does that a cluster goes on with
         held = run_train(*settings, "hydra.sweeper.resume=true")
     assert (held.code, "run/1: another run is at work there" in held.err) == (2, True), held.err
@@ -146,8 +162,34 @@ def test_a_sweep_that_was_stopped_goes_on_with_the_runs_that_had_not_ended(
     assert (resumed.folder / "new_parts.html").is_file()
 
 
-def test_a_sweep_that_is_not_there_is_not_gone_on_with(run_train: Command) -> None:
-    ran = run_train("-m", "seed=0,1", "hydra.sweeper.resume=true")
-    assert (ran.code, ran.err.count("\n")) == (2, 1), ran.err
-    assert f"hydra.sweeper.resume=true: there is no sweep in {ran.folder}" in ran.err
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-m", "seed=0,1"], "hydra.sweeper.resume=true: there is no sweep in "),
+        (["seed=0"], "hydra.sweeper.resume=true: goes on with a sweep; add -m"),
+    ],
+)
+def test_what_is_no_sweep_is_not_gone_on_with(run_train: Command, arguments: list[str], message: str) -> None:
+    ran = run_train(*arguments, "hydra.sweeper.resume=true")
+    assert (ran.code, ran.err.count("\n"), message in ran.err) == (2, 1, True), ran.err
     assert not ran.folder.exists()
+
+
+def test_a_sweep_in_another_order_each_time_is_not_gone_on_with(run_train: Command, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "multirun.yaml").touch()
+    ran = run_train("-m", "seed=shuffle(range(0,3))", "hydra.sweeper.resume=true")
+    assert (ran.code, "seed=shuffle(range(0,3)): is in another order each time" in ran.err) == (2, True), ran.err
+
+
+def test_sweeps_of_other_programs_are_hydras_own(tmp_path: Path) -> None:
+    script = "import hydra\n@hydra.main(version_base='1.3')\ndef main(cfg): print(cfg)\nmain()\n"
+    (tmp_path / "app.py").write_text(script)
+    ran = subprocess.run(
+        [sys.executable, "app.py", "-m", "+model.lr=1,2"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert (ran.returncode, ran.stdout.count("{'model': {'lr': ")) == (0, 2), ran.stderr
