@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
@@ -121,10 +122,30 @@ def build_classifier(config: DictConfig, datamodule: CastingDataModule) -> Casti
         datamodule: after its `setup`.
 
     Raises:
-        UserError: as `build`.
+        UserError: as `build`; or it is of a class of its own that judges otherwise.
     """
     settings = settled(config, datamodule.hparams["image_size"], datamodule.augmentation or Augmentation())
-    return build("model", settings, CastingClassifier, class_names=datamodule.folder.classes)
+    classifier = build("model", settings, CastingClassifier, class_names=datamodule.folder.classes)
+    if type(classifier) is not CastingClassifier and not _judges_as_its_base(classifier):
+        raise UserError(
+            f"model._target_={config._target_}: judges otherwise than {CastingClassifier.__name__}, as which every "
+            "checkpoint is calibrated, tested and exported; only how it learns may differ, or change that class itself"
+        )
+    return classifier
+
+
+def _judges_as_its_base(classifier: CastingClassifier) -> bool:
+    size = classifier.hparams["image_size"]
+    images = torch.rand(2, 1, size, size, generator=torch.Generator().manual_seed(0))
+    try:
+        base = CastingClassifier(**classifier.hparams)
+        base.load_state_dict(classifier.state_dict())
+    except (TypeError, RuntimeError):  # it has settings or layers of its own
+        return False
+    with torch.inference_mode():
+        by_base, by_itself = (model.defect_probability(model.eval()(images)) for model in (base, classifier))
+    classifier.train()
+    return torch.allclose(by_base, by_itself)
 
 
 def settled(config: DictConfig, image_size: int, augmentation: Augmentation) -> DictConfig:

@@ -5,10 +5,11 @@ import runpy
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from lightning import Trainer
+from lightning import Callback, Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
@@ -317,8 +318,10 @@ def test_the_last_epoch_is_kept_where_it_was_not_the_best_and_is_the_last_that_e
             "+callbacks.stop={_target_:lightning.pytorch.callbacks.EarlyStopping,monitor:val/auroc}",
             "callbacks.stop.mode=min: would take the worst val/auroc for the best; set it to max",
         ),
+        ("model.threshold=0.3", "model.threshold=0.3: validation images decide on that"),
         ("+model.defective_from=0.9", "model.defective_from=0.9: validation images decide on that"),
         ("+trainer.val_check_interval=0", "trainer.val_check_interval=0: expected batches, from 1 on"),
+        ("+trainer.min_epochs=many", "trainer.min_epochs=many: expected"),
         ("+trainer.min_epochs=9", "trainer.min_epochs=9: expected at most trainer.max_epochs=2"),
         ("+trainer.gradient_clip_val=-1", "trainer.gradient_clip_val=-1: expected"),
         ("callbacks.checkpoint.monitor=val/lose", "monitor=val/lose: no epoch logs that; expected one of val/loss"),
@@ -398,7 +401,10 @@ def test_a_run_that_was_refused_keeps_no_folder_from_the_next(run_train: Command
             assert (ran.code, f"error: {override}" in ran.err) == (2, True), ran.err
         assert list(ran.folder.rglob(".hydra"))  # which the last of them left, since its run had begun
     (ran.folder.parent / "again0" / "checkpoints").symlink_to(ran.folder)
-    for folder in ("again0", "again1/0"):  # the one leads somewhere, the other belongs to a sweep, which may be at work
+    (ran.folder.parent / "logged").mkdir()
+    (ran.folder.parent / "logged" / "train.log").write_text("what a run said")
+    # One leads somewhere, and one belongs to a sweep, which may be at work.
+    for folder in ("logged", "again0", "again1/0"):
         ran = run_train("data.image_size=-3", folder=folder)
         assert (ran.code, "already holds something" in ran.err) == (2, True), ran.err
 
@@ -495,8 +501,51 @@ def test_what_is_validated_first_can_be_trained_after_and_predicted(
         told = {row["file"]: float(row["p_defect"]) for row in csv.DictReader(table)}
     of = [told[datamodule.folder.files[row]] for row in datamodule.rows["test"]]
     torch.testing.assert_close(predicted, torch.tensor(of), rtol=0, atol=1e-4)
-    trainer.validate(classifier, datamodule=datamodule, verbose=False)
+    images = torch.rand(2, 1, 32, 32)
+    traced = classifier.to_torchscript(method="trace", example_inputs=images)
+    torch.testing.assert_close(traced(images), classifier.eval()(images))  # type: ignore[operator]
+    trainer.validate(classifier.train(), datamodule=datamodule, verbose=False)
     trainer.fit(classifier, datamodule=datamodule)
+
+
+class JudgesOtherwise(CastingClassifier):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return -super().forward(images)
+
+
+class LogsMore(CastingClassifier):
+    def on_validation_epoch_end(self) -> None:
+        super().on_validation_epoch_end()
+        self.log("val/own", float(self.current_epoch))
+
+
+class KeepsArrays(Callback):
+    def state_dict(self) -> dict[str, object]:
+        return {"array": np.arange(3)}
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("model._target_=tests.test_train.JudgesOtherwise", "judges otherwise than CastingClassifier"),
+        (
+            "+callbacks.mine._target_=tests.test_train.KeepsArrays",
+            "callbacks: what KeepsArrays keeps in its state_dict",
+        ),
+    ],
+)
+def test_what_of_ones_own_would_not_be_what_is_judged_or_resumed_is_refused(
+    run_train: Command, setting: str, message: str
+) -> None:
+    ran = run_train(setting, "trainer.max_epochs=1")
+    assert (ran.code, message in ran.err, ran.err.count("\n")) == (2, True, 1), ran.err
+
+
+def test_a_metric_of_ones_own_can_be_monitored(run_train: Command) -> None:
+    monitored = ["callbacks.checkpoint.monitor=val/own", "callbacks.checkpoint.mode=max"]
+    ran = run_train("model._target_=tests.test_train.LogsMore", *monitored)
+    assert ran.code == 0, ran.err
+    assert torch.load(ran.folder / "checkpoints" / "best.ckpt", weights_only=True)["epoch"] == 1
 
 
 def test_a_link_to_train_py_finds_its_settings(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -288,6 +288,8 @@ class CastingDataModule(LightningDataModule):
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        if isinstance(batch, Tensor):  # the network's input, as `to_onnx` hands it over
+            return batch
         pixels, labels = batch
         assert self.trainer is not None
         rank, world = self._share()

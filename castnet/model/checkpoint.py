@@ -48,7 +48,20 @@ class WholeCheckpoints(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
+        for name, state in checkpoint.get("callbacks", {}).items():
+            _require_plain(f"callbacks: what {name} keeps in its state_dict", state)
         _save(checkpoint, Path(path))
+
+
+def _require_plain(what: str, state: Any) -> None:
+    """Refuse what could be saved and never read again: checkpoints load with `weights_only=True`."""
+    content = BytesIO()
+    torch.save(state, content)
+    content.seek(0)
+    try:
+        torch.load(content, weights_only=True)
+    except UnpicklingError as error:
+        raise UserError(f"{what} is more than tensors and plain values, as checkpoints hold: {state!s:.160}") from error
 
 
 def _save(checkpoint: dict[str, Any], path: Path) -> None:

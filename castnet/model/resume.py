@@ -228,7 +228,12 @@ def fit(
             checkpoint's state does not fit this run.
     """
     logged = [f"{stage}/{name}" for stage in ("val", "train") for name in ("loss", *classifier.val_metrics.names)]
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+    # A user's own callbacks may log metrics of their own; Lightning tells of one that is missing after an epoch.
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    own = [
+        part for part in (classifier, *callbacks) if not type(part).__module__.startswith(("castnet.", "lightning."))
+    ]
+    for callback in [] if own else callbacks:
         monitor = getattr(callback, "monitor", None)
         if monitor is not None and monitor not in logged:
             raise UserError(f"monitor={monitor}: no epoch logs that; expected one of {', '.join(logged)}")
