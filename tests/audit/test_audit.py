@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.audit import disguised, draw_series, plant, precision_recall
@@ -19,7 +20,7 @@ from castnet.audit.duplicates import candidates, find_copies, grouped, likenesse
 from castnet.audit.findings import Audit
 from castnet.audit.listing import list_folder
 from castnet.audit.resplit import resplit
-from castnet.audit.spectra import Spectra
+from castnet.audit.spectra import Spectra, agree_everywhere, align
 from castnet.audit.unwrap import FREQUENCIES
 from castnet.errors import UserError
 from castnet.files import hold
@@ -116,7 +117,7 @@ def test_odd_images_are_reported(planted) -> None:
 def test_unusual_light_is_reported(castings: Path, tmp_path: Path) -> None:
     casting = decode(next((castings / "train/ok_front").iterdir()))
     (tmp_path / "root/ok").mkdir(parents=True)
-    for percent in (*range(40, 60), 100):
+    for percent in (30, *range(40, 60), 100):
         Image.fromarray((casting * (percent / 100)).astype(np.uint8)).save(tmp_path / f"root/ok/{percent}.png")
     result = audit(tmp_path / "root", tmp_path / "out", progress=False)
     assert result.lighting_outliers == ["ok/100.png"]
@@ -189,14 +190,14 @@ def test_where_no_round_part_is_found_groups_are_doubted(tmp_path: Path) -> None
 
 
 def test_what_a_person_saw_to_be_one_part_is_joined(castings: Path, tmp_path: Path) -> None:
-    train, test = (sorted((castings / split / "ok_front").iterdir())[0] for split in ("train", "test"))
-    names = [path.relative_to(castings).as_posix() for path in (test, train)]
+    parts = [*sorted((castings / "train" / "ok_front").iterdir())[:2], next((castings / "test" / "ok_front").iterdir())]
+    train, again, test = (path.relative_to(castings).as_posix() for path in parts)
     same = tmp_path / "same.csv"
-    same.write_text("file,same_as\n" + ",".join(names) + "\n")
-    result = audit(castings, tmp_path / "out", same, progress=False)
-    assert result.groups == 119
-    assert result.disjoint is False
-    assert [(leak.test, leak.train) for leak in result.leaks] == [tuple(names)]
+    same.write_text(f"file,same_as\n{test},{train}\n{again},{test}\n")
+    assert castnet_here("audit", castings, "-o", tmp_path / "out", "--same", same) == 1
+    result = json.loads((tmp_path / "out" / "audit.json").read_text())
+    assert (result["groups"], result["disjoint"]) == (118, False)
+    assert [(leak["test"], leak["train"]) for leak in result["leaks"]] == [(test, again)]
 
 
 @pytest.mark.parametrize(
@@ -250,6 +251,29 @@ def test_chains_are_cut() -> None:
     assert (likenesses(spectra, np.stack([np.arange(n), group], axis=1)) >= 0.4).all()
 
 
+def test_a_photograph_of_more_copies_than_are_compared_with_each_is_one_group() -> None:
+    random = np.random.default_rng(0)
+
+    def drawn(n: int) -> NDArray[np.complex64]:
+        return random.normal(size=(n, 64, 86, 2)).astype(np.float32).view(np.complex64)[..., 0]
+
+    # Three ways to save it, and the nearest of each copy were saved as it was.
+    saved = np.repeat(drawn(1) + drawn(3) / 3, 20, axis=0) + drawn(60) / 100
+    spectra = Spectra(100)
+    spectra[np.arange(100)] = np.concatenate([saved, drawn(40)])
+    group, _ = find_copies(spectra, closest=5)
+    assert [len(np.unique(some)) for some in (group[:60], group[60:])] == [1, 40]
+
+
+def test_what_agrees_over_half_of_the_circle_is_no_copy() -> None:
+    one, other = np.random.default_rng(0).normal(size=(2, 64, 512))
+    half = np.where(np.arange(512) < 300, one, other)
+    a, b = (np.fft.rfft(polar, axis=1)[None, :, FREQUENCIES].astype(np.complex64) for polar in (one, half))
+    assert align(a, b)[0] > 0.4  # as those of copies are
+    assert agree_everywhere(a, a, shared=None).all()
+    assert not agree_everywhere(a, b, shared=None).any()
+
+
 def test_what_a_whole_folder_shares_makes_no_copies() -> None:
     random = np.random.default_rng(0)
     lamp, *own = random.normal(size=(61, 64, 86, 2)).astype(np.float32).view(np.complex64)[..., 0]
@@ -260,7 +284,9 @@ def test_what_a_whole_folder_shares_makes_no_copies() -> None:
     images = np.concatenate([castings, castings[:5] * turned])
     spectra = Spectra(len(images))
     spectra[np.arange(len(images))] = images
-    group, _ = find_copies(spectra, closest=5)
+    group, closest = find_copies(spectra, closest=5)
+    alike = [pair.likeness for pair in closest]
+    assert alike == sorted(alike, reverse=True)
     assert (likenesses(spectra, np.array([[5, 6], [7, 8]])) > 0.4).all()  # as those of copies are
     assert group[60:].tolist() == group[:5].tolist()
     assert len(np.unique(group)) == 60
@@ -306,6 +332,8 @@ def test_of_a_few_large_groups_one_is_held_out(tmp_path: Path) -> None:
         splits = dict(sorted((row["group"], row["split"]) for row in csv.DictReader(file)))
     for name in ("ok", "def"):
         assert sorted(splits[f"{name}{group}"] for group in range(6)) == ["test", *["train"] * 4, "val"]
+    assert castnet_here("resplit", tmp_path / "groups.csv", tmp_path / "other.csv", "--seed", 1) == 0
+    assert (tmp_path / "other.csv").read_text() != (tmp_path / "split.csv").read_text()
 
 
 def test_of_shares_that_are_near_enough_the_one_of_more_groups_is_held_out(tmp_path: Path) -> None:
@@ -406,8 +434,9 @@ def test_flat_and_thin_images_are_audited(tmp_path: Path) -> None:
     (tmp_path / "root/ok").mkdir(parents=True)
     for index, size in enumerate([(4000, 1), (1, 4000), (1, 1), (64, 64)]):
         Image.new("L", size, index).save(tmp_path / f"root/ok/{index}.png")
+    shutil.copy(tmp_path / "root/ok/3.png", tmp_path / "root/ok/copy.png")
     result = audit(tmp_path / "root", tmp_path / "out", progress=False)
-    assert (result.groups, result.unreadable, len(result.not_located)) == (4, {}, 4)
+    assert (result.groups, result.unreadable, len(result.not_located)) == (4, {}, 5)
 
 
 def test_resplit_keeps_groups_together_and_classes_in_proportion(tmp_path: Path) -> None:

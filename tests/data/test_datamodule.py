@@ -352,6 +352,9 @@ def test_an_assignment_decides_every_images_subset(castings: Path, tmp_path: Pat
     write_table(table, files, split=["train" if name == "val" else name for name in names])
     with pytest.raises(UserError, match=r"expected the subsets train, val and test, found \['test', 'train'\]"):
         configured(castings, tmp_path, f"data.assignment={table}")
+    write_table(table, files, split=["trian", *names[1:]])
+    with pytest.raises(UserError, match=r"found \['test', 'train', 'trian', 'val'\]"):
+        configured(castings, tmp_path, f"data.assignment={table}")
 
 
 @pytest.mark.parametrize(
@@ -456,6 +459,8 @@ def test_a_folder_that_is_not_as_expected_is_refused_by_name(
             r"data\.assignment=t: .* and so does data\.split",
         ),
         ("data.split=grouped data.groups=t data.shots=[2,2]", r"data\.shots=\[2, 2\]: .* no data\.split=grouped"),
+        ("data.whole_parts=true", r"data\.whole_parts=true: needs data\.groups"),
+        ("data.whole_parts=true data.groups=t data.epoch_images=9", r"data\.epoch_images: does not count where"),
         ("data.split=new_parts data.test_fraction=0.7", r"data\.test_fraction=0\.7: .* expected at most 0\.6"),
         ("data.assignment=none.csv", r"data\.assignment=none\.csv: no such file; `castnet resplit"),
         ("data.resample=cubic", r"data\.resample=cubic: expected 'area' or 'nearest'"),

@@ -32,6 +32,17 @@ def test_runs_that_start_at_once_fetch_the_public_set_once(tmp_path: Path, monke
     assert [path.name for path in root.parent.iterdir()] == ["casting"]
 
 
+def test_what_lacks_an_image_is_not_taken_for_the_public_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for split, name in PROPORTIONS:
+        (tmp_path / "cache" / split / name).mkdir(parents=True)
+        (tmp_path / "cache" / split / name / "a.jpeg").touch()
+    kaggle = SimpleNamespace(dataset_download=lambda handle: str(tmp_path / "cache"))
+    monkeypatch.setitem(sys.modules, "kagglehub", kaggle)
+    with pytest.raises(UserError, match="Kaggle sent something else than the 7,348 images; to place it by hand"):
+        sources.obtain("casting", tmp_path / "casting", None)
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+
+
 def test_a_public_set_that_cannot_be_fetched_is_one_line_that_says_where_it_belongs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 from castnet.data import sources
 from castnet.data.sources import obtain
 from castnet.drawn import folder as module
+from castnet.drawn.camera import photograph
 from castnet.drawn.defects import KINDS
 from castnet.drawn.folder import draw, generate
 from castnet.errors import UserError
@@ -135,6 +136,18 @@ def test_too_few_castings_are_refused(tmp_path: Path, n: int) -> None:
         generate(tmp_path / "castings", n=n, progress=False)
 
 
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_no_generator_takes_is_refused(tmp_path: Path, seed: int) -> None:
+    with pytest.raises(UserError, match=rf"seed={seed}: expected 0 or more, and less than 4294967296"):
+        generate(tmp_path / "castings", n=N, seed=seed, progress=False)
+
+
+def test_photographs_have_the_noise_of_their_sensor_smoothed_or_not() -> None:
+    flat = np.full((300, 300), 128, np.float32)
+    noise = [photograph(flat, np.random.default_rng(seed))[140:160, 140:160].std() for seed in range(40)]
+    assert np.mean(np.array(noise) > 0.05) > 0.9  # of others it is less than half a grey level
+
+
 def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="/: exists and is not empty"):
@@ -142,6 +155,10 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="exists and is not empty; nothing is overwritten"):
         generate(tmp_path, n=N, progress=False)
     assert (tmp_path / "notes.txt").read_text() == "mine"
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to("disk")
+    with pytest.raises(UserError, match="link: is a link, a mount or the folder that you are in; name a new folder"):
+        generate(tmp_path / "link", n=N, progress=False)
 
 
 def test_a_disk_that_cannot_be_written_is_one_clear_message(tmp_path: Path) -> None:

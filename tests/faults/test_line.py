@@ -23,7 +23,7 @@ from castnet.audit.spectra import Spectra
 from castnet.errors import UserError, printable
 from castnet.export import export as exporting
 from castnet.export import last_run
-from castnet.imaging.decode import MAX_SIDE, decode
+from castnet.imaging.decode import MAX_BYTES, MAX_SIDE, decode
 from castnet.imaging.listing import list_images
 from castnet.line.inspector import Inspector
 from tests.conftest import PATIENCE, castnet, start
@@ -76,6 +76,13 @@ def test_both_sides_and_their_product_are_bounded(size: tuple[int, int]) -> None
     buffer = io.BytesIO()
     Image.new("L", (MAX_SIDE, 1)).save(buffer, "PNG")
     assert decode(buffer.getvalue()).shape == (1, MAX_SIDE)
+
+
+def test_a_file_larger_than_any_photograph_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "large.jpeg").write_bytes(encoded("JPEG"))
+    os.truncate(tmp_path / "large.jpeg", MAX_BYTES + 1)
+    with pytest.raises(UserError, match=r"large\.jpeg: cannot be read as an image \(has more than 257,048,576 bytes\)"):
+        decode(tmp_path / "large.jpeg")
 
 
 @pytest.mark.parametrize(
@@ -213,6 +220,8 @@ def with_card(model: Path, out: Path, **changed: object) -> Path:
         ({"evidence_grid": None}, "expected two numbers"),
         ({"test": {"escape_rate_interval": ["a", "b"]}}, "card's test"),
         ({"test": {"intervals": 95}}, "card's test"),
+        ({"temperature": 0}, "temperature is '0'; expected a number above 0"),
+        ({"evidence_grid": [0.1, 0]}, "expected two numbers"),
         ({"verdicts": ["good"] * 4}, "expected good, defective, doubtful, unfamiliar"),
         ({"note": "x" * 2_000_000}, "characters"),
     ],

@@ -102,6 +102,11 @@ def test_a_token_that_no_request_can_bear_is_refused(tmp_path: Path, token: str)
         read_token("127.0.0.1", tmp_path / "token", insist=False)
 
 
+def test_a_token_is_read_as_editors_save_it(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("0123456789abcdef\n")
+    assert read_token("0.0.0.0", tmp_path / "token", insist=False) == "0123456789abcdef"
+
+
 @pytest.mark.parametrize(
     ("host", "alone"), [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("line", False)]
 )

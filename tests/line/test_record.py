@@ -19,7 +19,7 @@ from sqlalchemy.engine import make_url
 
 from castnet.errors import UserError
 from castnet.files import digest_of
-from castnet.line import record, watch
+from castnet.line import record, spool, watch
 from castnet.line.inspector import Inspector, Source, Verdict
 from castnet.line.judge import WAITING, judging
 from castnet.line.known import without_password
@@ -28,7 +28,7 @@ from castnet.line.record import engine_for, images, models, verdicts
 from castnet.line.recorder import Recorder, spool_for
 from castnet.line.review import decide
 from castnet.line.spool import Spool
-from tests.conftest import PATIENCE, PostgreSQL, castnet, until
+from tests.conftest import PATIENCE, PostgreSQL, castnet, castnet_here, until
 from tests.line.conftest import connect
 
 
@@ -100,7 +100,11 @@ def test_what_is_recorded_is_what_was_judged(
         assert connection.execute(sa.select(images.c.content)).scalars().all() == [content]
 
 
-def test_the_oldest_images_go_beyond_the_bound(inspector: Inspector, test_images: list[Path], tmp_path: Path) -> None:
+def test_the_oldest_images_go_beyond_the_bound(
+    model: Path, inspector: Inspector, test_images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(spool, "CHUNK", 2000)  # bytes, fewer than any image has
     url, bound = f"sqlite:///{tmp_path / 'record.db'}", 30_000
     with Recorder(url, "page", inspector, keep="all", keep_bytes=bound, spool=tmp_path) as recorder:
         for file in test_images:
@@ -110,6 +114,9 @@ def test_the_oldest_images_go_beyond_the_bound(inspector: Inspector, test_images
         sizes = connection.execute(sa.select(images.c.bytes)).scalars().all()
     assert 0 < sum(sizes) <= bound
     assert count(url) == len(test_images)
+    castnet_here("predict", model, test_images[0], "--record", url, "--keep", "all", "--keep-bytes", 1)
+    with connect(url).connect() as connection:
+        assert not connection.execute(sa.select(images.c.bytes)).all()
 
 
 def test_a_clock_that_was_ahead_keeps_no_image_for_ever(
@@ -476,9 +483,14 @@ def test_a_shadow_that_cannot_follow_tells_how_many_images_it_left_out(
         return inspect(judge, source)
 
     monkeypatch.setattr(Inspector, "inspect", slowly)
+    unheard = pytest.raises(UserError, match="--shadow: its verdicts go nowhere without --record")
+    with unheard, judging(inspector, None, shadow=model):
+        pass
     with judging(inspector, record, shadow=model) as judge:
         for _ in range(WAITING + 3):
             judge(test_images[0].read_bytes())
         may_end.set()
+        until(lambda: count(url) == 2 * WAITING + 3)
+        judge(test_images[0].read_bytes())  # by now it can
     assert f"--shadow {model}: could not follow, and did not judge 3 images" in capsys.readouterr().err
-    assert count(url) == 2 * WAITING + 3
+    assert count(url) == 2 * WAITING + 5

@@ -29,6 +29,8 @@ def test_castings_are_drawn_by_their_random_number_where_the_image_is_kept(engin
         skipping = next_to_review(connection, "passed", 0, 10, [first])
         assert skipping
         assert skipping.id == second
+        with pytest.raises(sa.exc.IntegrityError), connection.begin_nested():
+            decide(connection, "of no verdict", "passed", True)
         assert decide(connection, first, "passed", True)
         assert not decide(connection, first, "passed", False), "the first decision stands"
         assert count_strata(connection, 0, 10) == {

@@ -238,6 +238,16 @@ def test_the_folder_that_one_stands_in_is_refused(tmp_path: Path, monkeypatch: p
         write_reviewed(url, Path("."), lambda made: None)
 
 
+def test_a_link_to_a_folder_stays_a_link(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'line.db'}"
+    put(url, "a.jpeg", casting(0), False, 1)
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "again").symlink_to("disk")
+    with pytest.raises(UserError, match="again: exists and is not empty"):
+        write_reviewed(url, tmp_path / "again", lambda made: None)
+    assert (tmp_path / "again").is_symlink()
+
+
 def test_a_place_where_a_disk_is_mounted_is_refused_before_the_work(tmp_path: Path, small_disk: Path) -> None:
     url = f"sqlite:///{tmp_path / 'line.db'}"
     put(url, "a.jpeg", casting(0), False, 1)

@@ -1,11 +1,12 @@
+import asyncio
 import logging
 import re
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +24,7 @@ from castnet.files import digest_of
 from castnet.imaging.decode import decode
 from castnet.imaging.listing import list_images
 from castnet.imaging.resample import area_average
-from castnet.line import connections
+from castnet.line import connections, serve
 from castnet.line.access import listen
 from castnet.line.inspector import Inspector, Verdict
 from castnet.line.record import images, verdicts
@@ -147,6 +148,44 @@ def test_one_request_too_many_is_told_to_come_back(server: Server, test_images: 
     assert httpx.post(f"{address}/inspect", content=test_images[0].read_bytes(), timeout=PATIENCE).status_code == 200
 
 
+def test_an_image_that_does_not_arrive_is_not_waited_for(inspector: Inspector, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "BODY_SECONDS", 0.1)
+    app = serve.application(inspector, inspector.inspect, None, lambda: None)
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b"half of it"
+        await asyncio.sleep(1)
+
+    async def answer() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://line") as client:
+            return await client.post("/inspect", content=slowly())
+
+    told = asyncio.run(answer())
+    assert (told.status_code, told.json()["detail"]) == (408, "the image did not arrive within 0.1 s")
+
+
+def test_connections_that_rest_and_requests_that_do_not_end_are_closed(model: Path) -> None:
+    with serving(model, IDLE_SECONDS=0.1, REQUEST_SECONDS=0.1) as (_, address):
+        host, port = address.removeprefix("http://").split(":")
+        for begun in (b"", b"POST /inspect HTTP/1.1\r\nHost: line\r\nContent-Length: 5\r\n\r\n"):
+            with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
+                connection.sendall(begun)
+                with suppress(ConnectionResetError):
+                    assert connection.recv(1) == b""
+
+
+def test_a_connection_for_which_no_other_makes_room_is_told_to_come_back(model: Path) -> None:
+    with serving(model, MAX_CONNECTIONS=9) as (_, address):
+        held = hold(address, 8)  # beside the one that counts them
+        held.append(socket.create_connection(held[0].getpeername(), timeout=PATIENCE))
+        held[-1].sendall(b"POST /inspect HTTP/1.1\r\nHost: line\r\nContent-Length: 5\r\n\r\n")
+        until(lambda: httpx.get(f"{address}/health", timeout=PATIENCE).status_code == 503)
+        held[0].close()
+        until(lambda: httpx.get(f"{address}/health", timeout=PATIENCE).status_code == 200)
+        for connection in held:
+            connection.close()
+
+
 def test_what_was_taken_in_is_answered_after_sigterm(server: Server) -> None:
     process, address = server
     connections = hold(address, 8)
@@ -193,7 +232,8 @@ def test_on_sigterm_the_record_is_closed_and_without_the_token_nothing_is_told(
         guessed = {"Authorization": f"Bearer {token[:-1]}0"}
         assert client.post("/inspect", content=b"", headers=guessed).status_code == 401
         bearer = {"Authorization": f"bearer {token}"}
-        assert client.post("/inspect", content=test_images[0].read_bytes(), headers=bearer).status_code == 200
+        from_a_page = bearer | {"Sec-Fetch-Site": "cross-site"}  # which has the token
+        assert client.post("/inspect", content=test_images[0].read_bytes(), headers=from_a_page).status_code == 200
     process.send_signal(signal.SIGTERM)
     assert process.communicate(timeout=PATIENCE)[1] == ""
     with connect(f"sqlite:///{tmp_path / 'line.db'}").connect() as connection:

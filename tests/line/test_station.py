@@ -5,6 +5,7 @@ import json
 import random
 import re
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +33,7 @@ from castnet.line.page.review_tab import GLANCE
 from castnet.line.page.station import Station
 from castnet.line.record import images, models, reviews, verdicts
 from castnet.line.recorder import Recorder
-from tests.conftest import PATIENCE
+from tests.conftest import PATIENCE, castnet_here, free_port
 from tests.line.conftest import connect
 from tests.line.test_page import open_page, served, upload
 
@@ -509,3 +510,21 @@ def test_what_is_no_model_is_one_line_before_anything_starts(tmp_path: Path, mon
         launch(tmp_path / "some.png", "127.0.0.1", 0)
     with pytest.raises(UserError, match=r"none\.onnx: no such file"):
         launch(tmp_path / "none.onnx", "127.0.0.1", 0)
+
+
+def test_a_page_for_other_machines_starts_if_one_insists_and_its_address_can_be_had(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started: list[list[str]] = []
+
+    def execute(_: str, words: list[str]) -> None:
+        started.append(words)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+
+    monkeypatch.setattr("os.execv", execute)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert castnet_here("app", model, "--port", taken.getsockname()[1]) == 2
+    assert "cannot be listened on" in capsys.readouterr().err
+    assert not started
+    assert castnet_here("app", model, "--host", "0.0.0.0", "--port", free_port(), "--open") == 0
+    assert "--server.address=0.0.0.0" in started[0]

@@ -72,14 +72,24 @@ def test_another_image_of_the_same_size_and_time_is_judged_and_other_permissions
 
 
 def test_a_good_casting_after_a_defective_one_does_not_end_with_0(
-    look_at: Callable[..., int], inspector: Inspector, test_images: list[Path], tmp_path: Path
-) -> None:
+    look_at: Callable[..., int], inspector: Inspector, test_images: list[Path], tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     of = {inspector.inspect(file).verdict: file for file in test_images}
     for name, verdict in (("a.jpeg", "defective"), ("b.jpeg", "good")):
         (tmp_path / name).write_bytes(of[verdict].read_bytes())
     assert look_at() == 1
-    (tmp_path / "gone.jpeg").symlink_to("nowhere")
-    assert look_at() == 2
+    for name in ("gone.jpeg", "torn.jpeg"):
+        capsys.readouterr()
+        if name == "gone.jpeg":
+            (tmp_path / name).symlink_to("nowhere")
+        else:
+            (tmp_path / "gone.jpeg").unlink()
+            (tmp_path / name).write_bytes(b"torn")
+            monkeypatch.setattr(watch, "PATIENCE", 0.02)  # which its writer has been given by then
+        assert look_at() == 2
+        (told,) = map(json.loads, capsys.readouterr().out.splitlines())
+        assert f"{name}: cannot be read" in told["error"]
 
 
 @pytest.mark.parametrize("before", ["half of it", "another of its size"])

@@ -106,6 +106,7 @@ def test_a_one_cycle_run_resumes_to_the_epochs_its_schedule_was_made_for_and_no_
     begun = torch.load(last, weights_only=True)["hyper_parameters"]
     for changed, message in (
         ({"trainer": {"fast_dev_run": True}}, "trainer.fast_dev_run=False, and not True"),
+        ({"trainer": {"overfit_batches": 1}}, "trainer.overfit_batches=0.0, and not 1"),
         ({"trainer": {"limit_test_batches": 1}}, "trainer.limit_test_batches=1.0, and not 1"),
         ({"model": {"optimizer": begun["optimizer"] | {"weight_decay": 0.1}}}, "weight_decay=None, and not 0.1"),
     ):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from castnet.imaging.decode import decode
+from castnet.report import robustness
 from castnet.report.robustness import CORRUPTIONS
 from tests.conftest import Command
 
@@ -15,10 +16,11 @@ from tests.conftest import Command
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_a_stronger_dose_changes_an_image_more(name: str, castings: Path) -> None:
     image = decode(next((castings / "test" / "ok_front").iterdir()))
-    spoil, _, doses = CORRUPTIONS[name]
+    doses = CORRUPTIONS[name][2]
     changes = []
     for dose in doses:
-        spoilt = spoil(image, dose, np.random.default_rng(0))
+        (spoilt,), (again,) = (robustness._spoilt([image], name, dose, start=0) for _ in range(2))
+        np.testing.assert_array_equal(spoilt, again)  # the same for every checkpoint
         assert (spoilt.shape, spoilt.dtype) == (image.shape, np.uint8)
         changes.append(np.abs(spoilt.astype(float) - image).mean())
     assert 0 < changes[0] < changes[1] < changes[2]
@@ -36,13 +38,15 @@ def test_a_part_that_moves_is_seen_where_it_is_half_way(name: str) -> None:
 
 
 def test_evaluate_draws_the_table_on_request_clean_row_first(
-    run_evaluate: Command, trained: Path, model: Path, castings: Path, tmp_path: Path
+    run_evaluate: Command, trained: Path, model: Path, castings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(robustness, "CHUNK", 5)  # of 12 images
     # Drawn castings differ so much that none is unfamiliar, so half of those as they are shall be.
     with (trained / "predictions.csv").open(newline="") as table:
         usual = median(float(row["unfamiliarity"]) for row in csv.DictReader(table))
     checkpoint = torch.load(model.with_suffix(".ckpt"), weights_only=True)
     checkpoint["familiarity"]["cuts"] *= usual
+    checkpoint["datamodule_hyper_parameters"]["resample"] = "nearest"
     torch.save(checkpoint, tmp_path / "choosy.ckpt")
     data = ["data=folder", f"data.root={castings}", "data.defect_class=def_front"]
     ran = run_evaluate(f"ckpt_path={tmp_path / 'choosy.ckpt'}", *data, "report.robustness=true")

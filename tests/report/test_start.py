@@ -7,6 +7,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from castnet.model.checkpoint import load_classifier
+from castnet.model.start import read_weights
 from castnet.report import start
 from tests.conftest import Command
 from tests.data.test_datamodule import configured
@@ -45,12 +46,19 @@ def test_layers_are_judged_by_how_they_rank_training_images(trained: Path, casti
 
 
 def test_dense_layers_that_tell_nothing_apart_are_left_out_and_the_run_says_so(
-    run_train: Command, trained: Path, monkeypatch: pytest.MonkeyPatch
+    run_train: Command, trained: Path, castings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(start, "LEAST_AUROC", 1.1)
-    ran = run_train(f"model.start={trained / 'checkpoints' / 'best.ckpt'}")
+    best = trained / "checkpoints" / "best.ckpt"
+    ran = run_train(f"model.start={best}")
     assert ran.code == 0, ran.err
     assert "below 1.1, so they start at random" in ran.out
+    classifier = load_classifier(best)
+    for parameter in classifier.network.parameters():
+        torch.nn.init.zeros_(parameter)  # in the place of random numbers
+    start.start_from(classifier, read_weights(best), configured(castings, tmp_path))
+    state = classifier.network.state_dict()
+    assert [bool(state[f"layers.{layer}.weight"].any()) for layer in (0, 13)] == [True, False]
 
 
 def test_drawn_weights_of_another_size_give_their_convolutions(run_train: Command) -> None:

@@ -68,7 +68,7 @@ def test_a_trial_trains_all_its_seeds_and_reports_every_epoch(run_train: Command
 def test_epochs_that_are_not_validated_are_not_reported(run_train: Command) -> None:
     every_second = "+trainer.check_val_every_n_epoch=2"
     name = "hydra.sweeper.study_name='it\\'s'"
-    ran = run_train(*STUDY[:2], name, LR, "hydra.sweeper.n_trials=1", every_second)
+    ran = run_train(*STUDY[:2], name, LR, "hydra.sweeper.n_trials=1", every_second, "trainer.max_epochs=3")
     assert ran.code == 0, ran.err
     (trial,) = optuna.load_study(study_name="it's", storage="sqlite:///runs/studies.db").get_trials()
     assert trial.intermediate_values.keys() == {1}
@@ -441,7 +441,8 @@ def test_a_study_that_compares_something_else_is_not_gone_on_with(search: Comman
         assert ran.code == 2
         assert f"hydra.sweeper.study_name=s: that study has other {part}: " in ran.err
         assert f"{differs}; name a new study" in ran.err
-    assert search(LR, "hydra.sweeper.n_trials=2", "trainer.devices=2", folder="elsewhere").code == 0
+    own = ["trainer.devices=2", "paths.cache_dir=cache", "++data.root=copy"]
+    assert search(LR, "hydra.sweeper.n_trials=2", *own, folder="elsewhere").code == 0
     two = ["hydra.sweeper.study_name=two", "hydra.sweeper.n_trials=1", "hydra.sweeper.pruner=null"]
     two += ["hydra.sweeper.direction=[minimize,minimize]"]
     assert search(LR, *two, "hydra.sweeper.objective=[loss,escape_rate]", folder="two").code == 0
