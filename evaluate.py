@@ -60,6 +60,7 @@ def evaluate(cfg: DictConfig) -> None:
     trainer.test(classifier, datamodule, verbose=False)
     if cfg.report.robustness:
         Console().print(write_robustness(robustness(classifier, datamodule), Path(cfg.paths.output_dir)))
+        print(f"doses: {cfg.paths.output_dir}/robustness.csv")
     print(f"report: {cfg.paths.output_dir}/report.html")
 
 

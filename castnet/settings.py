@@ -95,7 +95,7 @@ def _place(value: Any, location: tuple[int | str, ...]) -> list[int | str]:
 def _reason(problem: Mapping[str, Any]) -> str:
     """Pydantic's message in the house's words: "expected …"."""
     message: str = problem["msg"]
-    if problem["type"] == "string_type" and isinstance(problem["input"], bool | int | float):
+    if problem["type"] == "string_type" and isinstance(problem["input"], bool | int | float | None):
         return "expected text, which needs quotes within quotes where it reads like a number: 'KEY=\"1\"'"
     for opening, ours in (("Input should be ", "expected "), ("Value error, ", "")):
         if message.startswith(opening):

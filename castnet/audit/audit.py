@@ -83,7 +83,9 @@ def _examined(listing: Listing, root: Path, out: Path, known: Sequence[tuple[int
 
     images = in_parallel(read, range(len(listing.files)), bar, "reading")
     if all(isinstance(image, str) for image in images):
-        raise UserError(f"{listing.root}: none of its {len(images)} images can be read; the first: {images[0]}")
+        raise UserError(
+            f"{listing.root}: none of its {len(images)} images can be read; {listing.files[0]}: {images[0]}"
+        )
     group, closest = find_copies(spectra, PAIRS_SHOWN, bar)
     # Identical files belong together even where there is nothing in them to compare.
     first: dict[str, int] = {}
