@@ -4,8 +4,8 @@ Castings of one type share almost everything, so the shared is taken away step b
 images know neither shift nor scale, and a rotation is a shift along the angle; what is the same over many radii is the
 lamp's share and goes as well. Every (radius, frequency) is divided by its mean strength in this folder. The magnitudes
 of what is left do not change under rotation or mirroring: they find candidates. The phases give the best alignment and
-the correlation there, which decides; in a folder of castings laid down alike under one lamp, that of what is left where
-the mean of all is taken away.
+the correlation there, which decides; among castings laid down alike under a lamp, that of what is left where the
+principal components that many share are taken away.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -21,17 +21,14 @@ from scipy.spatial import cKDTree
 from sklearn.decomposition import PCA
 
 from castnet.audit.spectra import SAME, Indices, Spectra, agree_everywhere, align, blocks, spread
-from castnet.audit.unwrap import Floats, Spectrum
+from castnet.audit.unwrap import FREQUENCIES, RADII, Floats, Spectrum
 from castnet.signals import interruptible_threads
 
 T = TypeVar("T")
 Result = TypeVar("Result")
 
 NEIGHBOURS = 16
-
-# From how many photographs on what all have in common is known, and how strong it is, as the squared norm of the mean
-# of spectra of norm 1, where castings were laid down alike under one lamp: 0.09 to 0.19, of other folders at most 0.02.
-ENOUGH, ONE_LAMP = 30, 0.05
+NOTHING: Spectrum = np.zeros((0, len(RADII), FREQUENCIES.stop - FREQUENCIES.start), np.complex64)  # is shared
 
 
 class Bar(Protocol):
@@ -109,7 +106,7 @@ def candidates(spectra: Spectra) -> Indices:
     return np.unique(pairs, axis=0)
 
 
-def grouped(spectra: Spectra, pairs: Indices, likeness: Floats, shared: Spectrum | None = None) -> Indices:
+def grouped(spectra: Spectra, pairs: Indices, likeness: Floats, shared: Spectrum) -> Indices:
     """Connected components of the pairs (m, 2) that are alike, cut where they are mere chains.
 
     Every member must itself agree everywhere with its group's representative; those that do not are parted from the
@@ -118,7 +115,7 @@ def grouped(spectra: Spectra, pairs: Indices, likeness: Floats, shared: Spectrum
     Args:
         spectra: whitened.
         pairs, likeness: int64 (m, 2) and float32 (m,), see `likenesses`.
-        shared: see `agree_everywhere`.
+        shared: see `Spectra.shared`.
 
     Returns:
         For each image the index of its group's representative, the member with the strongest pairs: int64 (n,).
@@ -157,16 +154,14 @@ def find_copies(spectra: Spectra, closest: int, bar: Bar = plain) -> tuple[Indic
     spectra.whiten()
     pairs = candidates(spectra)
     likeness = likenesses(spectra, pairs, bar)
-    group, apart = _grouped_until_whole(spectra, pairs, likeness, None, bar)
-    if len(photographs := np.unique(group)) >= ENOUGH:
-        shared = spectra[photographs[spread(len(photographs), 1000)]].mean(0)
-        if (np.abs(shared) ** 2).sum() > ONE_LAMP:
-            group, apart = _grouped_until_whole(spectra, pairs, likeness, shared, bar)
+    group, apart = _grouped_until_whole(spectra, pairs, likeness, NOTHING, bar)
+    if len(shared := spectra.shared(np.unique(group))):
+        group, apart = _grouped_until_whole(spectra, pairs, likeness, shared, bar)
     return group, aligned(spectra, apart[:closest])
 
 
 def _grouped_until_whole(
-    spectra: Spectra, pairs: Indices, likeness: Floats, shared: Spectrum | None, bar: Bar
+    spectra: Spectra, pairs: Indices, likeness: Floats, shared: Spectrum, bar: Bar
 ) -> tuple[Indices, Indices]:
     """The representative of each image (n,), and pairs (m, 2) of representatives, the most alike first."""
     group = ones = np.arange(len(spectra))

@@ -20,10 +20,13 @@ BANDS, BEST_BANDS_IGNORED = 8, 3
 # Where turning marks beat with the sensor's grid, several bands agree, but only in some sectors; so the places, each a
 # band in a sector, that agree least must still agree.
 SECTORS, LEAST_PLACES = 8, 24
-# Likeness above which two images are copies of one photograph, also with their group's representative; and how much
-# they must be like it in the places that agree least. Set on drawn castings: those of one mould under one lamp, and
-# planted copies (benchmarks/audit.py; docs/audit.md has what they do on other images).
-SAME, SAME_IN_PLACES = 0.40, 0.15
+# Likeness above which two images are copies of one photograph, also with their group's representative; how much they
+# must be like it in the places that agree least; and without what they share with other photographs. Set on drawn
+# castings: those of one mould under one lamp, and planted copies (docs/audit.md has what they do on other images).
+SAME, SAME_IN_PLACES, SAME_OWN = 0.40, 0.15, 0.30
+# The strongest principal component of n photographs that share nothing has a squared strength of at most 2 + n / 280,
+# where each of their spectra has 1; that of 250 castings under one lamp, of ten lamps, has 13 to 43.
+ALONE = 3, 250
 
 
 class Spectra:
@@ -71,6 +74,19 @@ class Spectra:
             spectra = self[block] * weight
             self[block] = spectra / (np.sqrt((np.abs(spectra) ** 2).sum((1, 2), keepdims=True)) + 1e-12)
 
+    def shared(self, index: Indices) -> Spectrum:
+        """What many of some images have in common, each of another photograph: complex64 (k, radii, frequencies).
+
+        The principal components that are stronger than those of images without anything in common (`ALONE`). Castings
+        that were laid down alike under a lamp share shadows, vanes and moiré, those under another lamp others.
+        """
+        spectra = self[index[spread(len(index), 1000)]]
+        flat = spectra.reshape(len(spectra), -1)
+        strengths, shares = np.linalg.eigh(flat @ flat.conj().T)
+        strong = strengths > ALONE[0] + len(flat) / ALONE[1]
+        components = (shares[:, strong] / np.sqrt(strengths[strong])).conj().T @ flat
+        return np.asarray(components.reshape(-1, *spectra.shape[1:]), np.complex64)
+
 
 def spread(n: int, most: int) -> Indices:
     """At most `most` of n indices, evenly spread."""
@@ -117,21 +133,15 @@ def _likeness(products: Floats, a: Spectrum, b: Spectrum) -> Floats:
     return correlations[:, : BANDS - BEST_BANDS_IGNORED].mean(1)
 
 
-def agree_everywhere(a: Spectrum, b: Spectrum, shared: Spectrum | None) -> NDArray[np.bool_]:
+def agree_everywhere(a: Spectrum, b: Spectrum, shared: Spectrum) -> NDArray[np.bool_]:
     """Whether pairs agree as copies do, as a whole, in the places that agree least, and in what is their own: (n,).
 
     Args:
         a, b: see `align`.
-        shared: what all images have in common that were laid down alike under one lamp, complex64 (radii, frequencies).
+        shared: see `Spectra.shared`.
     """
     likeness, angle, is_mirrored = align(a, b)
-    phase = np.exp(1j * np.arange(FREQUENCIES.start, FREQUENCIES.stop) * angle[:, None]).astype(np.complex64)
-
-    def laid(spectra: Spectrum) -> Spectrum:  # as b over a
-        way = np.where(is_mirrored[:, None], phase.conj(), phase)[:, None]
-        return np.where(is_mirrored[:, None, None], spectra.conj(), spectra) * way
-
-    turned = laid(b)
+    turned = _laid(b, angle, is_mirrored)
     pad = ((0, 0), (0, 0), (FREQUENCIES.start, 0))
     one, other = (np.fft.irfft(np.pad(spectra, pad), n=PLACED_ANGLES) for spectra in (a, turned))
 
@@ -142,7 +152,30 @@ def agree_everywhere(a: Spectrum, b: Spectrum, shared: Spectrum | None) -> NDArr
     correlations = placed(one * other) / np.sqrt(placed(one**2) * placed(other**2) + 1e-12)
     least = np.sort(correlations, axis=1)[:, :LEAST_PLACES].mean(1)
     agree = (likeness >= SAME) & (least >= SAME_IN_PLACES)
-    for common in () if shared is None else (shared, laid(shared)):  # either may lie as all others do
-        own, others = a - common, turned - common
-        agree &= _likeness(np.einsum("nrf,nrf->nr", own, others.conj()).real, own, others) >= SAME
+    if len(shared):
+        mine, others = _own(a, shared), _laid(_own(b, shared), angle, is_mirrored)
+        agree &= _likeness(np.einsum("nrf,nrf->nr", mine, others.conj()).real, mine, others) >= SAME_OWN
     return agree
+
+
+def _laid(spectra: Spectrum, angle: Floats, is_mirrored: NDArray[np.bool_]) -> Spectrum:
+    """Spectra (n, radii, frequencies) as seen when turned by angles in radians (n,) and then, maybe, mirrored."""
+    phase = np.exp(1j * np.arange(FREQUENCIES.start, FREQUENCIES.stop) * angle[:, None]).astype(np.complex64)[:, None]
+    return np.where(is_mirrored[:, None, None], (spectra * phase).conj(), spectra * phase)
+
+
+def _own(spectra: Spectrum, shared: Spectrum) -> Spectrum:
+    """Spectra without what they share with others, at the rotation and mirroring at which that is most."""
+
+    def strengths(spectra: Spectrum) -> Floats:  # at each rotation, (n, SHIFTS)
+        products = np.einsum("nrf,krf->nkf", spectra, shared.conj())
+        turned = np.fft.ifft(np.pad(products, ((0, 0), (0, 0), (FREQUENCIES.start, 0))), n=SHIFTS)
+        return np.asarray((np.abs(turned) ** 2).sum(1), np.float32)
+
+    each = np.stack([strengths(spectra), strengths(spectra.conj())])
+    is_mirrored = each[1].max(1) > each[0].max(1)
+    angle = np.where(is_mirrored[:, None], each[1], each[0]).argmax(1) * np.float32(2 * np.pi / SHIFTS)
+    as_others = _laid(spectra, np.where(is_mirrored, -angle, angle), is_mirrored)
+    flat, common = as_others.reshape(len(spectra), -1), shared.reshape(len(shared), -1)
+    rest = as_others - (flat @ common.conj().T @ common).astype(np.complex64).reshape(spectra.shape)
+    return _laid(rest, -angle, is_mirrored)

@@ -16,7 +16,7 @@ from PIL import Image
 from benchmarks.audit import disguised, draw_series, plant, precision_recall
 from castnet.audit import resplit as resplit_module
 from castnet.audit.audit import audit
-from castnet.audit.duplicates import candidates, find_copies, grouped, likenesses
+from castnet.audit.duplicates import NOTHING, candidates, find_copies, grouped, likenesses
 from castnet.audit.findings import Audit
 from castnet.audit.listing import list_folder
 from castnet.audit.resplit import resplit
@@ -245,7 +245,7 @@ def test_chains_are_cut() -> None:
     pairs = np.stack([np.arange(n - 1), np.arange(1, n)], axis=1)
     likeness = likenesses(spectra, pairs)
     assert (likeness > 0.9).all()
-    group = grouped(spectra, pairs, likeness)
+    group = grouped(spectra, pairs, likeness, NOTHING)
     assert 2 <= len(np.unique(group)) <= 4
     assert group[0] != group[-1]
     assert (likenesses(spectra, np.stack([np.arange(n), group], axis=1)) >= 0.4).all()
@@ -270,24 +270,25 @@ def test_what_agrees_over_half_of_the_circle_is_no_copy() -> None:
     half = np.where(np.arange(512) < 300, one, other)
     a, b = (np.fft.rfft(polar, axis=1)[None, :, FREQUENCIES].astype(np.complex64) for polar in (one, half))
     assert align(a, b)[0] > 0.4  # as those of copies are
-    assert agree_everywhere(a, a, shared=None).all()
-    assert not agree_everywhere(a, b, shared=None).any()
+    assert agree_everywhere(a, a, NOTHING).all()
+    assert not agree_everywhere(a, b, NOTHING).any()
 
 
-def test_what_a_whole_folder_shares_makes_no_copies() -> None:
+@pytest.mark.parametrize("lamps", [1, 3])
+def test_what_many_castings_share_makes_no_copies(lamps: int) -> None:
     random = np.random.default_rng(0)
-    lamp, *own = random.normal(size=(61, 64, 86, 2)).astype(np.float32).view(np.complex64)[..., 0]
-    castings = np.stack(
-        [lamp + much * casting for much, casting in zip(np.linspace(1, 1.8, 60, dtype=np.float32), own, strict=True)]
-    )
-    turned = np.exp(1j * np.arange(FREQUENCIES.start, FREQUENCIES.stop) * 2).astype(np.complex64)
+    drawn = random.normal(size=(60 + lamps, 64, 86, 2)).astype(np.float32).view(np.complex64)[..., 0]
+    much = np.linspace(1, 1.8, 60, dtype=np.float32)[:, None, None]
+    castings = np.tile(drawn[:lamps], (60 // lamps, 1, 1)) + much * drawn[lamps:]
+    angles = np.arange(1, 6)[:, None, None]
+    turned = np.exp(1j * np.arange(FREQUENCIES.start, FREQUENCIES.stop) * angles).astype(np.complex64)
     images = np.concatenate([castings, castings[:5] * turned])
     spectra = Spectra(len(images))
     spectra[np.arange(len(images))] = images
     group, closest = find_copies(spectra, closest=5)
     alike = [pair.likeness for pair in closest]
     assert alike == sorted(alike, reverse=True)
-    assert (likenesses(spectra, np.array([[5, 6], [7, 8]])) > 0.4).all()  # as those of copies are
+    assert (likenesses(spectra, np.array([[5, 5 + lamps], [7, 7 + lamps]])) > 0.4).all()  # as those of copies are
     assert group[60:].tolist() == group[:5].tolist()
     assert len(np.unique(group)) == 60
 
