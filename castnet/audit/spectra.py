@@ -25,7 +25,7 @@ SECTORS, LEAST_PLACES = 8, 24
 # castings: those of one mould under one lamp, and planted copies (docs/audit.md has what they do on other images).
 SAME, SAME_IN_PLACES, SAME_OWN = 0.40, 0.15, 0.30
 # The strongest principal component of n photographs that share nothing has a squared strength of at most 2 + n / 280,
-# where each of their spectra has 1; that of 250 castings under one lamp, of ten lamps, has 13 to 43.
+# where each of their spectra has 1; that of 250 castings under one lamp, of ten lamps, has 11 to 31.
 ALONE = 3, 250
 
 
@@ -80,12 +80,11 @@ class Spectra:
         The principal components that are stronger than those of images without anything in common (`ALONE`). Castings
         that were laid down alike under a lamp share shadows, vanes and moiré, those under another lamp others.
         """
-        spectra = self[index[spread(len(index), 1000)]]
-        flat = spectra.reshape(len(spectra), -1)
-        strengths, shares = np.linalg.eigh(flat @ flat.conj().T)
+        flat = _flat(self[index[spread(len(index), 1000)]])
+        strengths, shares = np.linalg.eigh(flat @ flat.T)
         strong = strengths > ALONE[0] + len(flat) / ALONE[1]
-        components = (shares[:, strong] / np.sqrt(strengths[strong])).conj().T @ flat
-        return np.asarray(components.reshape(-1, *spectra.shape[1:]), np.complex64)
+        components = (shares[:, strong] / np.sqrt(strengths[strong])).T @ flat
+        return components.view(np.complex64).reshape(-1, *self._block.shape[1:3])
 
 
 def spread(n: int, most: int) -> Indices:
@@ -169,13 +168,18 @@ def _own(spectra: Spectrum, shared: Spectrum) -> Spectrum:
 
     def strengths(spectra: Spectrum) -> Floats:  # at each rotation, (n, SHIFTS)
         products = np.einsum("nrf,krf->nkf", spectra, shared.conj())
-        turned = np.fft.ifft(np.pad(products, ((0, 0), (0, 0), (FREQUENCIES.start, 0))), n=SHIFTS)
-        return np.asarray((np.abs(turned) ** 2).sum(1), np.float32)
+        turned = np.fft.irfft(np.pad(products, ((0, 0), (0, 0), (FREQUENCIES.start, 0))), n=SHIFTS)
+        return (turned**2).sum(1)
 
     each = np.stack([strengths(spectra), strengths(spectra.conj())])
     is_mirrored = each[1].max(1) > each[0].max(1)
     angle = np.where(is_mirrored[:, None], each[1], each[0]).argmax(1) * np.float32(2 * np.pi / SHIFTS)
     as_others = _laid(spectra, np.where(is_mirrored, -angle, angle), is_mirrored)
-    flat, common = as_others.reshape(len(spectra), -1), shared.reshape(len(shared), -1)
-    rest = as_others - (flat @ common.conj().T @ common).astype(np.complex64).reshape(spectra.shape)
+    flat, common = _flat(as_others), _flat(shared)
+    rest = (flat - flat @ common.T @ common).view(np.complex64).reshape(spectra.shape)
     return _laid(rest, -angle, is_mirrored)
+
+
+def _flat(spectra: Spectrum) -> Floats:
+    """Spectra (n, radii, frequencies) as vectors of real numbers."""
+    return spectra.reshape(len(spectra), -1).view(np.float32)
