@@ -57,11 +57,18 @@ class Sweeper(BasicSweeper):
             with open_dict(config):
                 config.hydra.job.id = config.hydra.job.num = number
             runs.append(run := Path(config.hydra.sweep.dir) / config.hydra.sweep.subdir)
-            begun, asked = _begun(run), _words(config.hydra.overrides.task)
-            if begun not in (None, asked):
+            asked = _words(config.hydra.overrides.task)
+            begun, settings = _begun(run) or (asked, None)
+            if begun != asked:
                 raise HydraException(
                     f"{run}: was begun with {begun}, and would go on with {asked}; go on with a sweep by the command "
                     "that it was begun by"
+                )
+            now: Any = OmegaConf.to_container(config, resolve=False)
+            if settings and (other := _differing(settings, {key: now[key] for key in now if key != "hydra"})):
+                raise HydraException(
+                    f"{run}: was begun with another {other[0]}, by files of settings that have changed since; make "
+                    "them what they were, or begin a new sweep"
                 )
         return runs
 
@@ -76,17 +83,25 @@ class Sweeper(BasicSweeper):
             check_jobs(load(self.config, list(overrides)) for overrides in chain(*self.overrides or ()))
 
 
-def _begun(run: Path) -> str | None:
-    """The overrides that a run was begun with, None of one that has not begun."""
+def _begun(run: Path) -> tuple[str, Any] | None:
+    """The overrides that a run was begun with, and all its settings; None of one that has not begun."""
     metrics, written = run / "metrics.json", run / ".hydra" / "overrides.yaml"
     try:
         if metrics.exists():
             json.loads(metrics.read_text())
         elif not written.exists() and not (run / LAST).exists():
             return None
-        return _words(OmegaConf.load(written))
+        settings = OmegaConf.load(written.with_name("config.yaml"))
+        return _words(OmegaConf.load(written)), OmegaConf.to_container(settings, resolve=False)
     except (OSError, ValueError, YAMLError) as error:
         raise HydraException(f"{run}: cannot be gone on with ({error}); remove it to begin that run anew") from error
+
+
+def _differing(was: Any, now: Any, key: str = "") -> list[str]:
+    if not (isinstance(was, dict) and isinstance(now, dict)):
+        return [] if was == now else [key]
+    parts = dict.fromkeys([*was, *now])
+    return [name for part in parts for name in _differing(was.get(part), now.get(part), f"{key}.{part}".lstrip("."))]
 
 
 def _words(overrides: Any) -> str:

@@ -144,6 +144,12 @@ def test_a_sweep_that_was_stopped_goes_on_with_the_runs_that_had_not_ended(
         assert f"{torn.relative_to(stopped.folder).parts[0]}: cannot be gone on with (" in ran.err
         torn.write_bytes(before[torn])
 
+    config = stopped.folder / "0" / ".hydra" / "config.yaml"
+    config.write_bytes(before[config].replace(b"dropout: 0.3", b"dropout: 0.2"))  # as if a file under conf/ had changed
+    ran = run_train(*settings, "hydra.sweeper.resume=true")
+    assert (ran.code, "run/0: was begun with another model.dropout" in ran.err) == (2, True), ran.err
+    config.write_bytes(before[config])
+
     with hold(stopped.folder / "1"):  # as a job does that a cluster goes on with
         held = run_train(*settings, "hydra.sweeper.resume=true")
     assert (held.code, "run/1: another run is at work there" in held.err) == (2, True), held.err

@@ -27,6 +27,9 @@ SAME, SAME_IN_PLACES, SAME_OWN = 0.40, 0.15, 0.30
 # The strongest principal component of n photographs that share nothing has a squared strength of at most 2 + n / 280,
 # where each of their spectra has 1; that of 250 castings under one lamp, of ten lamps, has 11 to 31.
 ALONE = 3, 250
+# What so few photographs share (the participation ratio of a component) is not the lamp's, but of one photograph whose
+# copies the first look found in pieces.
+MANY = 18
 
 
 class Spectra:
@@ -77,12 +80,13 @@ class Spectra:
     def shared(self, index: Indices) -> Spectrum:
         """What many of some images have in common, each of another photograph: complex64 (k, radii, frequencies).
 
-        The principal components that are stronger than those of images without anything in common (`ALONE`). Castings
-        that were laid down alike under a lamp share shadows, vanes and moiré, those under another lamp others.
+        The principal components that are stronger than those of images without anything in common (`ALONE`), and of
+        many images (`MANY`). Castings that were laid down alike under a lamp share shadows, vanes and moiré, those
+        under another lamp others.
         """
         flat = _flat(self[index[spread(len(index), 1000)]])
         strengths, shares = np.linalg.eigh(flat @ flat.T)
-        strong = strengths > ALONE[0] + len(flat) / ALONE[1]
+        strong = (strengths > ALONE[0] + len(flat) / ALONE[1]) & (1 / (shares**4).sum(0) > MANY)
         components = (shares[:, strong] / np.sqrt(strengths[strong])).T @ flat
         return components.view(np.complex64).reshape(-1, *self._block.shape[1:3])
 

@@ -274,12 +274,23 @@ def test_what_agrees_over_half_of_the_circle_is_no_copy() -> None:
     assert not agree_everywhere(a, b, NOTHING).any()
 
 
+def test_what_few_images_have_in_common_is_theirs() -> None:
+    drawn = np.random.default_rng(0).normal(size=(61, 64, 86, 2)).astype(np.float32).view(np.complex64)[..., 0]
+    for alike, components in ((12, 0), (30, 1)):
+        images = drawn[1:].copy()
+        images[:alike] += 2 * drawn[0]
+        spectra = Spectra(60)
+        spectra[np.arange(60)] = images
+        spectra.whiten()
+        assert len(spectra.shared(np.arange(60))) == components
+
+
 @pytest.mark.parametrize("lamps", [1, 3])
 def test_what_many_castings_share_makes_no_copies(lamps: int) -> None:
     random = np.random.default_rng(0)
-    drawn = random.normal(size=(60 + lamps, 64, 86, 2)).astype(np.float32).view(np.complex64)[..., 0]
-    much = np.linspace(1, 1.8, 60, dtype=np.float32)[:, None, None]
-    castings = np.tile(drawn[:lamps], (60 // lamps, 1, 1)) + much * drawn[lamps:]
+    drawn = random.normal(size=(90 + lamps, 64, 86, 2)).astype(np.float32).view(np.complex64)[..., 0]
+    much = np.linspace(1, 1.8, 90, dtype=np.float32)[:, None, None]
+    castings = np.tile(drawn[:lamps], (90 // lamps, 1, 1)) + much * drawn[lamps:]
     angles = np.arange(1, 6)[:, None, None]
     turned = np.exp(1j * np.arange(FREQUENCIES.start, FREQUENCIES.stop) * angles).astype(np.complex64)
     images = np.concatenate([castings, castings[:5] * turned])
@@ -289,8 +300,8 @@ def test_what_many_castings_share_makes_no_copies(lamps: int) -> None:
     alike = [pair.likeness for pair in closest]
     assert alike == sorted(alike, reverse=True)
     assert (likenesses(spectra, np.array([[5, 5 + lamps], [7, 7 + lamps]])) > 0.4).all()  # as those of copies are
-    assert group[60:].tolist() == group[:5].tolist()
-    assert len(np.unique(group)) == 60
+    assert group[90:].tolist() == group[:5].tolist()
+    assert len(np.unique(group)) == 90
 
 
 def test_candidates_are_few() -> None:
