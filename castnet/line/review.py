@@ -1,9 +1,10 @@
 """What people decide of castings that the model has judged, and what that says of its mistakes."""
 
 import time
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import sqlalchemy as sa
 from scipy.stats import hypergeom
@@ -85,38 +86,43 @@ def count_strata(connection: sa.Connection, since: float, until: float) -> dict[
     strata = {}
     for name in STRATA:
         decided = (
-            sa.select(reviews.c.verdict_id, reviews.c.is_defect)
+            sa.select(reviews.c.verdict_id, reviews.c.is_defect, reviews.c.time)
             .join(verdicts, verdicts.c.id == reviews.c.verdict_id)
             .where(given(since, until), reviews.c.drawn_as == name)
         )
-        found, newcomer = connection.execute(decided).all(), _newcomer(connection, name, since, until)
+        found = connection.execute(decided).all()
+        newcomer = _newcomer(connection, name, since, until, {row.verdict_id: row.time for row in found})
         sample = [row.is_defect for row in found if newcomer is None or row.verdict_id < newcomer]
         strata[name] = Stratum(total[name], len(found), len(sample), sum(sample))
     return strata
 
 
-def _newcomer(connection: sa.Connection, stratum: str, since: float, until: float) -> str | None:
+def _newcomer(
+    connection: sa.Connection, stratum: str, since: float, until: float, decided: Mapping[str, float]
+) -> str | None:
     """The lowest number of a casting of a stratum that came after one with a higher number was decided on."""
-    of = verdicts.alias()
-    before = (
-        sa.select(reviews.c.verdict_id, reviews.c.time)
-        .join(of, of.c.id == reviews.c.verdict_id)
-        .where(of.c.time >= since, of.c.time < until, reviews.c.drawn_as == stratum)
-        .subquery()
-    )
+    if not decided:
+        return None
+    numbers = sorted(decided)
+    # When the first decision was made on each number or a higher one; a database would pass over all of them for every
+    # casting.
+    first = list(accumulate((decided[number] for number in reversed(numbers)), min))[::-1]
     # A verdict may have waited in a spool while others were decided on.
-    later = sa.or_(before.c.time < verdicts.c.time, before.c.time < images.c.time)
-    overtaken = sa.exists().where(before.c.verdict_id > verdicts.c.id, later)
+    later = sa.or_(verdicts.c.time > first[0], images.c.time > first[0])
     query = (
-        sa.select(verdicts.c.id)
+        sa.select(verdicts.c.id, verdicts.c.time, images.c.time.label("kept"))
         .join(images, images.c.image == verdicts.c.image)
         .outerjoin(reviews, reviews.c.verdict_id == verdicts.c.id)
         .where(given(since, until), verdicts.c.verdict == STRATA[stratum], reviews.c.verdict_id.is_(None))
-        .where(verdicts.c.id < sa.select(sa.func.max(before.c.verdict_id)).scalar_subquery(), overtaken)
+        .where(verdicts.c.id < numbers[-1], later)
         .order_by(verdicts.c.id)
-        .limit(1)
+        .execution_options(yield_per=1000)  # most often the first ones tell
     )
-    return connection.execute(query).scalar_one_or_none()
+    with connection.execute(query) as found:
+        for row in found:
+            if first[bisect_right(numbers, row.id)] < max(row.time, row.kept):
+                return str(row.id)
+    return None
 
 
 def estimate(strata: Mapping[str, Stratum]) -> tuple[Estimate, Estimate]:
