@@ -36,6 +36,9 @@ FORMATS = {
 # No inspection camera has more; a file of a few kilobytes can claim to, and its pixels would fill the memory.
 MAX_PIXELS = 64_000_000
 MAX_SIDE = 16_384  # what is laid over each pixel of a side to average it down would fill the memory too
+MAX_SCANS = 100  # of a JPEG; progressive ones have ten, and each goes over all pixels for as little as 100 bytes
+# How a scan begins: its marker, the length of its header and the number of channels in it (ITU-T T.81, B.2.3).
+SCAN = re.compile(rb"\xff\xda\0(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 AT_MOST = f"at most {MAX_PIXELS:,} are read, {MAX_SIDE:,} a side"
 MAX_BYTES = 4 * MAX_PIXELS + 2**20  # four channels, not compressed
 EIGHT_BIT_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
@@ -71,7 +74,8 @@ def decode(source: Path | bytes | Photograph) -> Grey:
 
     Raises:
         UserError: the file is no image of `FORMATS`, is broken, has a side above `MAX_SIDE`, more than `MAX_PIXELS` (a
-            decompression bomb) or more than 8 bits a channel; or it cannot be read. Nothing else is raised.
+            decompression bomb), more than `MAX_SCANS` scans or more than 8 bits a channel; or it cannot be read.
+            Nothing else is raised.
     """
     file = source.path if isinstance(source, Photograph) else source
     name = "image" if isinstance(file, bytes) else file
@@ -85,6 +89,8 @@ def decode(source: Path | bytes | Photograph) -> Grey:
         else:
             content = file if isinstance(file, bytes) else read_file(file)
         kind = format_of(content)
+        if kind == "JPEG" and (scans := len(SCAN.findall(content))) > MAX_SCANS:
+            raise UserError(f"has {scans:,} scans; at most {MAX_SCANS} are read")
         if kind == "PNG":  # Pillow compares its checksums with what they are of only when it is asked to
             Image.open(BytesIO(content), formats=[kind]).verify()
         with Image.open(BytesIO(content), formats=[kind]) as image:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -18,7 +19,10 @@ def read_card(text: str) -> dict[str, Any]:
     """
     if len(text) > MAX_CARD:
         raise ValueError(f"its card has {len(text):,} characters")
-    card = json.loads(text, parse_constant=_no_number)
+    try:
+        card = json.loads(text, parse_constant=_no_number)
+    except RecursionError as error:
+        raise ValueError("its card is nested too deeply") from error
     if not isinstance(card, dict):
         raise ValueError("its card is no object")
     for key, (expected, holds) in EXPECTED.items():
@@ -35,7 +39,7 @@ def _no_number(name: str) -> None:
 
 def _is_number(value: object, least: float = -math.inf, most: float = math.inf) -> bool:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and math.isfinite(value) and least <= value <= most  # type: ignore[arg-type, operator]
+    return is_number and abs(value) <= sys.float_info.max and least <= value <= most  # type: ignore[arg-type, operator]
 
 
 def _are_text(values: Iterable[object]) -> bool:

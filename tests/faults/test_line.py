@@ -78,6 +78,19 @@ def test_both_sides_and_their_product_are_bounded(size: tuple[int, int]) -> None
     assert decode(buffer.getvalue()).shape == (1, MAX_SIDE)
 
 
+def test_a_jpeg_whose_scans_would_take_minutes_is_not_read() -> None:
+    """Each goes over all pixels, for as little as a hundred bytes."""
+    content = encoded("JPEG", progressive=True)
+    begun = content.rindex(b"\xff\xda")
+    last = content[begun:-2]
+    several = content[:begun] + 80 * last + content[-2:]
+    assert decode(several).shape == (24, 32)
+    with pytest.raises(UserError, match=r"image: has [0-9]{3} scans; at most 100 are read"):
+        decode(content[:begun] + 100 * last + content[-2:])
+    noted = encoded("JPEG", comment=200 * b"\xff\xda")
+    assert decode(noted).shape == (24, 32), "these are no scans"
+
+
 def test_a_file_larger_than_any_photograph_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "large.jpeg").write_bytes(encoded("JPEG"))
     os.truncate(tmp_path / "large.jpeg", MAX_BYTES + 1)
@@ -214,6 +227,7 @@ def with_card(model: Path, out: Path, **changed: object) -> Path:
         ({"threshold": float("nan")}, "its card holds NaN"),
         ({"threshold": 1.5}, "threshold is '1.5'; expected a number from 0 to 1"),
         ({"threshold": True}, "threshold is 'True'"),
+        ({"threshold": 10**400}, "threshold is '1000"),
         ({"class_names": ["ok_front"]}, "expected two names"),
         ({"defect_class": "crack"}, "defect_class is none of"),
         ({"data": "/etc/passwd"}, "card's data"),

@@ -45,8 +45,8 @@ def show_card(card: Mapping[str, Any]) -> None:
     st.caption(
         f"Called good below P(defect) = {card['threshold']:.3g}, defective from "
         f"{card.get('defective_from') or card['threshold']:.3g} on. Temperature {card['temperature']:.3g}, "
-        f"{card['image_size']} × {card['image_size']} pixels. Exported {card['exported'][:10]} by castnet "
-        f"{card['castnet']}."
+        f"{card['image_size']} × {card['image_size']} pixels. Exported {plain(card['exported'][:10])} by castnet "
+        f"{plain(card['castnet'])}."
     )
 
 

@@ -75,7 +75,7 @@ def show_one(inspector: Inspector, casting: Casting, verdict: Result) -> None:
         f"""
 <div class="quiet">{html.escape(printable(casting.name))}</div>
 <div class="sized"><div class="verdict" data-testid="verdict" style="color: {colour}">{word}</div></div>
-<div class="quiet">{html.escape(verdict.class_name)}, P(defect) = <b>{verdict.p_defect:.4f}</b>,
+<div class="quiet">{html.escape(printable(verdict.class_name))}, P(defect) = <b>{verdict.p_defect:.4f}</b>,
 unfamiliarity {verdict.unfamiliarity:.2f}, judged in {verdict.latency_ms:.1f} ms</div>
 <div>{REASONS[verdict.reason]}</div>
 <div class="meter" style="--cut: {cut}%; --upper: {upper}%" role="meter" aria-label="P(defect)" aria-valuemin="0"
