@@ -142,12 +142,14 @@ def _judged(models: tuple[Inspector, Inspector], images: Sequence[Known], unread
         transient=True,
     )
     pairs = []
-    for image, old, new in progress:
+    for number, (image, old, new) in enumerate(progress, 1):
         if isinstance(old, Verdict) and isinstance(new, Verdict):
             pairs.append(Pair(image, old, new))
         else:
             says = [f"{which}: {said}" for which, said in (("old", old), ("new", new)) if isinstance(said, UserError)]
-            unreadable[image.name] = str(old) if str(old) == str(new) else "; ".join(says)
+            # A record has many images of one name, as of a camera that overwrites its file.
+            name = f"{image.name} (image {number:,})" if image.name in unreadable else image.name
+            unreadable[name] = str(old) if str(old) == str(new) else "; ".join(says)
     return pairs
 
 

@@ -157,6 +157,19 @@ def test_of_an_image_that_was_judged_several_times_the_last_decision_counts(engi
     assert len({known.part for known in found}) == 2, "a camera overwrites its file, and these are two castings"
 
 
+def test_every_image_on_record_that_cannot_be_judged_is_counted(
+    compared: Compared, strict: list[Path], engine: sa.Engine, put: Put, test_images: list[Path], out: Path
+) -> None:
+    contents = [test_images[0].read_bytes(), b"no image", b"none either", b"nor this"]
+    with engine.begin() as connection:
+        kept = [{"image": f"{n}" * 64, "content": each, "bytes": 1, "time": 0.0} for n, each in enumerate(contents)]
+        connection.execute(images.insert(), kept)
+    for number in range(len(contents)):
+        put(image=f"{number}" * 64, time=number, name="camera.jpeg")
+    told = compared(*strict, engine.url.render_as_string(hide_password=False), "-o", out, code=2)
+    assert (told["images"], len(told["unreadable"])) == (1, 3), "a camera overwrites its file"
+
+
 def test_an_image_that_cannot_be_judged_is_named_and_ends_with_2(
     compared: Compared, strict: list[Path], castings: Path, tmp_path: Path, out: Path
 ) -> None:
