@@ -165,9 +165,9 @@ def ways_to_lie(good: Grey, parts: Indices, bad: Grey) -> tuple[int, float, bool
         return strays(moved) <= ALIKE and mistaken(moved) <= most
 
     flip = keeps(good[:, :, ::-1])
-    if keeps(_rotated(good, 45)) and keeps(_rotated(good, 100)):
-        return 1, 180.0, flip
     half, quarter = keeps(good[:, ::-1, ::-1]), keeps(np.rot90(good, axes=(1, 2)))
+    if half and quarter and keeps(_rotated(good, 45)) and keeps(_rotated(good, 100)):
+        return 1, 180.0, flip
     return 4 if half and quarter else 2 if half else 1, 5.0 if keeps(_rotated(good, 5)) else 0.0, flip
 
 

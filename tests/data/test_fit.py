@@ -41,6 +41,18 @@ def test_good_parts_are_turned_and_mirrored_only_as_they_keep_their_look(
     assert (found[0], found[1] == 180, found[2]) == (turns, free, flip)
 
 
+def test_a_surface_is_not_turned_where_a_quarter_turn_makes_the_defect() -> None:
+    random = np.random.default_rng(0)
+    across, down = np.meshgrid(np.arange(128), np.arange(128))
+    good, bad = (
+        np.stack([128 + 45 * np.sin(0.375 * (across + way * down) + phase) for phase in random.uniform(0, 6.28, 40)])
+        + random.normal(0, 12, (40, 128, 128))
+        for way in (1, -1)
+    )
+    good, bad = (images.clip(0, 255).astype(np.uint8) for images in (good, bad))
+    assert ways_to_lie(good, np.arange(40), bad)[0::2] == (2, False)
+
+
 def test_few_parts_prove_nothing_and_stay_as_they_lie() -> None:
     assert ways_to_lie(parts_of("disc"), np.arange(40) // 10, parts_of("disc")) == (1, 0, False)
 
