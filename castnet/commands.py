@@ -147,10 +147,14 @@ def _add_record(command: argparse.ArgumentParser) -> None:
         "--keep",
         choices=("none", "unsure", "rejected", "all"),
         default="none",
-        help="which images it keeps too",
+        help="which images it keeps too (default: %(default)s)",
     )
     command.add_argument(
-        "--keep-bytes", type=int, default=1_000_000_000, metavar="N", help="bytes of images kept; the oldest go first"
+        "--keep-bytes",
+        type=int,
+        default=1_000_000_000,
+        metavar="N",
+        help="bytes of images kept; the oldest go first (default: %(default)s)",
     )
 
 

@@ -93,6 +93,10 @@ def export(source: Path, out: Path, unfinished: bool = False) -> str:
     if out.exists() and not (out.is_file() and out.suffix == ".onnx"):  # a checkpoint, say, or a device
         raise UserError(f"{out}: is there and no model; name a new file, or one that ends in .onnx")
     ckpt_path = source / "checkpoints" / "best.ckpt" if source.is_dir() else source
+    if not ckpt_path.is_file():
+        raise UserError(
+            f"{source}: no checkpoint there; expected the folder of a run, such as runs/train/RUN, or a checkpoint"
+        )
     classifier = load_classifier(ckpt_path).eval()
     classifier.network.to(memory_format=torch.contiguous_format)
     finished = is_finished(ckpt_path)

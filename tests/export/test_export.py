@@ -204,8 +204,8 @@ def test_the_command_exports_a_checkpoint_that_lies_alone_and_whose_images_are_g
 @pytest.mark.parametrize(
     ("source", "out", "message"),
     [
-        ("nowhere", "model.onnx", "nowhere: no such file"),
-        (".", "model.onnx", "best.ckpt: no such file"),
+        ("nowhere", "model.onnx", "nowhere: no checkpoint there"),
+        (".", "model.onnx", "no checkpoint there; expected the folder of a run"),
         ("run", "nowhere/model.onnx", "nowhere/model.onnx: cannot be written"),
     ],
 )
