@@ -137,6 +137,23 @@ def test_a_folder_that_was_changed_since_is_not_judged_by_what_may_have_been_lea
     assert f"data.root={flat}: its images, or what is known of them, are not what the checkpoint was trained" in ran.err
 
 
+def test_what_training_knew_of_a_folder_is_known_when_it_is_judged(
+    run_train: Command, run_evaluate: Command, castings: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(castings / "train", flat := tmp_path / "flat")
+    files = sorted(path.relative_to(flat).as_posix() for path in flat.rglob("*.jpeg"))
+    parts = [f"{file},{file.split('/')[0]}{number // 2}" for number, file in enumerate(files)]
+    (tmp_path / "groups.csv").write_text("\n".join(["file,group", *parts]))
+    known = [f"data.groups={tmp_path / 'groups.csv'}", f"+data.corrections.ok_front=[{files[0]},{files[1]}]"]
+    learnt = run_train(f"data.root={flat}", *known, "trainer.max_epochs=1")
+    assert learnt.code == 0, learnt.err
+    judged = run_evaluate(f"ckpt_path={learnt.folder}/checkpoints/best.ckpt", *folder_of(flat))
+    assert judged.code == 0, judged.err
+    assert (judged.folder / "predictions.csv").read_text() == (learnt.folder / "predictions.csv").read_text()
+    before, now = (json.loads((ran.folder / "metrics.json").read_text())["data"] for ran in (learnt, judged))
+    assert now["protocol"] == before["protocol"]
+
+
 def test_a_handful_that_was_learnt_from_one_folder_is_judged_on_another(
     run_train: Command, run_evaluate: Command, castings: Path, tmp_path: Path
 ) -> None:
@@ -202,6 +219,7 @@ def test_other_classes_than_the_checkpoints_are_refused(
         ("+data.shots=[2,2]", "what it learnt could be among the test images"),
         ("+data.class_names=[a,b]", "data.class_names: no such setting"),
         ("+data.oversample=4", "data.oversample=4: the checkpoint was trained with 2; leave it out"),
+        ("+data.resample=nearest", "data.resample=nearest: the checkpoint was trained with area; leave it out"),
         ("+trainer.limit_test_batches=0", "trainer.limit_test_batches=0: leaves nothing to judge"),
         (
             "report.robustness=true +trainer.limit_test_batches=1",

@@ -2,7 +2,10 @@
 
 import csv
 import json
+import re
 import shutil
+from base64 import b64decode
+from collections import Counter
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
@@ -143,6 +146,28 @@ def test_page_is_self_contained(planted) -> None:
     assert page.count("data:image/jpeg;base64,") > 60
     assert 'src="' not in page.replace('src="data:', "")
     assert "http" not in page
+
+
+def test_the_page_shows_test_images_with_a_train_image_laid_over_each_the_least_alike_first(planted) -> None:
+    _, out, result, _ = planted
+    page = (out / "audit.html").read_text(encoding="utf-8")
+    sheet = page.split("<h2>Test images whose group is in train</h2>")[1].split("<h2>")[0]
+    image = r'<img alt="" src="data:image/jpeg;base64,([^"]+)">'
+    found = re.findall(image * 2 + r"\s*<figcaption>([0-9.]+)(?:, mirrored)?: (\S+) \|\s*(\S+)</figcaption>", sheet)
+    assert len(found) == 18
+    assert {names[3:] for names in found} <= {(of.test, of.train) for of in result.leaks if not of.identical}
+    alike = [float(likeness) for _, _, likeness, *_ in found]
+    assert alike == sorted(alike)
+    for *both, _, _, _ in found:
+        test, train = (decode(b64decode(content))[25:145, 25:145].ravel() for content in both)
+        assert np.corrcoef(test, train)[0, 1] > 0.6
+
+
+def test_the_page_shows_the_largest_groups_first_and_none_of_one_image(planted) -> None:
+    _, out, _, _ = planted
+    sheet = (out / "audit.html").read_text(encoding="utf-8").split("<h2>Largest groups</h2>")[1]
+    sizes = [count for _, count in Counter(read_groups(out).values()).most_common(12) if count > 1]
+    assert [int(count) for count in re.findall(r"<figcaption>(\d+) images", sheet)] == sizes
 
 
 def test_generated_castings_are_disjoint(castings: Path, tmp_path: Path) -> None:

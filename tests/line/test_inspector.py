@@ -118,6 +118,12 @@ def test_weak_evidence_stays_pale_in_the_heat_map() -> None:
     assert strongest[1.0] == strongest[5.0] > 100
 
 
+def test_the_casting_is_seen_through_the_strongest_tint() -> None:
+    grey = np.tile(np.array([60, 180], np.uint8), (64, 32))
+    painted = overlay(grey, np.full((6, 6), 5.0, np.float32), (11 / 64, 8 / 64)).astype(int)
+    assert np.abs(painted[:, 1::2] - painted[:, ::2]).min() >= 25
+
+
 def test_the_heat_map_of_a_casting_is_its_picture_where_nothing_speaks_for_a_defect(
     inspector: Inspector, test_images: list[Path]
 ) -> None:

@@ -66,6 +66,12 @@ def test_what_is_no_casting_is_not(familiarity: Familiarity) -> None:
     assert (familiarity(as_input([*flat, *noise, *spoilt])) >= 1).all()
 
 
+def test_another_light_is_not_familiar_though_it_changes_no_detail() -> None:
+    dim = Familiarity.fit([as_input([casting // 2 for casting in drawn(range(160))])], np.arange(160))[0]
+    brighter = [casting // 2 + 125 for casting in drawn(range(200, 240))]
+    assert (dim(as_input(brighter)) >= 1).float().mean() >= 0.95
+
+
 def rough(castings: list[np.ndarray]) -> list[np.ndarray]:
     """The same with a skin, so that there is fine detail everywhere."""
     skins = (np.random.default_rng(seed).normal(0, 60, casting.shape) for seed, casting in enumerate(castings))

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -54,3 +55,63 @@ def test_figures_show_which_of_the_two_mistakes_is_which() -> None:
         f"true {true}\npredicted good\nP(defect) {p}" for true, p in (("bad", "0.100"), ("good", "0.200"))
     ]
     assert [title.get_color() for title in titles] == [figures.BAD, figures.GOOD]
+
+
+def test_a_grid_shows_every_image_upright_and_as_bright_as_it_is() -> None:
+    images = np.full((11, 8, 8), 64, np.uint8)
+    images[:, :4] = 192  # the upper half
+    titles = ["bad", "good", *["bad"] * 9]
+    canvas = FigureCanvasAgg(
+        figure := figures.sample_images(images, [titles[1:].index(title) for title in titles], ["good", "bad"], 1)
+    )
+    canvas.draw()
+    grey = np.asarray(canvas.buffer_rgba())[..., 0]
+    for place in range(11):
+        column, top = 200 * (place % 5) + 100, 245 * (place // 5)  # pixels
+        assert (grey[top + 100, column], grey[top + 190, column]) == (192, 64)
+    shown = [(title.get_text(), title.get_color()) for title in figure.axes[0].texts]
+    assert shown == [(title, figures.GOOD if title == "good" else figures.BAD) for title in titles]
+
+
+def test_lines_stand_where_their_axes_say() -> None:
+    (curve,) = figures.precision_recall(np.array([0.5, 1.0]), np.array([0.9, 0.1])).axes
+    assert (curve.get_xlabel(), curve.get_ylabel()) == ("recall of the defect class", "precision")
+    assert (list(curve.lines[0].get_xdata()), list(curve.lines[0].get_ydata())) == ([0.9, 0.1], [0.5, 1.0])
+    (judged,) = figures.risk_coverage(np.array([0, 0.5, 1 / 3, 0.25]), 0.75).axes
+    assert list(judged.lines[0].get_xdata()) == [0.25, 0.5, 0.75, 1]
+    assert (list(judged.lines[1].get_xdata()), judged.lines[1].get_label()) == ([0.75, 0.75], "judged: 75.0%")
+    (rates,) = figures.rates_by_threshold(np.array([0.9, 0.4]), np.array([True, True]), 0.3).axes  # none is good
+    assert [line.get_label() for line in rates.lines] == ["escape rate", "threshold 0.3"]
+    assert list(rates.lines[1].get_xdata()) == [0.3, 0.3]
+
+
+def test_curves_begin_with_epoch_1_and_go_over_what_was_not_validated() -> None:
+    gap = float("nan")
+    history = {"train/accuracy": [0.5, 0.6, 0.7], "val/accuracy": [gap, 0.8, gap]}
+    figure = figures.curves({**history, "train/loss": [3, 2, 1], "val/loss": [gap, 4, gap]})
+    lines = [
+        (axis.get_ylabel(), line.get_label(), list(line.get_xdata()), list(line.get_ydata()))
+        for axis in figure.axes
+        for line in axis.lines
+    ]
+    assert lines == [
+        ("accuracy", "train", [1, 2, 3], [0.5, 0.6, 0.7]),
+        ("accuracy", "val", [2], [0.8]),
+        ("loss", "train", [1, 2, 3], [3, 2, 1]),
+        ("loss", "val", [2], [4]),
+    ]
+
+
+def test_every_part_is_a_column_above_its_own_thumbnail_and_what_is_rejected_lies_in_the_red() -> None:
+    margins = [np.array([number, number - 40.0]) for number in range(31)]
+    defective = [np.array([True, False])] * 31
+    figure = figures.parts_against_cut(margins, defective, [np.full((4, 4), number, np.uint8) for number in range(31)])
+    assert [len(row.collections) for row in figure.axes] == [30, 1]
+    drawn = [dots for row in figure.axes for dots in row.collections]
+    assert [list(np.asarray(dots.get_offsets())[:, 1]) for dots in drawn] == [list(of) for of in margins]
+    assert {tuple(map(to_hex, dots.get_facecolors()[:, :3])) for dots in drawn} == {(figures.BAD, figures.GOOD)}
+    thumbnails = [inset.images[0].get_array() for row in figure.axes for inset in row.child_axes]
+    assert [int(np.max(thumbnail)) for thumbnail in thumbnails] == list(range(31))
+    for row in figure.axes:
+        (red,) = row.patches
+        assert (red.get_y(), to_hex(red.get_facecolor())) == (0, figures.BAD)
