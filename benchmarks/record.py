@@ -32,13 +32,14 @@ from castnet import entry
 from castnet.imaging.listing import list_images
 from castnet.line.inspector import Inspector, Verdict
 from castnet.line.page.review_tab import GLANCE
-from castnet.line.record import engine_for, make_tables, open_record, reading, verdicts
+from castnet.line.record import engine_for, images, make_tables, open_record, reading, reviews, verdicts
 from castnet.line.recorder import Recorder
 from castnet.line.review import count_strata, next_to_review
-from castnet.line.today import count, count_by_hour, drift, hours_of, last_rejected, last_verdicts, read_cards
+from castnet.line.today import count, count_by_hour, drift, given, hours_of, last_rejected, last_verdicts, read_cards
 
 ROUNDS = 5
 CLICKS = 10
+DECIDED = 10, 1000  # castings that people decided on, in the order in which the page asks
 TABS = {"Today": "heat map of", "Models": None, "Review": "the casting"}  # and a picture that each ends with
 
 
@@ -147,6 +148,14 @@ def queries(url: str) -> None:
         counted = count_by_hour(connection, edges).sum()
         for name, ask in (("Today", today), ("Review", review)):
             print(f"{name}, {counted:,} verdicts of one day: {median(seconds(ask) for _ in range(ROUNDS)):.2f} s")
+        passed = sa.select(verdicts.c.id).where(given(start, end), verdicts.c.verdict == "good").order_by(verdicts.c.id)
+        kept = sa.select(verdicts.c.image, sa.literal(b""), sa.literal(0), sa.literal(start)).distinct()
+        connection.execute(images.insert().from_select(["image", "content", "bytes", "time"], kept))
+        for decided in DECIDED:
+            said = passed.add_columns(sa.literal("passed"), sa.false(), sa.literal(time.time())).limit(decided)
+            connection.execute(reviews.delete())
+            connection.execute(reviews.insert().from_select(["verdict_id", "drawn_as", "is_defect", "time"], said))
+            print(f"Review, {decided:,} of them decided: {median(seconds(review) for _ in range(ROUNDS)):.2f} s")
 
 
 def clicks(inspector: Inspector, model: Path, contents: Sequence[bytes], number: int) -> None:
