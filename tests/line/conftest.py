@@ -1,6 +1,7 @@
 """Records on both databases."""
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -11,6 +12,11 @@ import sqlalchemy as sa
 from castnet.line.record import engine_for, make_tables, verdicts
 
 Put = Callable[..., list[str]]
+
+
+def zone_at_noon() -> str:
+    """For the environment's TZ: where it is about noon now, so that no test of today meets midnight."""
+    return f"NOON{datetime.now(UTC).hour - 12:+d}"
 
 
 def connect(url: str) -> sa.Engine:

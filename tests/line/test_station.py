@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
-from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 from threading import Event
@@ -34,7 +33,7 @@ from castnet.line.page.station import Station
 from castnet.line.record import images, models, reviews, verdicts
 from castnet.line.recorder import Recorder
 from tests.conftest import PATIENCE, castnet_here, free_port
-from tests.line.conftest import connect
+from tests.line.conftest import connect, zone_at_noon
 from tests.line.test_page import open_page, served, upload
 
 WIDTHS = (1440, 390)  # of a desk's screen and of a telephone's, in which order a page is looked at
@@ -87,9 +86,9 @@ def url(model: Path, inspector: Inspector, castings: Path, tmp_path_factory: pyt
 
 @pytest.fixture(scope="module")
 def address(url: str, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A page at whose place it is about noon, so that no test of today meets midnight."""
+    """A page at whose place it is about noon."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TZ", f"NOON{datetime.now(UTC).hour - 12:+d}")
+        patch.setenv("TZ", zone_at_noon())
         patch.chdir(tmp_path_factory.mktemp("spool"))
         with served(model, "--record", url, "--keep", "all") as address:
             yield address

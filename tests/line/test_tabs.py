@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, date, datetime
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from castnet.line.record import images, models
 from castnet.line.review import decide
 from castnet.line.today import hours_of
 from tests.conftest import PATIENCE
-from tests.line.conftest import Put
+from tests.line.conftest import Put, zone_at_noon
 
 
 def opened(show: Callable[[], None]) -> AppTest:
@@ -41,8 +41,8 @@ def opened(show: Callable[[], None]) -> AppTest:
 
 @pytest.fixture
 def noon(monkeypatch: pytest.MonkeyPatch) -> Iterator[float]:
-    """Now, where it is about noon: no test of today meets midnight."""
-    monkeypatch.setenv("TZ", f"NOON{datetime.now(UTC).hour - 12:+d}")
+    """Now, where it is about noon."""
+    monkeypatch.setenv("TZ", zone_at_noon())
     time.tzset()
     yield time.time()
     monkeypatch.undo()
