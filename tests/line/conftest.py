@@ -1,5 +1,6 @@
 """Records on both databases."""
 
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +25,12 @@ def connect(url: str) -> sa.Engine:
     engine = engine_for(url)
     make_tables(engine)
     return engine
+
+
+@pytest.fixture(autouse=True)
+def main_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page that is run in this process takes its place as __main__; processes that a later test begins look there."""
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
