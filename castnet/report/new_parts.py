@@ -176,7 +176,7 @@ def pool(runs: Sequence[Path], data: Mapping[Any, Any]) -> Pooled:
     labels: list[str] = []
     margins = []
     for run in runs:
-        cut = _logit(np.array([json.loads((run / "metrics.json").read_text())["threshold"]]))
+        cut = _logit(np.array([json.loads((run / "metrics.json").read_text())["threshold"]], np.float32))
         with (run / "predictions.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as table:
             rows = list(csv.DictReader(table))
         files += [row["file"] for row in rows]

@@ -28,6 +28,7 @@ PRIOR, OFFSET_PRIOR = 0.5, 1.0
 # Share of labels taken to be wrong; in common test sets 3 % are (Northcutt et al., arXiv:2103.14749). Else a few
 # images that show no defect, whatever their label, would flatten all probabilities and reject the doubtful good ones.
 WRONG_LABELS = 0.01
+CLEAR = 1e-3  # of a probability, by which a cut lies below an image at most
 SAMPLED = 10_000  # images are enough to know what is familiar by
 REFERENCE = 500  # validation images that a line's P(defect) and unfamiliarity are compared with
 
@@ -87,7 +88,10 @@ class ThresholdRule:
         ordered = np.sort(p_defect.astype(np.float64))
         escapes = np.cumsum(ordered) / ordered.sum()
         passing = int(np.searchsorted(escapes, self.max_escape_rate, side="right"))
-        return float(ordered[min(passing, len(ordered) - 1)])
+        first = ordered[min(passing, len(ordered) - 1)]
+        below = ordered[ordered < first].max(initial=0)
+        # Not at an image's own probability, which ONNX Runtime or another batch rounds otherwise: it would pass there.
+        return float(max((below + first) / 2, (1 - CLEAR) * first))
 
 
 def fit_calibration(logits: Tensor, labels: Tensor) -> tuple[float, float]:

@@ -112,9 +112,18 @@ def test_a_highest_escape_rate_is_kept_and_used_up(rate: float) -> None:
     threshold = ThresholdRule(1, 1, rate).threshold(p_defect)
     escapes = np.mean(p_defect[defective] < threshold)
     assert escapes == pytest.approx(rate, rel=0.15)
-    assert ThresholdRule(1, 1, 0.25).threshold(np.array([0.25, 0.75])) == 0.75  # as large a share is not larger
+    passed = np.array([0.25, 0.75]) < ThresholdRule(1, 1, 0.25).threshold(np.array([0.25, 0.75]))
+    assert passed.tolist() == [True, False]  # as large a share is not larger
     few = np.array([0.8, 0.1, 0.9, 0.2])  # of the 2 defects expected among them the first holds 5 %, the first two 15 %
-    assert ThresholdRule(1, 1, rate).threshold(few) == (0.2 if rate == 0.1 else 0.1)
+    assert np.sum(few < ThresholdRule(1, 1, rate).threshold(few)) == (1 if rate == 0.1 else 0)
+
+
+def test_no_image_lies_at_the_cut_where_rounding_would_decide() -> None:
+    p_defect = np.array([0.0, 1e-6, 0.2, 0.2, 0.2001, 0.6, 0.9, 0.99999, 1.0], np.float32)
+    for rate in (1e-4, 0.01, 0.05, 0.1, 0.25, 0.3, 0.5, 0.8):
+        cut = ThresholdRule(1, 1, rate).threshold(p_defect)
+        others = p_defect[p_defect > 0]
+        assert np.abs(np.log(others / cut)).min() > 1e-6, (rate, cut)
 
 
 @pytest.mark.parametrize(
