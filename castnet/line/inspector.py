@@ -27,9 +27,9 @@ Source = Path | str | bytes | Photograph | NDArray[np.uint8]
 
 NONE, FIRST = np.empty(0, np.int64), np.zeros(1, np.int64)
 MAX_MODEL = 2**29  # bytes; a network for 1,024 pixels has half of that
-# An entry `location` of a tensor, in the encoding of protocol buffers: weights in a file beside, which may be another
-# tomorrow, or a device.
-WEIGHTS_ELSEWHERE = re.compile(rb"(?:\x0a|\x8a\x80*\x00)(?:\x08|\x88\x80*\x00)location")
+# An entry `location` of a tensor, in the encoding of protocol buffers, which drop a tag's bits beyond 32: weights in a
+# file beside, which may be another tomorrow, or a device.
+WEIGHTS_ELSEWHERE = re.compile(rb"(?:\x0a|\x8a\x80*[\x00\x10\x20\x30\x40\x50\x60\x70])(?:\x08|\x88\x80*\x00)location")
 SIGNATURE = {
     "images": "tensor(uint8)",
     "explained": "tensor(int64)",

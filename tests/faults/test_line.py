@@ -267,8 +267,13 @@ def test_a_model_without_an_answer_is_refused(model: Path, tmp_path: Path, outpu
 
 def test_weights_beside_the_model_are_refused(model: Path, tmp_path: Path) -> None:
     onnx.save(onnx.load(model), tmp_path / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
-    with pytest.raises(UserError, match="weights in other files"):
-        Inspector(tmp_path / "m.onnx")
+    plain = (tmp_path / "m.onnx").read_bytes()
+    assert b"\x0a\x08location" in plain
+    # Other spellings of the same, of which only the first has as many bytes.
+    for tag in (b"\x0a", b"\x8a\x00", b"\x8a\x80\x80\x80\x10"):
+        (tmp_path / "m.onnx").write_bytes(plain.replace(b"\x0a\x08location", tag + b"\x08location"))
+        with pytest.raises(UserError, match="weights in other files"):
+            Inspector(tmp_path / "m.onnx")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
