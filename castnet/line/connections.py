@@ -115,6 +115,13 @@ class _Connection(H11Protocol):
         super().on_response_complete()
         self.since = self.loop.time()
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Answer a client that has said all that it will, and close then."""
+        if self.rests or self.cycle.more_body:
+            return False
+        self.cycle.keep_alive = False
+        return True
+
     def leave(self) -> None:
         self.connections.discard(self)  # its place is free now, though its socket closes a moment later
         self.transport.close()

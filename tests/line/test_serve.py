@@ -174,6 +174,18 @@ def test_connections_that_rest_and_requests_that_do_not_end_are_closed(model: Pa
                     assert connection.recv(1) == b""
 
 
+def test_a_client_that_has_said_all_it_will_is_answered(server: Server, test_images: list[Path]) -> None:
+    image = test_images[0].read_bytes()
+    host, port = server[1].removeprefix("http://").split(":")
+    for missing in (0, 1):  # bytes of the image
+        with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
+            head = f"POST /inspect HTTP/1.1\r\nHost: line\r\nContent-Length: {len(image) + missing}\r\n\r\n"
+            connection.sendall(head.encode() + image)
+            connection.shutdown(socket.SHUT_WR)
+            answer = b"".join(iter(lambda connection=connection: connection.recv(1000), b""))
+        assert answer[:12] == (b"" if missing else b"HTTP/1.1 200")
+
+
 def test_a_connection_for_which_no_other_makes_room_is_told_to_come_back(model: Path) -> None:
     with serving(model, MAX_CONNECTIONS=9) as (_, address):
         held = hold(address, 8)  # beside the one that counts them
