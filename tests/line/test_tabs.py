@@ -157,6 +157,26 @@ def test_each_rate_follows_from_what_people_decided(
     assert shown == {"escape rate": "25.00 %", "overkill rate": "8.33 %"}  # of 4 defective ones and of 9 + 1 + 2 good
 
 
+@pytest.mark.parametrize(
+    ("decided", "missing"),
+    [
+        (("passed",), "decide on some of each verdict"),
+        (("passed", "rejected"), "none that it is a share of was found yet"),
+    ],
+)
+def test_a_rate_that_is_not_known_yet_says_what_is_missing(
+    engine: sa.Engine, put: Put, inspector: Inspector, noon: float, decided: tuple[str, ...], missing: str
+) -> None:
+    (passed,), (rejected,) = put(1, time=noon), put(1, time=noon, verdict="defective")
+    with engine.begin() as connection:
+        for number, stratum in ((passed, "passed"), (rejected, "rejected")):
+            if stratum in decided:
+                decide(connection, number, stratum, False)
+    page = opened(partial(show_review, Station(inspector, engine, None)))
+    assert next(metric.value for metric in page.metric if metric.label == "escape rate") == "–"
+    assert f"between 0.00 % and 100.00 % (95 %): {missing}" in [caption.value for caption in page.caption]
+
+
 def test_a_number_that_is_none_is_a_dash_and_a_time_that_no_calendar_has_stays_one() -> None:
     assert [percent(None), percent(0.1234), percent(0.1234, 2)] == ["–", "12.3 %", "12.34 %"]
     assert [clock(time) for time in (1e300, -1e17, float("nan"))] == ["1e+300", "-1e+17", "nan"]

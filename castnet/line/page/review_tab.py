@@ -167,10 +167,13 @@ def show_estimates(strata: dict[str, Stratum]) -> None:
     """What the decisions say of all castings of these days."""
     st.subheader("What they say of all castings of these days")
     escapes, overkill = estimate(strata)
+    looked = all(stratum.reviewed or not stratum.verdicts for stratum in strata.values())
+    missing = "none that it is a share of was found yet" if looked else "decide on some of each verdict"
     left, right = st.columns(2)
     for place, word, found in ((left, "escape rate", escapes), (right, "overkill rate", overkill)):
         place.metric(word, percent(found.rate, 2))
-        place.caption(interval(found))
+        ends = f"between {percent(found.low, 2)} and {percent(found.high, 2)} (95 %)"
+        place.caption(ends if found.rate is not None else f"{ends}: {missing}")
     wait = sum(stratum.decided - stratum.reviewed for stratum in strata.values())
     if wait:
         st.info(
@@ -196,8 +199,3 @@ def show_estimates(strata: dict[str, Stratum]) -> None:
         "never too narrow. Skipped castings count as if they were like the others. Castings whose image is not on "
         "record are not shown; the estimate takes them to be like those that are."
     )
-
-
-def interval(found: Estimate) -> str:
-    ends = f"between {percent(found.low, 2)} and {percent(found.high, 2)} (95 %)"
-    return ends if found.rate is not None else f"{ends}: decide on some of each verdict"
