@@ -13,7 +13,7 @@ import streamlit as st
 from castnet.errors import printable
 from castnet.line.page.looks import COLOURS, clock, heatmap, percent, picture
 from castnet.line.page.station import AwayError, Station, telling_of_away
-from castnet.line.review import STRATA, Estimate, Stratum, count_strata, decide, estimate, next_to_review, undo
+from castnet.line.review import STRATA, Stratum, count_strata, decide, estimate, next_to_review, undo
 from castnet.line.today import Row, hours_of
 
 DAYS = 7
