@@ -17,13 +17,13 @@ with extra("train"):
     from rich.console import Console
 
     from castnet import entry
-    from castnet.build import build_trainer
     from castnet.data.describe import describe
     from castnet.data.load import load_datamodule
     from castnet.model.checkpoint import is_finished, load_classifier
     from castnet.report.callbacks import TestReport
     from castnet.report.robustness import robustness, write_robustness
     from castnet.settings import Text, require
+    from castnet.trainer import build_trainer
 
 
 SETTINGS = ("ckpt_path", "data", "paths", "report", "trainer")

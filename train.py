@@ -19,7 +19,7 @@ with extra("train"):
     from omegaconf import DictConfig
 
     from castnet import entry
-    from castnet.build import build_callbacks, build_classifier, build_loggers, build_trainer, read_start
+    from castnet.build import build_classifier, read_start
     from castnet.checks import epochs_to_have, prepare, require_a_batch, require_no_point, require_own_folder
     from castnet.data.describe import describe
     from castnet.data.subsets import require_enough
@@ -28,6 +28,7 @@ with extra("train"):
     from castnet.report.start import start_from
     from castnet.report.threshold import choose_operating_point
     from castnet.report.tracking import connected
+    from castnet.trainer import build_callbacks, build_loggers, build_trainer
 
 
 def train(cfg: DictConfig) -> dict[str, float]:
@@ -53,8 +54,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
         print(start_from(classifier, weights, datamodule), flush=True)
     with connected(trainer, datamodule.folder.classes):
         fit(trainer, classifier, datamodule, cfg.ckpt_path)
-        best = trainer.checkpoint_callback
-        if not isinstance(best, ModelCheckpoint) or best.best_model_score is None:
+        if not isinstance(best := trainer.checkpoint_callback, ModelCheckpoint) or best.best_model_score is None:
             reached = {name: float(value) for name, value in trainer.callback_metrics.items()}
             print("No weights were kept as the best: the last are tested, uncalibrated, at model.threshold", flush=True)
             trainer.test(classifier, datamodule, verbose=False)

@@ -23,9 +23,10 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from castnet import entry
-from castnet.build import build, build_classifier, build_loggers, build_trainer
+from castnet.build import build, build_classifier
 from castnet.data.datamodule import CastingDataModule
 from castnet.model.network import CastingCNN
+from castnet.trainer import build_loggers, build_trainer
 
 CONF = str(Path(__file__).parents[1] / "conf")
 EPOCHS = 6

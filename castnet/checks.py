@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from castnet.build import build, build_callbacks, check, check_trainer, read_start, settled
+from castnet.build import build, check, read_start, settled
 from castnet.data.augment import Augmentation
 from castnet.data.datamodule import CastingDataModule
 from castnet.data.subsets import draws_test
@@ -20,6 +20,7 @@ from castnet.model.classifier import CastingClassifier
 from castnet.model.resume import SPELT, require_resumable
 from castnet.report.threshold import ThresholdRule
 from castnet.settings import SMALLEST_IMAGE, Seed, Text, require
+from castnet.trainer import build_callbacks, check_trainer
 
 # By metric, of validation or of training: where it is best.
 BEST = dict.fromkeys(("loss", "escape_rate", "overkill_rate"), "min") | dict.fromkeys(

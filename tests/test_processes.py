@@ -20,10 +20,10 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from castnet import entry
-from castnet.build import _Together
 from castnet.data.batches import SharedBatches
 from castnet.data.subsets import require_enough
 from castnet.errors import UserError
+from castnet.trainer import _Together
 from tests.conftest import BESIDE, PATIENCE, ROOT, SMALL, Command, free_port, until
 from tests.data.test_datamodule import configured
 from tests.faults.test_training import start_train
