@@ -130,7 +130,14 @@ def affine_grid(maps: Tensor, side: int) -> Tensor:
 
 
 def make_augmentation(settings: dict[str, Any]) -> Augmentation:
-    """The augmentation of these settings, which may come from a checkpoint and so name no code to run."""
+    """The augmentation of these settings, which may come from a checkpoint and so name no code to run.
+
+    Args:
+        settings: arguments of `Augmentation`; of those in `FOUND` None stands for its default.
+
+    Raises:
+        UserError: it has no such argument, or one is of another type or range than its type hint states.
+    """
     settings = {name: value for name, value in settings.items() if value is not None or name not in FOUND}
     if (named := settings.pop("_target_", None)) is not None:  # checkpoints of castnet 0.1 have it
         require("data.augmentation._target_", named, Literal["castnet.data.augment.Augmentation"])

@@ -1,6 +1,5 @@
 """The LightningDataModule: a folder of castings as batches of pixels."""
 
-import shlex
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,7 +14,7 @@ from torch.utils.data import DataLoader, RandomSampler, Sampler, SequentialSampl
 
 from castnet.data.augment import make_augmentation, network_input
 from castnet.data.batches import Batch, PartSampler, PixelDataset, SharedBatches, as_fetched, both_from_the_first
-from castnet.data.fit import fit_to_folder
+from castnet.data.fit import fit_settings
 from castnet.data.folder import Folder, correct_labels, read_folder
 from castnet.data.groups import read_groups, read_slices
 from castnet.data.pixels import fingerprints, pixel_block
@@ -138,7 +137,11 @@ class CastingDataModule(LightningDataModule):
         if self._folder is not None:
             return
         self.divide()
-        self._fit()
+        if None in (self.hparams["image_size"], *(self.hparams["augmentation"] or {}).values()):
+            settled, self.fitted = fit_settings(self.hparams, self.folder, self.rows["train"], self.groups)
+            self.save_hyperparameters({**self.hparams, **settled})  # which is what loggers and checkpoints are to keep
+            if self.augmentation:
+                self.augmentation = make_augmentation(settled["augmentation"])
         side = self.hparams["image_size"] * self.hparams["oversample"]
         paths, cache_dir = self.folder.paths, Path(self.hparams["cache_dir"])
         self.block = pixel_block(paths, side, self.hparams["resample"], cache_dir)
@@ -204,30 +207,6 @@ class CastingDataModule(LightningDataModule):
             return False
         return not len(self.pixels_before) or torch.equal(self.learnt_pixels, self.pixels_before)
 
-    def _fit(self) -> None:
-        """Find the settings that are None in the training images, and leave all others as they are."""
-        augmentation = self.hparams["augmentation"]
-        given = {"image_size": self.hparams["image_size"], **(augmentation or {})}
-        if None not in given.values():
-            return
-        rows = self.rows["train"]
-        defective = self.folder.labels[rows] == self.folder.classes.index(self.hparams["defect_class"])
-        parts = rows if self.groups is None else self.groups[rows]
-        try:
-            found = fit_to_folder([self.folder.paths[row] for row in rows], defective, parts)
-        except UserError as error:
-            raise UserError(f"{error}; `castnet audit {shlex.quote(self.hparams['root'])}` lists all such") from error
-        self.hparams["image_size"] = self.hparams["image_size"] or found.image_size
-        if augmentation is not None:
-            self.hparams["augmentation"] = {
-                name: getattr(found, name) if value is None else value for name, value in augmentation.items()
-            }
-            self.augmentation = make_augmentation(self.hparams["augmentation"])
-        self.save_hyperparameters(dict(self.hparams))  # what was found is what loggers and checkpoints are to keep
-        other = [f"{name}={value}" for name, value in given.items() if value not in (None, getattr(found, name, value))]
-        other += ["augmentation=null"] if augmentation is None else []
-        self.fitted = found.describe() + (f" Set otherwise: {', '.join(other)}." if other else "")
-
     @property
     def folder(self) -> Folder:
         """The images; there after `setup`."""
@@ -255,7 +234,7 @@ class CastingDataModule(LightningDataModule):
         rows = self.rows[subset]
         rows = rows[both_from_the_first(self.folder.labels[rows])] if mixed else rows
         dataset = PixelDataset(self.block, self.folder.labels, rows)
-        sampler: Sampler[int] | None = None
+        sampler: Sampler[int] = SequentialSampler(dataset)
         if shuffle and self.hparams["whole_parts"]:
             assert self.groups is not None
             sampler = PartSampler(self.groups[dataset.rows])
@@ -264,8 +243,7 @@ class CastingDataModule(LightningDataModule):
         batch_size = self.hparams["batch_size"]
         batches: dict[str, Any] = {"batch_size": batch_size, "sampler": sampler}
         if world > 1:
-            everything = sampler or SequentialSampler(dataset)
-            batches = {"batch_sampler": SharedBatches(everything, batch_size, rank, world, level=shuffle)}
+            batches = {"batch_sampler": SharedBatches(sampler, batch_size, rank, world, level=shuffle)}
         workers = self.hparams["num_workers"]
         return DataLoader(dataset, collate_fn=as_fetched, num_workers=workers, **batches)
 

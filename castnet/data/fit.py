@@ -1,8 +1,10 @@
 """A recipe that fits itself to a folder: how many pixels its defects need, how its good parts may lie and be moved."""
 
-from collections.abc import Callable, Sequence
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,7 +18,9 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from castnet.data.folder import Folder
 from castnet.data.split import Indices
+from castnet.errors import UserError
 from castnet.imaging.decode import Grey, decode
 from castnet.imaging.resample import RESAMPLE
 
@@ -80,6 +84,37 @@ class Fit:
             f"good parts keep their look under {free} turns, {mirrored}; shift {self.shift:.0%} and zoom "
             f"{self.zoom:.0%}, as for {moved}.{doubt if easy else ''}"
         )
+
+
+def fit_settings(
+    settings: Mapping[str, Any], folder: Folder, rows: Indices, groups: Indices | None
+) -> tuple[dict[str, Any], str]:
+    """Find settings that are None in a folder's training images, and leave all others as they are.
+
+    Args:
+        settings: `image_size`, `augmentation`, `defect_class` and `root` of a `CastingDataModule`.
+        folder: its images.
+        rows: those to learn from, (n,).
+        groups: part of each image of the folder, int64 (N,); None takes every image for a part of its own.
+
+    Returns:
+        `image_size` and `augmentation`, and for people what was found and what is set otherwise.
+
+    Raises:
+        UserError: an image cannot be read.
+    """
+    augmentation, defect = settings["augmentation"], folder.classes.index(settings["defect_class"])
+    given = {"image_size": settings["image_size"], **(augmentation or {})}
+    paths, parts = [folder.paths[row] for row in rows], rows if groups is None else groups[rows]
+    try:
+        found = fit_to_folder(paths, folder.labels[rows] == defect, parts)
+    except UserError as error:
+        raise UserError(f"{error}; `castnet audit {shlex.quote(settings['root'])}` lists all such") from error
+    settled = {name: getattr(found, name) if value is None else value for name, value in given.items()}
+    other = [f"{name}={value}" for name, value in given.items() if value not in (None, getattr(found, name, value))]
+    other += ["augmentation=null"] if augmentation is None else []
+    told = found.describe() + (f" Set otherwise: {', '.join(other)}." if other else "")
+    return {"image_size": settled.pop("image_size"), "augmentation": None if augmentation is None else settled}, told
 
 
 def fit_to_folder(paths: Sequence[Path], defective: NDArray[np.bool_], parts: Indices) -> Fit:

@@ -37,6 +37,7 @@ class Folder:
 
     @property
     def paths(self) -> "Paths":
+        """The files as paths, (n,)."""
         return Paths(self.root, self.files)
 
 

@@ -67,7 +67,7 @@ def check_subsets(settings: Mapping[str, Any]) -> None:
         )
     if shots is not None and split == "new_parts":
         raise UserError(f"data.shots={shots}: decides what is tested, and so does data.split=new_parts; drop one")
-    if settings["shots"] is not None and (settings["fold"] or split == "grouped"):
+    if shots is not None and (settings["fold"] or split == "grouped"):
         raise UserError(f"data.shots={shots}: draws parts by data.seed, and knows no data.split=grouped or data.fold")
     if split == "grouped" and settings["assignment"] is not None:
         raise UserError(

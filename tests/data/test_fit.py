@@ -143,7 +143,7 @@ def test_a_recipe_is_fitted_to_training_images_alone(
         seen.extend(looked_at)
         return Fit(64, 1, 0, False, *PART, {})
 
-    monkeypatch.setattr("castnet.data.datamodule.fit_to_folder", fit)
+    monkeypatch.setattr("castnet.data.fit.fit_to_folder", fit)
     data = configured(castings, tmp_path, "data.image_size=null")
     paths, defective, parts = seen
     assert paths == [castings / data.folder.files[row] for row in data.rows["train"]]
