@@ -27,16 +27,20 @@ def blob(
         Its window into the picture (rows, columns), and how much of every pixel in there it covers, 0 at the border.
     """
     reach = (1 + 1.2 * roughness) * np.sqrt(stretch) * size + soft + 1
-    rows, columns = (slice(max(int(at - reach), 0), min(int(at + reach) + 2, SIDE)) for at in (y, x))
-    window = rows, columns
-    dx, dy = COLUMNS[window] - np.float32(x), ROWS[window] - np.float32(y)
     heading = rng.uniform(0, np.pi) if heading is None else heading
+    window, along, across = along_and_across(x, y, reach, heading)
     stretch = float(np.sqrt(rng.uniform(1, stretch)))
-    cos, sin = float(np.cos(heading)), float(np.sin(heading))
-    along, across = dx * cos + dy * sin, dy * cos - dx * sin
-    outline = 1 + roughness * np.clip(noise(rng, 5, 5, dx.shape), -1.2, 1.2)
+    outline = 1 + roughness * np.clip(noise(rng, 5, 5, along.shape), -1.2, 1.2)
     cover = (size * outline - np.hypot(along / stretch, across * stretch)) / soft + 0.5
     return window, np.clip(cover, 0, 1).astype(np.float32)
+
+
+def along_and_across(x: float, y: float, reach: float, heading: float) -> tuple[Window, Plane, Plane]:
+    """The window within `reach` pixels of a place, and how far its pixels lie from there along a heading and across."""
+    rows, columns = (slice(max(int(at - reach), 0), min(int(at + reach) + 2, SIDE)) for at in (y, x))
+    dx, dy = COLUMNS[rows, columns] - np.float32(x), ROWS[rows, columns] - np.float32(y)
+    cos, sin = float(np.cos(heading)), float(np.sin(heading))
+    return (rows, columns), dx * cos + dy * sin, dy * cos - dx * sin
 
 
 def noise(rng: Generator, rows: int, columns: int, shape: tuple[int, int] = (SIDE, SIDE)) -> Plane:

@@ -6,19 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
-from castnet.drawn.brush import (
-    COLUMNS,
-    ROWS,
-    SIDE,
-    THETA,
-    Plane,
-    Window,
-    along_angle,
-    blend,
-    blob,
-    noise,
-    turn,
-)
+from castnet.drawn.brush import SIDE, THETA, Plane, Window, along_and_across, along_angle, blend, blob, noise, turn
 from castnet.drawn.camera import BLUR_REACH
 from castnet.drawn.ranges import RANGES, Range, by_ratio, count, within
 from castnet.drawn.scene import Scene, inside
@@ -178,20 +166,14 @@ def _dent(image: Plane, scene: Scene, rng: Generator) -> Window:
 def _line(scene: Scene, rng: Generator, length: float, width: float, wander: float) -> tuple[Window, Plane]:
     """A line on the face, of a half length and a width in pixels, that bends by about `wander` pixels: its cover."""
     x, y = _somewhere(scene, rng, (0.69, 0.96))
-    reach = length + width + 2
-    window = tuple(slice(max(int(at - reach), 0), min(int(at + reach) + 2, SIDE)) for at in (y, x))
-    rows, columns = window
-    heading = rng.uniform(0, np.pi)
-    dx, dy = COLUMNS[rows, columns] - np.float32(x), ROWS[rows, columns] - np.float32(y)
-    cos, sin = float(np.cos(heading)), float(np.sin(heading))
-    along, across = dx * cos + dy * sin, dy * cos - dx * sin
+    window, along, across = along_and_across(x, y, length + width + 2, rng.uniform(0, np.pi))
     knots = np.cumsum(rng.standard_normal(9))
     bends = wander * np.interp(along.ravel(), np.linspace(-length, length, 9), knots - knots[4]).reshape(along.shape)
     cover = np.clip(0.5 + width / 2 - np.abs(across - bends), 0, min(1, width))
     cover *= np.clip((length - np.abs(along)) / 3, 0, 1)
-    r = scene.r[rows, columns]
+    r = scene.r[window]
     cover *= inside(r, 0.99, scene) * (1 - inside(r, 0.665, scene))
-    return (rows, columns), cover.astype(np.float32)
+    return window, cover.astype(np.float32)
 
 
 def _scratch(image: Plane, scene: Scene, rng: Generator) -> Window:

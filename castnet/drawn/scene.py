@@ -69,6 +69,7 @@ class Scene:
 
 
 def place(rng: Generator) -> Scene:
+    """Draw where a part lies, from where it is seen and how bright it is: the scene of the whole picture."""
     radius = within(rng, RANGES.radius)
     room = SIDE / 2 - radius - 3
     x, y = (SIDE - 1) / 2 + np.clip([within(rng, RANGES.off_centre), within(rng, RANGES.off_centre)], -room, room)
