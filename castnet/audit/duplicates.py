@@ -87,7 +87,6 @@ def candidates(spectra: Spectra) -> Indices:
     Returns:
         int64 (m, 2), the smaller index first, each pair once.
     """
-
     if len(spectra) < 2:
         return np.zeros((0, 2), np.int64)
 

@@ -97,6 +97,7 @@ def spread(n: int, most: int) -> Indices:
 
 
 def blocks(n: int, size: int = 256) -> Iterator[Indices]:
+    """The indices from 0 to n - 1 in their order, at most `size` at a time, each int64 (…,)."""
     for start in range(0, n, size):
         yield np.arange(start, min(start + size, n))
 

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from castnet.model.familiarity import overlaps
+
 
 def area_average(images: Tensor, size: int) -> Tensor:
     """`castnet.imaging.resample.area_average` of a batch, to the bit, as two products with matrices of whole numbers.
@@ -23,8 +25,8 @@ def area_average(images: Tensor, size: int) -> Tensor:
     blocks_y, blocks_x = _blocks(height, size), _blocks(width, size)
     rows, columns = height // blocks_y, width // blocks_x
     # The sums of the first product stay below 2**24, those of the second may not.
-    across = _overlaps(columns, size // blocks_x).float()
-    down = _overlaps(rows, size // blocks_y).double()
+    across = overlaps(columns, size // blocks_x).float()
+    down = overlaps(rows, size // blocks_y).double()
     strips = images.reshape(n, height, blocks_x, columns).float() @ across.T
     sums = down @ strips.reshape(n, blocks_y, rows, size).double()
     return torch.round(sums.reshape(n, size, size) / (rows * columns)).float()
@@ -41,12 +43,6 @@ def _blocks(length: int, size: int) -> int:
     torch._check(length // blocks * blocks == length)
     torch._check(size // blocks * blocks == size)
     return blocks
-
-
-def _overlaps(length: int, cells: int) -> Tensor:
-    """How much of each pixel lies in each of `cells` equal cells of a side, in 1 / cells: int64 (cells, length)."""
-    pixel, cell = torch.arange(length) * cells, torch.arange(cells)[:, None] * length
-    return (torch.minimum(pixel + cells, cell + length) - torch.maximum(pixel, cell)).clamp(min=0)
 
 
 def nearest(images: Tensor, size: int) -> Tensor:

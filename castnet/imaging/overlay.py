@@ -8,9 +8,8 @@ from castnet.imaging.decode import Grey
 
 TINT = np.array(ImageColor.getrgb("#e5352b"), dtype=np.float32)
 STRONGEST = 0.75  # share of the tint where the evidence is strongest
-FULL_SCALE = (
-    1.0  # logits; weaker evidence stays pale, so that a good casting is not painted red for lack of anything better
-)
+# Logits; weaker evidence stays pale, so that a good casting is not painted red for lack of anything better.
+FULL_SCALE = 1.0
 
 
 def overlay(image: Grey, evidence: NDArray[np.float32], grid: tuple[float, float]) -> NDArray[np.uint8]:

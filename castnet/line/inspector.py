@@ -76,9 +76,10 @@ class Inspector:
         model: the ONNX file.
 
     Attributes:
-        card: all that the file says of its model: class_names, defect_class, threshold, defective_from, temperature,
-            image_size, data (source, root, protocol, counts, …), validation and test (metrics by name), reference
-            (P(defect) and unfamiliarity of some validation images), castnet (version), exported.
+        card: all that the file says of its model: class_names, defect_class, threshold, defective_from, verdicts,
+            temperature, image_size, evidence_grid (see `castnet.model.heatmap.cell_grid`), data (source, root,
+            protocol, counts, …), validation and test (metrics by name), reference (P(defect) and unfamiliarity of some
+            validation images), finished (whether its training run came to its end), castnet (version), exported.
         digest: SHA-256 of the file that was read, in hexadecimal; by now another may have its name.
 
     Raises:

@@ -79,9 +79,9 @@ class CastingClassifier(LightningModule):
         self.save_hyperparameters()
         check("model", CastingClassifier.__init__, self.hparams)
         self.network = CastingCNN(image_size, dropout, anywhere).to(memory_format=torch.channels_last)
-        self.train_metrics = CastingMetrics(class_names, defect_class, threshold, together=True)
-        self.val_metrics = CastingMetrics(class_names, defect_class, threshold, together=True)
-        self.test_metrics = CastingMetrics(class_names, defect_class, threshold, together=True)
+        self.train_metrics, self.val_metrics, self.test_metrics = (
+            CastingMetrics(class_names, defect_class, threshold, together=True) for _ in range(3)
+        )
         self.validation: dict[str, float] | None = None  # the last validation metrics; checkpoints keep them
         # Of a calibrated checkpoint: its last bias as it was trained, without the offset; float32 (1,).
         self.trained_bias: Tensor | None = None

@@ -158,10 +158,14 @@ def sharpness(images: Tensor) -> Tensor:
 def structure(images: Tensor) -> Tensor:
     """Thumbnails without mean and contrast, float32 (n, 256) from (n, 1, side, side) in [0, 1]."""
     side = images.shape[-1]
-    pixel, cell = torch.arange(side) * THUMBNAIL, torch.arange(THUMBNAIL)[:, None] * side
-    overlaps = torch.minimum(pixel + THUMBNAIL, cell + side) - torch.maximum(pixel, cell)
-    averages = overlaps.clamp(min=0).to(images) / side
+    averages = overlaps(side, THUMBNAIL).to(images) / side
     thumbnails = (averages @ images[:, 0] @ averages.T).flatten(1)
     thumbnails = thumbnails - thumbnails.mean(1, keepdim=True)
     contrast = torch.linalg.vector_norm(thumbnails, dim=1, keepdim=True)
     return thumbnails / (contrast + THUMBNAIL * NOTICED)
+
+
+def overlaps(length: int, cells: int) -> Tensor:
+    """How much of each pixel lies in each of `cells` equal cells of a side, in 1 / cells: int64 (cells, length)."""
+    pixel, cell = torch.arange(length) * cells, torch.arange(cells)[:, None] * length
+    return (torch.minimum(pixel + cells, cell + length) - torch.maximum(pixel, cell)).clamp(min=0)

@@ -38,6 +38,7 @@ NOT_COMPARED = {
     "num_workers",
 }
 FINAL = ("accuracy", "auroc", "escape_rate", "overkill_rate", "threshold", "temperature")
+LIMITED = "Only the first"  # of the test images were judged: how the protocol of such a run begins
 
 
 def draw_samples(datamodule: CastingDataModule, augmented: bool) -> Figure:
@@ -45,12 +46,9 @@ def draw_samples(datamodule: CastingDataModule, augmented: bool) -> Figure:
     labels = datamodule.folder.labels[datamodule.rows["train"]]
     chosen = np.concatenate([np.flatnonzero(labels == label)[:SAMPLES_PER_CLASS] for label in (0, 1)])
     pixels = torch.from_numpy(datamodule.block[datamodule.rows["train"][chosen]])
-    grey = figures.to_grey_levels(datamodule.input_of(pixels, augmented))
+    grey = 255 * datamodule.input_of(pixels, augmented)[:, 0].numpy()
     classes = datamodule.folder.classes
     return figures.sample_images(grey, labels[chosen], classes, classes.index(datamodule.hparams["defect_class"]))
-
-
-LIMITED = "Only the first"  # of the test images were judged: how the protocol of such a run begins
 
 
 class TrainingPictures(Callback):
@@ -150,7 +148,7 @@ class TestReport(Callback):
             values.extend(outputs[name].tolist())
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        datamodule = cast(CastingDataModule, trainer.datamodule)  # type: ignore[attr-defined]
+        model, datamodule = cast(CastingClassifier, pl_module), cast(CastingDataModule, trainer.datamodule)  # type: ignore[attr-defined]
         p_defect, unfamiliarity = (in_order(torch.tensor(values)) for values in self.outputs.values())
         if not trainer.is_global_zero:
             return
@@ -161,28 +159,28 @@ class TestReport(Callback):
             data["protocol"] = f"{limited} {data['protocol']}"
         self.evaluation = Evaluation(
             data=data,
-            class_names=pl_module.hparams["class_names"],
-            defect_class=pl_module.hparams["defect_class"],
-            threshold=pl_module.hparams["threshold"],
-            defective_from=pl_module.hparams["defective_from"],
-            temperature=pl_module.hparams["temperature"],
-            offset=cast(CastingClassifier, pl_module).offset,
+            class_names=model.hparams["class_names"],
+            defect_class=model.hparams["defect_class"],
+            threshold=model.hparams["threshold"],
+            defective_from=model.hparams["defective_from"],
+            temperature=model.hparams["temperature"],
+            offset=model.offset,
             files=[datamodule.folder.files[row] for row in rows],
             labels=torch.from_numpy(datamodule.folder.labels[rows]),
             parts=None if datamodule.groups is None else datamodule.groups[rows],
             p_defect=p_defect,
             unfamiliarity=unfamiliarity,
-            verdicts=cast(CastingClassifier, pl_module).verdicts(p_defect, unfamiliarity).numpy(),
+            verdicts=model.verdicts(p_defect, unfamiliarity).numpy(),
             block=datamodule.block,
             rows=rows,
             slices={name: chosen[: len(rows)] for name, chosen in datamodule.test_slices().items()},
-            validation=cast(CastingClassifier, pl_module).validation,
-            explain=partial(overlays, cast(CastingClassifier, pl_module), datamodule),
+            validation=model.validation,
+            explain=partial(overlays, model, datamodule),
         )
         for name, picture in self.evaluation.write(self.folder).items():
             log_picture(trainer, f"test/{name}", picture)
         metrics = self.evaluation.metrics()
-        settings = {**pl_module.hparams, **datamodule.hparams, "max_epochs": trainer.max_epochs}
+        settings = {**model.hparams, **datamodule.hparams, "max_epochs": trainer.max_epochs}
         compared = {name: value for name, value in settings.items() if name not in NOT_COMPARED}
         final = {f"final/{name}": metrics[name] for name in FINAL if metrics[name] is not None}
         log_comparison(trainer, compared, final)

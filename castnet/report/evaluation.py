@@ -22,7 +22,7 @@ from castnet.imaging.decode import Grey
 from castnet.model.classifier import VERDICTS
 from castnet.model.metrics import CastingMetrics, defined
 from castnet.report import figures, html
-from castnet.report.interval import counted, rate_interval
+from castnet.report.interval import interval_note, rate_interval
 from castnet.report.verdicts import risk_by_coverage, verdict_rates
 
 SAMPLES = 10  # the notebook shows ten test images with their predictions
@@ -149,7 +149,7 @@ class Evaluation:
             "defective_from": self.defective_from,
             "temperature": self.temperature,
             **self.numbers(),
-            "intervals": counted(self.parts is not None),
+            "intervals": interval_note(self.parts is not None),
             "slices": {name: self.only(chosen).numbers() for name, chosen in self.slices.items() if chosen.any()},
             "validation": self.validation and defined(self.validation),
         }
@@ -197,7 +197,7 @@ class Evaluation:
         return wrong[np.lexsort((-np.abs(p_defect[wrong] - self.threshold), overkill))]
 
     def figures(self) -> dict[str, Figure]:
-        """By file name: confusion matrix, PR curve, rates by threshold, reliability, risk, samples, errors."""
+        """Confusion matrix, PR curve, rates by threshold, reliability, risk, samples, errors and evidence, by name."""
         precision, recall, _ = self.counted.pr_curve()
         samples = np.sort(np.random.default_rng(0).permutation(len(self.files))[:SAMPLES])
         drawn = {

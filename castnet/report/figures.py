@@ -9,7 +9,6 @@ from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from torch import Tensor
 
 # Letters that Matplotlib's own font lacks, of which names of classes may be, are taken from the first of these that is
 # installed and has them.
@@ -255,8 +254,3 @@ def _size(points: float, lines: Sequence[str], room: int) -> float:
 def _tidy(axis: Axes) -> None:
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(alpha=0.25)
-
-
-def to_grey_levels(images: Tensor) -> NDArray[np.float32]:
-    """The network's input, float32 (n, 1, side, side) in [0, 1], as grey levels (n, side, side) from 0 to 255."""
-    return (255 * images[:, 0]).cpu().numpy()

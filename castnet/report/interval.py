@@ -37,7 +37,7 @@ def rate_interval(wrong: NDArray[np.bool_], parts: Indices | None) -> tuple[floa
     return low, high
 
 
-def counted(parts_known: bool) -> str:
+def interval_note(parts_known: bool) -> str:
     """One sentence on what the intervals of a report count."""
     if parts_known:
         return "95 % intervals count parts: copies of one part are one observation."

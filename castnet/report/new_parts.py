@@ -28,7 +28,7 @@ from castnet.imaging.listing import class_of
 from castnet.imaging.resample import RESAMPLE
 from castnet.report import figures, html
 from castnet.report.callbacks import LIMITED
-from castnet.report.interval import counted, rate_interval
+from castnet.report.interval import interval_note, rate_interval
 
 FOLD = "data.fold="
 # What all settings of one report have in common.
@@ -230,7 +230,7 @@ class Examination:
             "data": {key: self.data[key] for key in ("source", "root", "groups", "protocol", "defect_class")},
             "folds": folds_of(self.data["test_fraction"]),
             "parts": {str(name): len(set(pooled.parts[labels == name])) for name in np.unique(labels)},
-            "intervals": counted(pooled.parts_known),
+            "intervals": interval_note(pooled.parts_known),
             "summary": summary,
             "settings": settings,
         }

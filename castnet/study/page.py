@@ -40,18 +40,14 @@ def write_page(study: Study, searched: Space, folder: Path) -> str:
     names = study.metric_names or []
     command = ["python", "train.py", *(["-m", *searched.averaged] if searched.averaged else [])]
     command += [line for line in searched.fixed if not line.startswith("study=")]
-    rows: list[dict[str, Any]] = (
-        [
-            {
-                "number": trial.number,
-                "values": dict(zip(names, trial.values, strict=True)),
-                "command": shlex.join([*command, *(f"{key}={value}" for key, value in trial.params.items())]),
-            }
-            for trial in study.best_trials
-        ]
-        if TrialState.COMPLETE in states
-        else []
-    )
+    rows: list[dict[str, Any]] = [
+        {
+            "number": trial.number,
+            "values": dict(zip(names, trial.values, strict=True)),
+            "command": shlex.join([*command, *(f"{key}={value}" for key, value in trial.params.items())]),
+        }
+        for trial in study.best_trials
+    ]
     pictures = {title: png(figure) for title, figure in _figures(study, names)}
     page = render("study.html.j2", pictures, name=study.study_name, counts=counts, best=rows)
     (folder / "study.html").write_text(page, encoding="utf-8")
