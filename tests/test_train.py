@@ -295,6 +295,10 @@ def test_the_last_epoch_is_kept_where_it_was_not_the_best_and_is_the_last_that_e
         ("logger=[csv, null]", "logger=[csv, null]: null is no member of a list"),
         ("model.start=.", "model.start=.: is a folder; expected drawn, a checkpoint such as RUN/checkpoints/best.ckpt"),
         (
+            "+callbacks.rate={_target_:lightning.pytorch.callbacks.LearningRateFinder}",
+            "callbacks.rate: sets one rate for all layers, and model.lr_decay=",
+        ),
+        (
             "+callbacks.size={_target_:lightning.pytorch.callbacks.BatchSizeFinder}",
             "callbacks.size: what it sets the one-cycle schedule would not follow",
         ),
@@ -362,6 +366,10 @@ def test_the_last_epoch_is_kept_where_it_was_not_the_best_and_is_the_last_that_e
         ("+trainer.val_check_interval=100", "training cannot begin with these settings"),
         ("+trainer.precision=foo", "trainer.precision=foo: expected"),
         ("+trainer.precision=bf16-true", "trainer.precision=bf16-true: expected one of 32-true, bf16-mixed, 16-mixed"),
+        (
+            "+callbacks.checkpoint.every_n_train_steps=2",
+            "callbacks.checkpoint.every_n_train_steps=2: would keep weights by the score of earlier ones",
+        ),
         ("+callbacks.checkpoint.save_top_k=2", "callbacks.checkpoint.save_top_k=2: expected 1"),
         ("data.defect_class=1", "data.defect_class=1: expected text, which needs quotes within quotes"),
         ("callbacks.checkpoint.dirpath=/tmp/x", "callbacks.checkpoint.dirpath=/tmp/x: lies outside the run's folder"),
@@ -483,8 +491,11 @@ def test_an_epoch_that_was_not_validated_leaves_a_gap_and_no_old_value(run_train
     assert [math.isnan(value) for value in state["val/loss"]] == [True, False, True, False]
 
 
-def test_an_epoch_that_is_validated_several_times_has_several_pictures(run_train: Command) -> None:
-    ran = run_train("+trainer.val_check_interval=1", "trainer.max_epochs=1", pictures=True)
+@pytest.mark.parametrize(
+    "often", [["val_check_interval=1"], ["val_check_interval=00:00:00:00", "check_val_every_n_epoch=null"]]
+)
+def test_an_epoch_that_is_validated_several_times_has_several_pictures(run_train: Command, often: list[str]) -> None:
+    ran = run_train(*(f"+trainer.{switch}" for switch in often), "trainer.max_epochs=1", pictures=True)
     assert ran.code == 0, ran.err
     assert [picture.step for picture in events(ran.folder).Images("val/pr_curve")] == [1, 2, 3]
 

@@ -92,8 +92,10 @@ class TrainingPictures(Callback):
             model = cast(CastingClassifier, pl_module)
             counts = model.val_metrics.confusion_matrix().cpu().numpy()
             precision, recall, _ = (values.cpu().numpy() for values in model.val_metrics.pr_curve())
-            # An epoch that is validated several times has several pictures; as a whole number it counts batches.
-            whole = isinstance(trainer.val_check_interval, float) and trainer.val_check_interval == 1
+            # An epoch that is validated several times has several pictures; as a whole number it counts batches, and
+            # where the clock says when there is none.
+            interval = getattr(trainer, "val_check_interval", None)
+            whole = isinstance(interval, float) and interval == 1
             step = trainer.current_epoch + 1 if whole else trainer.global_step
             for name, figure in {
                 "confusion_matrix": figures.confusion_matrix(counts, model.hparams["class_names"]),
