@@ -96,7 +96,8 @@ def require_best(callbacks: DictConfig | None) -> None:
 
     Raises:
         UserError: none is named `checkpoint`, or it monitors nothing, or `best.ckpt` would be the last of several, or
-            have another name, or be written between validations, or the mode of a callback is the other one than the metric it monitors needs.
+            have another name, or be written between validations, or the mode of a callback is the other one than the
+            metric it monitors needs.
     """
     if callbacks is None or not isinstance(kept := callbacks.get("checkpoint"), DictConfig):
         raise UserError(
@@ -111,10 +112,10 @@ def require_best(callbacks: DictConfig | None) -> None:
             f"callbacks.checkpoint.save_top_k={save_top_k}: expected 1, since best.ckpt holds the best epoch alone; "
             "for none set +trainer.enable_checkpointing=false"
         )
-    for name in ("every_n_train_steps", "train_time_interval"):
-        if kept.get(name):
+    for key in ("every_n_train_steps", "train_time_interval"):
+        if kept.get(key):
             raise UserError(
-                f"callbacks.checkpoint.{name}={kept[name]}: would keep weights by the score of earlier ones; leave it "
+                f"callbacks.checkpoint.{key}={kept[key]}: would keep weights by the score of earlier ones; leave it "
                 "out, or validate more often by trainer.val_check_interval"
             )
     for name, callback in callbacks.items():
