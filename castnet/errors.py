@@ -14,6 +14,9 @@ from functools import wraps
 from io import TextIOWrapper
 from typing import Any, NoReturn, TextIO
 
+# Text that is the same to Hydra and to a shell.
+PLAIN = re.compile(r"(?!(?:true|false|null|nan|inf)\Z)(?:[a-z]|\.{0,2}/)[\w./-]*", re.ASCII | re.IGNORECASE)
+
 
 class UserError(Exception):
     """Something the user can mend: the message names it, what was expected and what to do.
@@ -76,8 +79,9 @@ def or_exit(*mistakes: type[Exception]) -> Callable[[Callable[..., None]], Calla
 def written(key: str, value: object) -> str:
     """A setting as it can be pasted into a command line, whatever its text holds."""
     text = str(value)
-    if not re.fullmatch(r"[\w./-]+", text, re.ASCII):  # else Hydra and the shell would each read something into it
-        text = '"' + text.replace('"', '\\"') + '"'
+    # Else Hydra and the shell would each read something into it, Hydra a number or none where a name looks like that.
+    if not PLAIN.fullmatch(text):
+        text = '"' + re.sub(r'\\+(?="|\Z)', r"\g<0>\g<0>", text).replace('"', '\\"') + '"'
     return shlex.quote(f"{key}={text}")
 
 

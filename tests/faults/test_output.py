@@ -1,12 +1,15 @@
 """What is printed when names are odd, or nobody reads."""
 
 import os
+import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import QuotedString
 
-from castnet.errors import UserError, fail, or_exit, printable
+from castnet.errors import UserError, fail, or_exit, printable, willing, written
 from castnet.files import hold, replacing
 from castnet.line.page.looks import plain
 from castnet.pages import templates
@@ -24,6 +27,25 @@ def test_a_line_that_says_what_to_mend_names_what_there_is(capsys: pytest.Captur
     with pytest.raises(SystemExit):
         fail(UserError("no  such\u202e.png: no such file (said in\n  two lines)"))
     assert capsys.readouterr().err == "error: no  such\\u202e.png: no such file (said in two lines)\n"
+
+
+def test_what_is_printed_where_the_shell_closed_the_output_leads_nowhere() -> None:
+    with willing(None) as nowhere:
+        assert nowhere.write("said") == 4
+
+
+PLAIN = ("parts", "/data/a-b_c.d", "./a", "007", "none")
+ODD = ("a b (1)", 'a"b', "a'b", "$HOME", "a,b", "[x]", "ü", "interval(0,1)", "~", "a\\", '\\"', "", " a")
+NUMBERS = ("0", "20261201", "1.5", "-1", "1e3", ".5", "true", "Null", "nan", "inf")
+
+
+@pytest.mark.parametrize("text", [*PLAIN, *ODD, *NUMBERS])
+def test_a_setting_that_is_named_can_be_pasted(text: str) -> None:
+    (word,) = shlex.split(written("data.root", text))
+    (pasted,) = OverridesParser.create().parse_overrides([word])
+    value = pasted.value()
+    assert (value.text if isinstance(value, QuotedString) else value) == text
+    assert isinstance(value, QuotedString | str)
 
 
 def test_pages_show_different_names_as_different_text_and_turn_nothing_round() -> None:
