@@ -209,7 +209,8 @@ def test_other_classes_than_the_checkpoints_are_refused(
     assert "has the classes ['def_front', 'good'], the checkpoint knows ['def_front', 'ok_front']" in ran.err
     ran = run_evaluate(f"ckpt_path={best}", *folder_of(castings), "data.defect_class=ok_front", folder="swapped")
     assert ran.code == 2
-    assert "data.defect_class=ok_front: the checkpoint was trained to find def_front" in ran.err
+    with_what = f"data=folder data.root={castings} data.defect_class=def_front"
+    assert f"data.defect_class=ok_front: the checkpoint was trained to find def_front, with {with_what};" in ran.err
 
 
 @pytest.mark.parametrize(

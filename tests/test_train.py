@@ -247,6 +247,16 @@ def test_the_seed_experiment_is_the_notebooks_recipe() -> None:
     assert "weight_averaging" not in cfg.callbacks
 
 
+def test_settings_are_what_they_are_called() -> None:
+    with initialize_config_dir(str(Path(__file__).parents[1] / "conf"), version_base="1.3"):
+        words = ["trainer=cpu", "trainer=gpu", "experiment=sharp", "experiment=fast", "data=pairs", "data=generated"]
+        cpu, gpu, sharp, fast, pairs, generated = (compose("train", [word]) for word in words)
+    assert (cpu.trainer.accelerator, gpu.trainer.accelerator) == ("cpu", "gpu")
+    assert (sharp.data.image_size, "weight_averaging" in sharp.callbacks) == (128, False)
+    assert (fast.trainer.max_epochs, "weight_averaging" in fast.callbacks) == (2, True)
+    assert pairs.data.generate.seed != generated.data.generate.seed  # no run's castings were learnt
+
+
 def test_early_stopping_ends_a_run_that_no_longer_improves(run_train: Command) -> None:
     ran = run_train("callbacks=[default,early_stopping]", "model.lr=10", "trainer.max_epochs=30")
     assert ran.code == 0, ran.err

@@ -18,10 +18,10 @@ MODEL = ROOT / "tests" / "written_before" / "0.1.0.onnx"
 
 
 def test_an_archive_is_judged_on_ray_as_it_is_here(castings: Path, tmp_path: Path) -> None:
-    (tmp_path / "broken.png").write_bytes(b"no image")
+    (tmp_path / os.fsdecode(b"brok\xffn.png")).write_bytes(b"no image")
     printed = []
     for on in ([], ["--on", "ray"]):
-        process = start("predict", MODEL, castings / "test", tmp_path, "--json", *on)
+        process = start("predict", MODEL, castings / "test", ".", "--json", *on, cwd=tmp_path)
         out, errors = process.communicate(timeout=PATIENCE)
         assert process.returncode == 2, errors
         printed.append([json.loads(line) | {"latency_ms": 0} for line in out.splitlines()])

@@ -6,7 +6,7 @@ import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from castnet.data.augment import network_input
+from castnet.errors import UserError
 from castnet.files import digest_of
 from castnet.imaging.decode import decode
 from castnet.imaging.listing import list_images
@@ -52,6 +53,29 @@ def test_told_to_stop_while_it_starts_it_does() -> None:
     starting = connections.DrainingServer(uvicorn.Config(app))
     starting.handle_exit(signal.SIGTERM, None)
     assert starting.should_exit
+
+
+def test_told_twice_to_stop_it_waits_for_no_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    later = SimpleNamespace(start=lambda: None)
+    monkeypatch.setattr(connections, "Timer", lambda seconds, *_: waits.append(seconds) or later)
+    app = FastAPI()
+    app.state.draining = False
+    server = connections.DrainingServer(uvicorn.Config(app))
+    server.started = True
+    server.handle_exit(signal.SIGINT, None)
+    assert (app.state.draining, server.should_exit, waits) == (True, False, [connections.DRAIN_SECONDS])
+    server.handle_exit(signal.SIGINT, None)
+    assert (server.should_exit, len(waits)) == (True, 1)
+
+
+@pytest.mark.parametrize(("files", "most"), [(100_000, 1000), (1032, 1000), (256, 224), (40, 8), (39, None)])
+def test_as_many_connections_are_held_as_files_may_be_open(
+    monkeypatch: pytest.MonkeyPatch, files: int, most: int | None
+) -> None:
+    monkeypatch.setattr(connections.resource, "getrlimit", lambda _: (files, files))
+    with nullcontext() if most else pytest.raises(UserError, match="39 open files are allowed, which is too few"):
+        assert connections.most_connections() == most
 
 
 @contextmanager
@@ -164,14 +188,20 @@ def test_an_image_that_does_not_arrive_is_not_waited_for(inspector: Inspector, m
     assert (told.status_code, told.json()["detail"]) == (408, "the image did not arrive within 0.1 s")
 
 
-def test_connections_that_rest_and_requests_that_do_not_end_are_closed(model: Path) -> None:
-    with serving(model, IDLE_SECONDS=0.1, REQUEST_SECONDS=0.1) as (_, address):
+@pytest.mark.parametrize(
+    ("short", "begun"),
+    [
+        ("IDLE_SECONDS", b""),
+        ("REQUEST_SECONDS", b"POST /inspect HTTP/1.1\r\nHost: line\r\nContent-Length: 5\r\n\r\n"),
+    ],
+)
+def test_connections_that_rest_and_requests_that_do_not_end_are_closed(model: Path, short: str, begun: bytes) -> None:
+    with serving(model, **{short: 0.1}) as (_, address):
         host, port = address.removeprefix("http://").split(":")
-        for begun in (b"", b"POST /inspect HTTP/1.1\r\nHost: line\r\nContent-Length: 5\r\n\r\n"):
-            with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
-                connection.sendall(begun)
-                with suppress(ConnectionResetError):
-                    assert connection.recv(1) == b""
+        with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
+            connection.sendall(begun)
+            with suppress(ConnectionResetError):
+                assert connection.recv(1) == b""
 
 
 def test_a_client_that_has_said_all_it_will_is_answered(server: Server, test_images: list[Path]) -> None:

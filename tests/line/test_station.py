@@ -526,4 +526,5 @@ def test_a_page_for_other_machines_starts_if_one_insists_and_its_address_can_be_
     assert "cannot be listened on" in capsys.readouterr().err
     assert not started
     assert castnet_here("app", model, "--host", "0.0.0.0", "--port", free_port(), "--open") == 0
-    assert "--server.address=0.0.0.0" in started[0]
+    told = ("--server.address=0.0.0.0", "--server.maxUploadSize=20", "--browser.gatherUsageStats=false")
+    assert {*told, "--client.showErrorDetails=none", "--client.toolbarMode=viewer"} <= set(started[0])

@@ -2,6 +2,7 @@ import csv
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,6 +55,7 @@ def test_of_a_class_without_images_nothing_is_claimed(judged: Evaluation) -> Non
     good = judged.only(np.array(LABELS) == 1).numbers()
     assert (good["auroc"], good["escape_rate"], good["escape_rate_interval"]) == (None, None, None)
     assert (good["classes"]["bad"]["recall"], good["overkill_rate"]) == (None, pytest.approx(1 / 3))
+    assert [entry["parts"] for entry in good["classes"].values()] == [0, 3]
 
 
 def test_a_slice_without_test_images_is_left_out(judged: Evaluation) -> None:
@@ -63,44 +65,69 @@ def test_a_slice_without_test_images_is_left_out(judged: Evaluation) -> None:
 
 
 def test_the_table_says_which_of_the_two_mistakes_is_which(judged: Evaluation) -> None:
+    unsure = np.array([1, 0, 2, 2, 0, 1, 3])
+    judged = replace(judged, verdicts=unsure, defective_from=0.75, temperature=2)
     shown = StringIO()
     Console(file=shown, width=200).print(judged.table())
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.getvalue().splitlines()]
     rows = {row[0]: row for row in cells if row}
     assert rows["called good, of defective"][1] == "0.2500"
     assert rows["called defective, of good"][1] == "0.3333"
-    assert (rows["escape rate"][4], rows["overkill rate"][4]) == ("2 of 4", "1 of 3")
+    assert (rows["unfamiliar"][1], rows["doubtful"][1]) == ("0.1429", "0.2857")
+    low, high = judged.numbers()["escape_rate_interval"]
+    assert rows["escape rate"] == ["escape rate", "0.5000", f"{low:.4f}–{high:.4f}", "", "2 of 4", ""]
+    assert (rows["overkill rate"][1], rows["overkill rate"][4]) == ("0.3333", "1 of 3")
+    assert [rows[name][1] for name in ("accuracy", "AUROC", "ECE")] == ["0.5714", "0.58333", "0.4500"]
+    assert "precision ┃ recall ┃ F1" in " ".join(shown.getvalue().split())
+    assert rows["bad"] == ["bad", "0.6667", "0.5000", "0.5714", "4", "3"]
+    said = " ".join(shown.getvalue().split())
+    assert "Threshold 0.5, doubtful below 0.75, temperature 2." in said
+    assert said.endswith("As published.")
 
 
 def test_pictures_are_of_the_images_that_are_named_beside_them(
     judged: Evaluation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn: list[tuple[list[int], list[float]]] = []
-    monkeypatch.setattr(figures, "predictions", lambda images, *said: drawn.append((images[:, 0, 0].tolist(), said[2])))
+    drawn: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(figures, "predictions", lambda images, *said: drawn.append((images[:, 0, 0].tolist(), *said)))
     block = np.arange(20, dtype=np.uint8)[:, None, None].repeat(8, 1).repeat(8, 2)
     rows = np.array([19, 3, 11, 5, 0, 8, 14])
-    replace(judged, block=block, rows=rows).figures()
+    replace(judged, block=block, rows=rows, explain=lambda grey: 255 - grey).figures()
     errors = [2, 1, 5]
-    for (pixels, p_defect), shown in zip(drawn, (range(7), errors, errors), strict=True):
-        assert pixels == rows[list(shown)].tolist()
-        assert p_defect == pytest.approx([P_DEFECT[row] for row in shown])
+    explained = (rows, rows, 255 - rows)  # where the evidence lies is drawn in the last
+    for (pixels, *said), shown, seen in zip(drawn, (list(range(7)), errors, errors), explained, strict=True):
+        assert pixels == seen[shown].tolist()
+        labels, p_defect = ([of[row] for row in shown] for of in (LABELS, P_DEFECT))
+        assert said == [labels, [int(p < 0.5) for p in p_defect], pytest.approx(p_defect), ["bad", "good"]]
 
 
-@pytest.mark.parametrize("name", ["rates_by_threshold", "reliability"])
-def test_defective_are_drawn_as_such_whichever_class_they_are(
-    judged: Evaluation, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    given: list[list[bool]] = []
-    monkeypatch.setattr(figures, name, lambda p_defect, defective, *_: given.append(defective.tolist()))
+def test_precision_is_drawn_over_recall(judged: Evaluation, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[list[float]] = []
+    monkeypatch.setattr(figures, "precision_recall", lambda *curve: drawn.extend(axis.tolist() for axis in curve))
     judged.figures()
-    assert given == [[True] * 4 + [False] * 3]
+    precision, recall = drawn
+    assert (recall[0], precision[-1], recall[-1]) == (1, 1, 0)
+
+
+@pytest.mark.parametrize(("name", "settings"), [("rates_by_threshold", (0.5,)), ("reliability", (2, 0.3))])
+def test_defective_are_drawn_as_such_whichever_class_they_are(
+    judged: Evaluation, monkeypatch: pytest.MonkeyPatch, name: str, settings: tuple[float, ...]
+) -> None:
+    given: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(figures, name, lambda p_defect, defective, *rest: given.append((defective.tolist(), rest)))
+    replace(judged, temperature=2, offset=0.3).figures()
+    assert given == [([True] * 4 + [False] * 3, settings)]
 
 
 def test_the_risk_is_marked_where_the_unsure_are_left_out(judged: Evaluation, monkeypatch: pytest.MonkeyPatch) -> None:
-    marked: list[float] = []
-    monkeypatch.setattr(figures, "risk_coverage", lambda risk, coverage: marked.append(coverage))
-    judged.figures()
-    assert marked == [pytest.approx(5 / 7)]
+    marked: list[tuple[list[float], float]] = []
+    monkeypatch.setattr(figures, "risk_coverage", lambda risk, coverage: marked.append((risk.tolist(), coverage)))
+    judged.p_defect[:] = torch.tensor([0.9, 0.25, 0.05, 0.8, 0.1, 0.97, 0.3])
+    judged.unfamiliarity[2] = 2
+    replace(judged, defective_from=0.98).figures()
+    # Sure are 0.1, 0.25 and 0.3, then come the doubtful 0.97, 0.9 and 0.8, and last the unfamiliar 0.05.
+    ((risk, coverage),) = marked
+    assert (risk, coverage) == (pytest.approx([0, 1 / 2, 1 / 3, 2 / 4, 2 / 5, 2 / 6, 3 / 7]), pytest.approx(5 / 7))
 
 
 def test_metrics_are_written_when_all_else_is(

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 import train
@@ -34,6 +34,8 @@ def test_rates_count_images_and_by_part_the_mean_of_the_copies() -> None:
     assert judged.by_part.files == ["bad/2.png", "bad/3.png", "good/5.png", "good/6.png"]  # the worst copies
     counted_by_part = rate_interval(np.array([False, False, True, False]), np.array([0, 0, 0, 1]))
     assert images["escape_rate_interval"] == pytest.approx(counted_by_part)
+    of_both_classes = pooled([1, -1], [True, False], [0, 0])
+    assert of_both_classes.by_part.files == ["bad/0.png", "good/1.png"]
     mixed = pooled([-5, 1, 3, 2], [False, False, True, True], [7, 2, 5, 5])
     assert mixed.by_part.margins.tolist() == [-5, 1, 2.5]  # in the order of the images, whatever the parts' numbers
     on_the_cut = pooled([0, 0], [True, False], [0, 1]).numbers()  # who reaches the threshold is called defective
@@ -76,28 +78,54 @@ def test_images_are_counted_from_their_own_folds_threshold_and_by_published_labe
     metrics = Examination({"": judged}, data | {"protocol": ""}).metrics
     (numbers,) = metrics["settings"].values()
     assert metrics["parts"] == {"bad": 2, "good": 1}
+    assert "by part: mean of its copies" not in numbers  # where every image is taken for a part of its own
     assert (numbers["labels as published"]["escape_rate"], numbers["labels as published"]["auroc"]) == (2 / 3, None)
+    (tmp_path / "0" / "predictions.csv").write_text("file,true,p_defect\nbad/0.png,bad,1e-10\ngood/0.png,good,1e-20\n")
+    assert pool([tmp_path / "0"], data).numbers()["auroc"] == 1  # however sure, they are told apart
     with pytest.raises(UserError, match=r"data.root=x: its images or data.groups changed while the folds were trained"):
         pool([tmp_path / "0", tmp_path / "0"], data)
 
 
+def write_run(folder: Path, number: int, fold: int, *overrides: str, p_bad: float = 0.7, protocol: str = "") -> None:
+    """What the report reads of one run, which judged one image of each class."""
+    run = folder / str(number)
+    (run / ".hydra").mkdir(parents=True)
+    (run / ".hydra" / "overrides.yaml").write_text("".join(f"- {word}\n" for word in (*overrides, f"data.fold={fold}")))
+    judged = {"threshold": 0.5, "data": {"fold": fold, "protocol": protocol}}
+    (run / "metrics.json").write_text(json.dumps(judged))
+    rows = f"bad/\udcff{fold}.png,bad,{p_bad}\ngood/{fold}.png,good,{1 - p_bad}\n"
+    (run / "predictions.csv").write_text(f"file,true,p_defect\n{rows}", encoding="utf-8", errors="surrogateescape")
+
+
+@pytest.fixture
+def swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DictConfig:
+    """Settings of a sweep of two folds in `tmp_path`, of which nothing is drawn."""
+    monkeypatch.setattr(Examination, "picture", lambda self: Figure(figsize=(0.1, 0.1)))
+    data = {"test_fraction": 0.5, "slices": {}, "defect_class": "bad", "source": "folder", "root": "x", "groups": None}
+    return OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}, "data": data | {"protocol": ""}})
+
+
 @pytest.mark.parametrize("limited", ["", f"{LIMITED} 1 of 2. "])
 def test_of_runs_that_judged_some_of_their_images_alone_no_report_is_made(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, limited: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], swept: DictConfig, limited: str
 ) -> None:
     for fold in range(2):
-        (tmp_path / str(fold) / ".hydra").mkdir(parents=True)
-        (tmp_path / str(fold) / ".hydra" / "overrides.yaml").write_text(f"- data.fold={fold}\n")
-        judged = {"threshold": 0.5, "data": {"fold": fold, "protocol": limited if fold else ""}}
-        (tmp_path / str(fold) / "metrics.json").write_text(json.dumps(judged))
-        rows = f"bad/{fold}.png,bad,0.7\ngood/{fold}.png,good,0.3\n"
-        (tmp_path / str(fold) / "predictions.csv").write_text(f"file,true,p_defect\n{rows}")
-    data = {"test_fraction": 0.5, "slices": {}, "defect_class": "bad", "source": "folder", "root": "x", "groups": None}
-    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}, "data": data | {"protocol": ""}})
-    monkeypatch.setattr(Examination, "picture", lambda self: Figure(figsize=(0.1, 0.1)))
-    NewPartsReport().on_multirun_end(config)
+        write_run(tmp_path, fold, fold, protocol=limited if fold else "")
+    NewPartsReport().on_multirun_end(swept)
     assert ("judged some of their test images alone" in capsys.readouterr().out) is bool(limited)
     assert (tmp_path / "new_parts.json").exists() is not bool(limited)
+
+
+def test_settings_are_pooled_each_by_itself_and_one_that_lacks_a_fold_not_at_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], swept: DictConfig
+) -> None:
+    for number, (seed, fold, p_bad) in enumerate(((0, 0, 0.7), (0, 1, 0.7), (1, 0, 0.3), (1, 1, 0.3), (2, 0, 0.7))):
+        write_run(tmp_path, number, fold, f"seed={seed}", p_bad=p_bad)
+    NewPartsReport().on_multirun_end(swept)
+    settings = json.loads((tmp_path / "new_parts.json").read_text())["settings"]
+    assert {name: of["all images"]["escape_rate"] for name, of in settings.items()} == {"seed=0": 0, "seed=1": 1}
+    cells = [[cell.strip() for cell in line.split("│")] for line in capsys.readouterr().out.splitlines()]
+    assert next(row[-3:-1] for row in cells if "escape rate" in row) == ["0.50000", "1.00000"]  # mean and worst
 
 
 def test_the_picture_has_the_worst_part_first_under_its_worst_copy(
@@ -107,15 +135,18 @@ def test_the_picture_has_the_worst_part_first_under_its_worst_copy(
     for row, file in enumerate(judged.files):
         (tmp_path / file).parent.mkdir(exist_ok=True)
         Image.new("L", (8, 8), row).save(tmp_path / file)
-    shown: list[tuple[list[float], int]] = []
+    shown: list[tuple[list[float], list[bool], int]] = []
 
-    def draw(margins: list[np.ndarray], _: object, thumbnails: list[np.ndarray]) -> None:
-        shown.extend((of.tolist(), int(each[0, 0])) for of, each in zip(margins, thumbnails, strict=True))
+    def draw(*of: list[np.ndarray]) -> None:
+        columns = zip(*of, strict=True)
+        shown.extend((margins.tolist(), bad.tolist(), int(thumbnail[0, 0])) for margins, bad, thumbnail in columns)
 
     monkeypatch.setattr(figures, "parts_against_cut", draw)
     data = {"slices": {}, "defect_class": "bad", "root": tmp_path, "source": "folder", "groups": None}
-    Examination({"": judged}, data | {"protocol": "", "test_fraction": 0.5}).picture()
-    assert shown == [([-2, 9], 2), ([0.5], 4), ([1, 3], 0), ([-1], 5)]
+    better = pooled([9, 9, 9, 9, -9, -9], judged.defective.tolist(), judged.parts.tolist())  # as another setting ranks
+    Examination({"a": better, "b": judged}, data | {"protocol": "", "test_fraction": 0.5}).picture()
+    good, bad = [False], [True, True]
+    assert shown == [([-2, 9], bad, 2), ([0.5], good, 4), ([1, 3], bad, 0), ([-1], good, 5)]
 
 
 def test_one_command_judges_every_part_by_a_network_that_never_saw_it_and_leaves_one_page(
@@ -183,9 +214,29 @@ def test_a_sweep_that_no_report_can_come_of_is_refused_before_its_first_run(
     assert not list(ran.folder.glob("*/metrics.json"))
 
 
-def test_any_number_of_folds_may_be_asked_for() -> None:
-    hydra = {"sweeper": {}, "overrides": {"task": ["data.fold=range(0,11)"]}}
-    NewPartsReport().on_multirun_start(OmegaConf.create({"hydra": hydra, "data": {"test_fraction": 0.09}}))
+@pytest.mark.parametrize(("folds", "fraction"), [("range(0,11)", 0.09), ("1,0", 0.5)])
+def test_any_number_of_folds_may_be_asked_for_in_any_order(folds: str, fraction: float) -> None:
+    hydra = {"sweeper": {}, "overrides": {"task": [f"data.fold={folds}"]}}
+    NewPartsReport().on_multirun_start(OmegaConf.create({"hydra": hydra, "data": {"test_fraction": fraction}}))
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "data=a,b",
+        "data.groups=a,b",
+        "data.slices={},null",
+        "data.slices.lamp=a,b",
+        "data.corrections.bad=[],[x]",
+        "data.defect_class=a,b",
+        "data.test_fraction=0.5,0.2",
+    ],
+)
+def test_what_all_folds_have_in_common_is_not_swept(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    hydra = {"sweeper": {}, "overrides": {"task": [word]}}
+    with pytest.raises(SystemExit):
+        NewPartsReport().on_multirun_start(OmegaConf.create({"hydra": hydra, "data": {"test_fraction": 0.5}}))
+    assert f"error: {word.split('=')[0]}: one report is of one folder and its parts" in capsys.readouterr().err
 
 
 def test_a_start_that_may_have_seen_the_parts_is_told_of(run_train: Command, trained: Path) -> None:

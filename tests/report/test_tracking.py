@@ -1,10 +1,12 @@
 import csv
 import json
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from lightning import Trainer
-from lightning.pytorch.loggers import MLFlowLogger
+from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
 
 import train
 from castnet.errors import UserError
@@ -22,7 +24,8 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_several_loggers_are_all_told_scalars_settings_and_figures(run_train: Command, offline: None) -> None:
-    ran = run_train("logger=[tensorboard,csv,mlflow,wandb]", "trainer.max_epochs=1", pictures=True)
+    several = ["logger=[tensorboard,csv,mlflow,wandb]", "+trainer.val_check_interval=1"]  # three validations
+    ran = run_train(*several, "trainer.max_epochs=1", pictures=True)
     assert ran.code == 0, ran.err
     metrics = json.loads((ran.folder / "metrics.json").read_text())
     assert list(ran.folder.glob("events.out.tfevents.*"))
@@ -37,7 +40,9 @@ def _check_csv(folder: Path, metrics: dict[str, float]) -> None:
     (final,) = [row["final/accuracy"] for row in rows if row.get("final/accuracy")]
     assert float(final) == pytest.approx(metrics["accuracy"])
     assert any(row["val/loss"] for row in rows)
-    assert "lr: 0.001" in (folder / "hparams.yaml").read_text()
+    settings = (folder / "hparams.yaml").read_text().splitlines()
+    assert {"lr: 0.001", "max_epochs: 1"} <= set(settings)
+    assert len(list(folder.glob("val/pr_curve-*.png"))) == 3
     for name in FIGURES:
         assert list(folder.glob(f"{name}-*.png")), name
 
@@ -52,10 +57,11 @@ def _check_mlflow(metrics: dict[str, float]) -> None:
     assert run.info.status == "FINISHED"
     assert run.data.metrics["final/accuracy"] == pytest.approx(metrics["accuracy"])
     assert {"train/loss", "val/loss", "val/auroc", "lr-Adam/pg1"} <= run.data.metrics.keys()
-    assert run.data.params["lr"] == "0.001"
+    assert (run.data.params["lr"], run.data.params["max_epochs"]) == ("0.001", "1")
     paths = {file.path for folder in ("", "val", "test") for file in client.list_artifacts(run.info.run_id, folder)}
     for name in FIGURES:
         assert any(path.startswith(name) for path in paths), name
+    assert sum(path.startswith("val/pr_curve") for path in paths) == 3
 
 
 def _check_wandb(folder: Path) -> None:
@@ -87,6 +93,17 @@ def test_a_class_that_mlflow_has_no_name_for_is_refused(tmp_path: Path) -> None:
         connected(Trainer(logger=logger), ["good", "不良"]),
     ):
         pass
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_wandb_is_told_whether_a_run_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
+    told: list[int] = []
+    monkeypatch.setattr(WandbLogger, "experiment", SimpleNamespace(finish=lambda exit_code: told.append(exit_code)))
+    trainer = Trainer(logger=WandbLogger(save_dir=tmp_path, offline=True), accelerator="cpu")
+    with suppress(UserError), connected(trainer, ["good", "bad"]):
+        if fails:
+            raise UserError("diverged")
+    assert told == [int(fails)]
 
 
 def test_a_logger_that_cannot_begin_ends_the_run_before_training(castings: Path, tmp_path: Path) -> None:

@@ -160,19 +160,24 @@ def test_a_sign_of_life_that_the_storage_does_not_take_is_followed_by_others(tmp
         assert database.execute("select count(*) from trial_heartbeats").fetchone() == (1,)
 
 
-def test_of_several_objectives_the_importances_are_those_for_good_values() -> None:
+@pytest.mark.parametrize(("direction", "sign"), [("maximize", 1), ("minimize", -1)])
+def test_of_several_objectives_each_has_its_own_values_and_the_importances_for_good_ones(
+    direction: str, sign: int
+) -> None:
     def values(trial: optuna.Trial) -> tuple[float, float]:
         a, b = trial.suggest_float("a", 0, 1), trial.suggest_float("b", 0, 1)
-        return (0.5 if b > 0.8 else 0.9 + 0.1 * a), a  # who avoids the worst has only a to choose
+        return sign * (0.5 if b > 0.8 else 0.9 + 0.1 * a), a  # who avoids the worst has only a to choose
 
-    made = optuna.create_study(directions=["maximize", "minimize"], sampler=optuna.samplers.RandomSampler(seed=0))
+    made = optuna.create_study(directions=[direction, "minimize"], sampler=optuna.samplers.RandomSampler(seed=0))
     made.optimize(values, n_trials=100)
-    figure = next(
-        figure for title, figure in _figures(made, ["auroc", "escapes"]) if title == "auroc: importance of the settings"
-    )
-    (axes,) = figure.axes
+    drawn = dict(_figures(made, ["one", "other"]))
+    (axes,) = drawn["one: importance of the settings"].axes
     shares = [bar.get_width() for bar in axes.patches]
     assert dict(zip([label.get_text() for label in axes.get_yticklabels()], shares, strict=True))["a"] > 0.9
+    for index, name in enumerate(("one", "other")):
+        (axes,) = drawn[f"{name}: history"].axes
+        shown = axes.collections[0].get_offsets()[:, 1].tolist()
+        assert shown == pytest.approx([trial.values[index] for trial in made.trials])
 
 
 def test_a_trial_is_judged_by_the_mean_of_its_repetitions(search: Command) -> None:
@@ -188,6 +193,8 @@ def test_the_best_overrides_are_a_line_to_paste(search: Command) -> None:
     assert ran.code == 0, ran.err
     best = study().best_trial
     (line,) = re.findall(r"python train\.py .*", ran.out)
+    assert "'~callbacks.progress_bar'" in line  # which a shell may take for somebody's home
+    assert f"loss {best.value:.5g}: {line}" in ran.out
     overrides = shlex.split(line)[2:]
     assert overrides[:2] == ["trainer.max_epochs=3", "~callbacks.progress_bar"]
     assert dict(override.split("=") for override in overrides[2:]) == {k: str(v) for k, v in best.params.items()}
@@ -351,6 +358,7 @@ def test_the_dashboard_opens_the_same_storage(search: Command) -> None:
         ([LR, "hydra.sweeper.direction=maximize"], "would search for the worst loss; expected minimize for it"),
         ([LR, "hydra.sweeper.objective=auroc"], "would search for the worst auroc; expected maximize for it"),
         ([LR, "hydra.sweeper.storage='sqlite://'"], "hydra.sweeper.storage=sqlite://: is in memory"),
+        ([LR, "hydra.sweeper.storage='sqlite:///:memory:'"], ": is in memory, where no run finds it"),
         ([LR, "hydra.sweeper.storage=postgresql+psycopg://u:secret@127.0.0.1:1/x"], "@127.0.0.1:1/x: cannot be opened"),
         ([LR, "hydra.sweeper.storage='postgresql+psycopg:///x?host=/x&password=secret'"], "///x: cannot be opened"),
         ([LR, "hydra.sweeper.storage='postgresqlu:secret'"], "hydra.sweeper.storage=postgresqlu: no URL"),
@@ -425,6 +433,15 @@ def test_a_study_that_another_program_made_the_other_way_round_is_not_gone_on_wi
     assert not study().user_attrs
 
 
+def test_a_study_in_which_another_program_has_trials_is_not_gone_on_with(search: Command) -> None:
+    Path("runs").mkdir()
+    optuna.create_study(storage="sqlite:///runs/studies.db", study_name="s").optimize(lambda _: 0.5, n_trials=1)
+    ran = search(LR)
+    assert ran.code == 2
+    assert "hydra.sweeper.study_name=s: that study has other objective: nothing instead of {'loss'" in ran.err
+    assert (states(study()), study().user_attrs) == (["COMPLETE"], {})
+
+
 def test_a_study_that_compares_something_else_is_not_gone_on_with(search: Command) -> None:
     assert search(LR, "hydra.sweeper.n_trials=1").code == 0
     for other, part, differs in [
@@ -441,7 +458,8 @@ def test_a_study_that_compares_something_else_is_not_gone_on_with(search: Comman
         assert ran.code == 2
         assert f"hydra.sweeper.study_name=s: that study has other {part}: " in ran.err
         assert f"{differs}; name a new study" in ran.err
-    own = ["trainer.devices=2", "paths.cache_dir=cache", "++data.root=copy"]
+    own = ["trainer.devices=2", "paths.cache_dir=cache", "++data.root=copy", "trainer.accelerator=cpu"]
+    own += ["data.num_workers=1", "~logger.tensorboard"]
     assert search(LR, "hydra.sweeper.n_trials=2", *own, folder="elsewhere").code == 0
     two = ["hydra.sweeper.study_name=two", "hydra.sweeper.n_trials=1", "hydra.sweeper.pruner=null"]
     two += ["hydra.sweeper.direction=[minimize,minimize]"]

@@ -19,6 +19,7 @@ def parsed(*overrides: str) -> Space:
         ("tag(int,log,interval(1,8))", IntDistribution(1, 8, log=True)),
         ("range(1,9)", IntDistribution(1, 8)),
         ("range(16,129,16)", IntDistribution(16, 128, step=16)),
+        ("tag(log,range(1,9))", IntDistribution(1, 8, log=True)),
         ("range(128,8,-32)", IntDistribution(32, 128, step=32)),
         ("range(0.5,0,-0.1)", FloatDistribution(0.1, 0.5, step=0.1)),
         ("range(0,1,0.25)", FloatDistribution(0, 0.75, step=0.25)),
@@ -62,6 +63,8 @@ def test_a_key_that_is_forced_is_the_same_key() -> None:
     found = parsed("x=1,2", "y=interval(0,1)", "++x=interval(2,3)", "++y=1", "++seed=0,1", "+new=3,4")
     assert found.searched == {"++x": FloatDistribution(2, 3), "+new": CategoricalDistribution(("3", "4"))}
     assert (found.fixed, found.averaged, found.repeats) == (["++y=1"], ["++seed=0,1"], [["++seed=0"], ["++seed=1"]])
+    added = space(OverridesParser.create().parse_overrides(["x=1,2", "+new=3,4"]), averaged=["+new"])
+    assert (added.searched.keys(), added.repeats) == ({"x"}, [["+new=3"], ["+new=4"]])
 
 
 def test_what_is_added_and_then_changed_keeps_both_lines() -> None:
