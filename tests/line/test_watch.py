@@ -12,7 +12,8 @@ import pytest
 
 from castnet.errors import UserError
 from castnet.imaging.listing import Listing, list_images
-from castnet.line import watch
+from castnet.line import inspected, watch
+from castnet.line.inspected import STATE
 from castnet.line.inspector import Inspector
 from tests.conftest import PATIENCE
 
@@ -45,7 +46,7 @@ def look_at(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 def test_another_image_of_the_same_size_and_time_is_judged_and_other_permissions_are_no_other_image(
     look_at: Callable[..., int], test_images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    image, state = tmp_path / "image.jpeg", tmp_path / watch.STATE
+    image, state = tmp_path / "image.jpeg", tmp_path / STATE
     content = test_images[0].read_bytes()
     image.write_bytes(content)
 
@@ -119,7 +120,7 @@ def test_a_line_that_was_cut_off_spoils_no_other_where_the_disk_is_full(
 ) -> None:
     (small_disk / "a.jpeg").symlink_to(test_images[0])
     look_at(folder=small_disk)
-    with (small_disk / watch.STATE).open("a") as state:
+    with (small_disk / STATE).open("a") as state:
         state.write('["b.jpeg", 17')
     with suppress(OSError), (small_disk / "full").open("wb", buffering=0) as file:
         while file.write(bytes(4096)):
@@ -148,7 +149,7 @@ def test_on_a_full_disk_verdicts_go_on_and_the_next_start_judges_again(
     for _ in range(2):
         judged, err = watched()
         assert judged == ["a.jpeg", "b.jpeg"]
-        assert err.count(f"{watch.STATE}: takes no more (No space left on device): verdicts go on") == 1
+        assert err.count(f"{STATE}: takes no more (No space left on device): verdicts go on") == 1
     (small_disk / "full").unlink()
     assert [watched()[0] for _ in range(2)] == [["a.jpeg", "b.jpeg"], []]
 
@@ -160,7 +161,7 @@ def test_a_list_that_is_removed_is_made_anew_with_what_stood_in_it(
         (tmp_path / name).write_bytes(test_images[0].read_bytes())
 
     comes("a.jpeg")
-    look_at((tmp_path / watch.STATE).unlink, lambda: comes("b.jpeg"))
+    look_at((tmp_path / STATE).unlink, lambda: comes("b.jpeg"))
     assert len(capsys.readouterr().out.splitlines()) == 2
     look_at()
     assert capsys.readouterr().out == ""
@@ -171,8 +172,8 @@ def test_images_that_were_taken_away_are_forgotten_after_a_while(
     look_at: Callable[..., int], test_images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch, away: float,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(watch, "FORGOTTEN", 2)
-    monkeypatch.setattr(watch, "AWAY", away)
+    monkeypatch.setattr(inspected, "FORGOTTEN", 2)
+    monkeypatch.setattr(inspected, "AWAY", away)
     for index in range(6):
         (tmp_path / f"{index}.jpeg").write_bytes(test_images[0].read_bytes())
 
@@ -184,7 +185,7 @@ def test_images_that_were_taken_away_are_forgotten_after_a_while(
             file.rename(elsewhere / file.name)
 
     def listed() -> list[str]:
-        return [json.loads(line)[0] for line in (tmp_path / watch.STATE).read_text().splitlines()]
+        return [json.loads(line)[0] for line in (tmp_path / STATE).read_text().splitlines()]
 
     at_the_end: list[list[str]] = []
     look_at(take_away, int, lambda: at_the_end.append(listed()))
