@@ -158,19 +158,20 @@ def require_no_point() -> None:
 
 
 def require_a_batch(trainer: Trainer, datamodule: CastingDataModule) -> None:
-    """Refuse a share of the images to judge that is less than a batch, which Lightning would do after training.
+    """Refuse a share of the images that is less than a batch, which Lightning would do later, of test images last.
 
     Raises:
         UserError: it is.
     """
     for name, limit, loader in (
+        ("train", trainer.limit_train_batches, datamodule.train_dataloader()),
         ("val", trainer.limit_val_batches, datamodule.val_dataloader()),
         ("test", trainer.limit_test_batches, datamodule.test_dataloader()),
     ):
         if isinstance(limit, float) and 0 < limit * len(loader) < 1:
             key = (
                 "overfit_batches"
-                if name == "val" and getattr(trainer, "overfit_batches", False)
+                if name != "test" and getattr(trainer, "overfit_batches", False)
                 else f"limit_{name}_batches"
             )
             raise UserError(

@@ -298,6 +298,7 @@ def test_the_last_epoch_is_kept_where_it_was_not_the_best_and_is_the_last_that_e
         ("hydra.output_subdir=null", "hydra.output_subdir: runs are resumed by what stands in .hydra"),
         ("+trainer.limit_test_batches=0.01", "trainer.limit_test_batches=0.01: is less than one of"),
         ("+trainer.overfit_batches=0.01", "trainer.overfit_batches=0.01: is less than one of"),
+        ("+trainer.limit_train_batches=0.01", "trainer.limit_train_batches=0.01: is less than one of"),
         ("+trainer.limit_val_batches=0.01", "trainer.limit_val_batches=0.01: is less than one of"),
         ("+trainer.barebones=true", "trainer.barebones=true: nothing is logged"),
         ("+trainer.limit_train_batches=0", "trainer.limit_train_batches=0: leaves nothing to learn"),
