@@ -27,6 +27,7 @@ FLUSH_SECONDS, RETRY_SECONDS = 0.5, 2.0
 SPOOL = Path(".castnet-spool")
 COLUMNS, CARD = set(verdicts.c.keys()), set(models.c.keys())
 FORGOTTEN = 1000  # images that are forgotten at once
+DAY = 86_400  # seconds by which the clocks of a record's machines may differ
 
 
 class Recorder:
@@ -205,10 +206,10 @@ class Recorder:
             if rows:
                 insert_new(connection, verdicts, rows)
             if kept:
-                # What a clock that was ahead dated: it would outlive all that comes since the clock was set right.
-                ahead = images.update().where(images.c.time > time.time())
-                connection.execute(ahead.values(time=time.time()))
+                # The newest, also after a clock was set back: it would else go before all that came until then.
                 now = time.time()
+                newest = sa.select(sa.func.max(images.c.time)).where(images.c.time <= now + DAY)
+                now = max(now, connection.execute(newest).scalar() or now)
                 found = [
                     {"image": image, "bytes": len(content), "time": now, "content": content}
                     for image, content in kept.items()
@@ -266,11 +267,14 @@ def _forget_oldest(connection: sa.Connection, limit: int) -> int:
     kept, forgotten = (connection.execute(every).scalar() or 0), 0
     if kept > limit:  # only then is it worth a look at which are whose
         kept -= connection.execute(every.where(theirs)).scalar() or 0
-    oldest = sa.select(images.c.image, images.c.bytes).where(~theirs).order_by(images.c.time).limit(FORGOTTEN)
-    while kept > limit and (found := connection.execute(oldest).all()):
-        sizes = np.cumsum([row.bytes for row in found])
-        gone = found[: int(np.searchsorted(sizes, kept - limit)) + 1]
-        connection.execute(images.delete().where(images.c.image.in_([row.image for row in gone])))
-        kept -= sum(row.bytes for row in gone)
-        forgotten += len(gone)
+    # Images of a clock that was ahead go first: else they would outlive all that came since it was set right.
+    ahead = images.c.time > time.time() + DAY
+    for when in (ahead, ~ahead):
+        oldest = sa.select(images.c.image, images.c.bytes).where(~theirs, when).order_by(images.c.time).limit(FORGOTTEN)
+        while kept > limit and (found := connection.execute(oldest).all()):
+            sizes = np.cumsum([row.bytes for row in found])
+            gone = found[: int(np.searchsorted(sizes, kept - limit)) + 1]
+            connection.execute(images.delete().where(images.c.image.in_([row.image for row in gone])))
+            kept -= sum(row.bytes for row in gone)
+            forgotten += len(gone)
     return forgotten

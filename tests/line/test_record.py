@@ -136,6 +136,20 @@ def test_a_clock_that_was_ahead_keeps_no_image_for_ever(
         assert newest in connection.execute(sa.select(images.c.content)).scalars().all()
 
 
+def test_a_clock_that_was_behind_has_the_oldest_go_all_the_same(
+    inspector: Inspector, test_images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path / 'record.db'}"
+    for number, behind in enumerate((0, 0, 0, 30 * 365 * 86_400, 0)):
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "time", lambda now=time.time, behind=behind: now() - behind)
+            with Recorder(url, "page", inspector, keep="all", keep_bytes=1000, spool=tmp_path) as recorder:
+                recorder.put(str(number), str(number).encode() * 400, inspector.inspect(test_images[0]))
+    with connect(url).connect() as connection:
+        kept = connection.execute(sa.select(images.c.content)).scalars().all()
+    assert sorted(content[:1] for content in kept) == [b"2", b"4"]
+
+
 def test_what_people_decided_on_does_not_go_and_that_others_go_is_said_once(
     inspector: Inspector, test_images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
