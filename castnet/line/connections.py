@@ -90,6 +90,7 @@ class _Connection(H11Protocol):
 
     most = 0  # connections at once; `run` sets it
     since = 0.0  # the time from which it rests or works
+    has_ended = False  # whether its client has said all that it will
 
     @property
     def rests(self) -> bool:
@@ -112,14 +113,16 @@ class _Connection(H11Protocol):
             self.since = self.loop.time()
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()
+        super().on_response_complete()  # which begins the next request, if that has arrived already
         self.since = self.loop.time()
+        if self.has_ended and (self.rests or self.cycle.more_body):
+            self.transport.close()
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Answer a client that has said all that it will, and close then."""
         if self.rests or self.cycle.more_body:
             return False
-        self.cycle.keep_alive = False
+        self.has_ended = True
         return True
 
     def leave(self) -> None:
