@@ -176,12 +176,12 @@ def pool(runs: Sequence[Path], data: Mapping[Any, Any]) -> Pooled:
     labels: list[str] = []
     margins = []
     for run in runs:
-        cut = _logit(np.array([json.loads((run / "metrics.json").read_text())["threshold"]], np.float32))
+        cut = np.float32(json.loads((run / "metrics.json").read_text())["threshold"])  # as verdicts compare it
         with (run / "predictions.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as table:
             rows = list(csv.DictReader(table))
         files += [row["file"] for row in rows]
         labels += [row["true"] for row in rows]
-        margins.append(_logit(np.array([float(row["p_defect"]) for row in rows])) - cut)
+        margins.append(_logit(np.array([float(row["p_defect"]) for row in rows])) - _logit(np.array([cut], np.float64)))
     if len(set(files)) < len(files):
         raise UserError(
             f"data.root={data['root']}: its images or data.groups changed while the folds were trained, so that some "

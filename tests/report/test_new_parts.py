@@ -82,6 +82,12 @@ def test_images_are_counted_from_their_own_folds_threshold_and_by_published_labe
     assert (numbers["labels as published"]["escape_rate"], numbers["labels as published"]["auroc"]) == (2 / 3, None)
     (tmp_path / "0" / "predictions.csv").write_text("file,true,p_defect\nbad/0.png,bad,1e-10\ngood/0.png,good,1e-20\n")
     assert pool([tmp_path / "0"], data).numbers()["auroc"] == 1  # however sure, they are told apart
+    (tmp_path / "0" / "metrics.json").write_text(json.dumps({"threshold": 0.05}))
+    cut = np.float32(0.05)
+    rows = f"bad/0.png,bad,{float(cut)}\ngood/0.png,good,{float(np.nextafter(cut, np.float32(0)))}\n"
+    (tmp_path / "0" / "predictions.csv").write_text(f"file,true,p_defect\n{rows}")
+    on_the_cut = pool([tmp_path / "0"], data).numbers()  # as float32, in which verdicts compare
+    assert (on_the_cut["escape_rate"], on_the_cut["overkill_rate"]) == (0, 0)
     with pytest.raises(UserError, match=r"data.root=x: its images or data.groups changed while the folds were trained"):
         pool([tmp_path / "0", tmp_path / "0"], data)
 
