@@ -86,10 +86,11 @@ def build_callbacks(config: DictConfig) -> list[Callback]:
     built = {name: callback for name, callback in built.items() if not isinstance(callback, unwanted)}
     averaging = [name for name, callback in built.items() if isinstance(callback, WeightAveraging)]
     for name, callback in built.items():
-        if isinstance(callback, LearningRateFinder) and config.model.start is not None and config.model.lr_decay != 1:
+        decay = config.model.get("lr_decay", 1) if config.model.get("start") else 1
+        if isinstance(callback, LearningRateFinder) and decay != 1:
             raise UserError(
-                f"callbacks.{name}: sets one rate for all layers, and model.lr_decay={config.model.lr_decay} has the "
-                "first ones learn more slowly; add model.lr_decay=1, or leave it out"
+                f"callbacks.{name}: sets one rate for all layers, and model.lr_decay={decay} has the first ones learn "
+                "more slowly; add model.lr_decay=1, or leave the callback out"
             )
         if isinstance(callback, STEERING) and config.model.one_cycle_warmup is not None:
             raise UserError(

@@ -44,8 +44,8 @@ class ThresholdRule:
     Args:
         escape_cost: of a defect that passes.
         overkill_cost: of a good part rejected, in the same unit.
-        max_escape_rate: if given, costs do not matter and the threshold is the highest at which the validation images
-            that pass are expected to hold no larger share of all defects. Not 0, which none but to reject all would be.
+        max_escape_rate: if given, costs do not matter and as many validation images pass as are expected to hold no
+            larger share of all defects; the threshold lies below the next. Not 0: that rejects all.
         review_cost: of a second look, in the same unit. A casting is doubtful where that costs less than either
             letting it pass or rejecting it (Chow, IEEE Trans. Inf. Theory 16, 1970); None doubts none.
 
