@@ -191,14 +191,16 @@ def _is_something_else(file: Path) -> bool:
     return False
 
 
-def _as_it_is(_: object, __: object, arguments: list[Any], options: dict[str, Any]) -> None:
-    """Connect to a file of SQLite's that is there, and make none."""
+def _as_it_is(dialect: Any, _: object, arguments: list[Any], options: dict[str, Any]) -> Any:
+    """Connect to a file of SQLite's that is there, and make none.
+
+    The arguments stay as they are: before 2.0.48 SQLAlchemy hands the same ones on each time.
+    """
     file = Path(arguments[0])
     # Beside a file in WAL mode SQLite makes others while it is read. Where it cannot, and nobody else has, the file
     # does not change (https://sqlite.org/wal.html#read_only_databases).
     rests = not os.access(file.parent, os.W_OK) and not os.path.exists(f"{file}-wal")
-    arguments[0] = f"{file.as_uri()}?{'immutable=1' if rests else 'mode=rw'}"
-    options["uri"] = True
+    return dialect.connect(f"{file.as_uri()}?{'immutable=1' if rests else 'mode=rw'}", **options | {"uri": True})
 
 
 def _write_ahead(connection: Any, _: object) -> None:
