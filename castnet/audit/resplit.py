@@ -47,8 +47,11 @@ def resplit(groups_csv: Path, out_csv: Path, seed: int = 0) -> None:
     rng = np.random.default_rng(seed)
     name_of = np.full(len(names), "train", dtype="<U5")
     for name, share in (("test", 0.10), ("val", 0.18)):
-        rest = np.flatnonzero((name_of == "train") & (np.count_nonzero(images, axis=1) == 1))
-        name_of[rest[_draw(images[rest], share * images.sum(0), rng)]] = name
+        is_mixed = np.count_nonzero(images, axis=1) > 1
+        rest = np.flatnonzero((name_of == "train") & ~is_mixed)
+        # Each subset that is dealt later needs a group of each class, but train where one of two labels goes there.
+        needed = int(name == "test") + (~images[is_mixed].any(0)).astype(np.int64)
+        name_of[rest[_draw(images[rest], share * images.sum(0), needed, rng)]] = name
     for name in ("train", "val", "test"):
         if not images[name_of == name].any(0).all():
             both = np.count_nonzero(np.count_nonzero(images, axis=1) > 1)
@@ -77,17 +80,23 @@ def _class_of(groups_csv: Path, file: str) -> str:
     return name
 
 
-def _draw(images: NDArray[np.int64], quota: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Indices of groups to hold out, given the images of each group and class and how many images of each class."""
+def _draw(
+    images: NDArray[np.int64], quota: NDArray[np.float64], needed: NDArray[np.int64], rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Indices of groups to hold out, given the images of each group and class and how many images of each class.
+
+    Of each class `needed` groups are left for others, however few images these have.
+    """
     # Of a few large groups one is held out, whatever its share.
     smallest = np.where(images > 0, images, images.sum()).min(axis=0, initial=images.sum())
-    room = np.maximum(1.1 * quota, smallest)
+    room, groups = np.maximum(1.1 * quota, smallest), images > 0
+    spare = np.maximum(groups.sum(0) - needed, 0)
 
     def draw() -> tuple[tuple[float, ...], list[int]]:
-        held, chosen = np.zeros_like(quota), []
+        held, left, chosen = np.zeros_like(quota), spare, []
         for group in rng.permutation(len(images)):
-            if (held + images[group] <= room).all():
-                held += images[group]
+            if (held + images[group] <= room).all() and (left >= groups[group]).all():
+                held, left = held + images[group], left - groups[group]
                 chosen.append(int(group))
         least = np.count_nonzero(images[chosen], axis=0).min() if (held >= 0.9 * quota).all() else 0
         return (least, -np.abs(held / quota - 1).sum()), chosen

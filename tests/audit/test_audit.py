@@ -359,6 +359,17 @@ def test_two_splits_do_not_write_one_table(tmp_path: Path, monkeypatch: pytest.M
     assert (tmp_path / "split.csv").read_text() == "another's"
 
 
+@pytest.mark.parametrize("sizes", [[500, *[1] * 30], [900, 1, 1], [400, 5, 5, 5]])
+def test_where_one_group_is_most_of_a_class_each_subset_has_one_all_the_same(tmp_path: Path, sizes: list[int]) -> None:
+    images = [f"def/{group}_{copy}.png,{group}" for group, size in enumerate(sizes) for copy in range(size)]
+    images += [f"ok/{number}.png,ok{number}" for number in range(60)]
+    (tmp_path / "groups.csv").write_text("\n".join(["file,group", *images]))
+    resplit(tmp_path / "groups.csv", tmp_path / "split.csv")
+    with (tmp_path / "split.csv").open(newline="") as file:
+        subsets = {(row["file"].split("/")[0], row["split"]) for row in csv.DictReader(file)}
+    assert len(subsets) == 6
+
+
 def test_of_a_few_large_groups_one_is_held_out(tmp_path: Path) -> None:
     rows = [
         f"{name}/{group}_{copy}.png,{name}{group}" for name in ("ok", "def") for group in range(6) for copy in (0, 1)
