@@ -54,3 +54,4 @@ def test_a_run_says_how_its_parts_are_dealt_whatever_the_set_says_of_its_own_spl
 ) -> None:
     ran = run_train("data.protocol=As published.", asked, "+trainer.fast_dev_run=true")
     assert (ran.code, meaning in ran.out, "As published." in ran.out) == (0, True, False), ran.err
+    assert "copies of what was learnt may be among those that are judged" in ran.out  # without data.groups

@@ -26,6 +26,11 @@ HANDFUL = (
     "lack of others: trust the ranking (AUROC), and check the rates on parts of your own before relying on them."
 )
 
+UNKNOWN = (
+    " Parts are not known (data.groups): every image is taken for one, so that copies of what was learnt may be among "
+    "those that are judged."
+)
+
 
 def judged_by_part(settings: Mapping[str, Any]) -> bool:
     """Whether parts and not the folder decide what is tested: a part then has one label, wherever its images lie."""
@@ -46,6 +51,8 @@ def meaning(settings: Mapping[str, Any]) -> str:
         dealt = HANDFUL
     else:
         dealt = NEW_PARTS + CORRECTED * bool(settings["corrections"])
+    if dealt and settings["groups"] is None:
+        dealt += UNKNOWN
     protocol: str = settings["protocol"]
     return protocol if protocol.startswith(dealt) else dealt  # of a run that is over it may say more
 
