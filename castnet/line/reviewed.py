@@ -29,17 +29,20 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Written:
-    """What stands in the folder: images by class, and of others that people decided on which they are, and why."""
+    """What stands in the folder: images of each class, and of others that people decided on which they are, and why."""
 
-    counts: dict[str, int]
+    counts: Counter[str]
     left_out: list[str]
 
     def describe(self, folder: Path) -> str:
         """How many there are, how to train on them, and a line for each that is missing."""
-        counts = ", ".join(f"{count:,} {name}" for name, count in sorted(self.counts.items()))
+        counts = ", ".join(f"{self.counts[name]:,} {name}" for name in sorted(CLASSES))
         named = {"root": folder, "defect_class": CLASSES[1], "groups": folder / "groups.csv"}
         settings = " ".join(written(f"data.{key}", value) for key, value in named.items())
-        return "\n".join((f"{folder}: {counts}; train with data=folder {settings}", *map(printable, self.left_out)))
+        then = f"train with data=folder {settings}"
+        if not all(self.counts[name] for name in CLASSES):
+            then = "to train on them, decide on images of the other class too"
+        return "\n".join((f"{folder}: {counts}; {then}", *map(printable, self.left_out)))
 
 
 def write_reviewed(url: str, folder: Path, finish: Callable[[Path], object]) -> Written:
@@ -77,7 +80,7 @@ def write_reviewed(url: str, folder: Path, finish: Callable[[Path], object]) -> 
             made.replace(folder)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror}); name a new folder") from error
-    return Written(dict(Counter(file.partition("/")[0] for file in file_of.values())), left_out)
+    return Written(Counter(file.partition("/")[0] for file in file_of.values()), left_out)
 
 
 def _write_decided(engine: sa.Engine, folder: Path) -> tuple[Sequence[sa.Row[Any]], dict[str, str], list[str]]:

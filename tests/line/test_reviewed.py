@@ -166,6 +166,8 @@ def test_a_folder_whose_audit_failed_is_not_there_and_can_be_asked_for_again(
     assert "the audit failed" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir() if "again" in path.name] == []
     assert castnet_here("reviewed", url, folder) == 0
+    one_class = "again: 0 defective, 1 good; to train on them, decide on images of the other class too"
+    assert capsys.readouterr().out.splitlines()[-1].endswith(one_class)
     assert {path.name for path in folder.iterdir()} >= {"good", "defective", "groups.csv", "provenance.csv"}
     assert json.loads((folder / "audit.json").read_text(encoding="utf-8"))["root"] == str(folder)
 
