@@ -83,7 +83,8 @@ class Pooled:
         worst = np.lexsort((self.signed, key))
         worst = worst[np.unique(key[worst], return_index=True)[1]]
         one = self.only(np.isin(np.arange(len(key)), worst))
-        means = np.bincount(key, weights=self.margins) / np.bincount(key)
+        # Rounded, or sums of many copies and of few would rank parts that all have the largest margin.
+        means = (np.bincount(key, weights=self.margins) / np.bincount(key)).round(9)
         return Pooled(one.files, one.labels, one.defective, one.parts, means[key[np.sort(worst)]], self.parts_known)
 
     @property
@@ -144,13 +145,15 @@ class NewPartsReport(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
         runs = sorted(folder.glob("*/metrics.json"), key=lambda path: (len(path.parent.name), path.parent.name))
-        settings: dict[str, list[Path]] = defaultdict(list)
+        settings: dict[str, dict[str, Path]] = defaultdict(dict)
         for run in (path.parent for path in runs):
-            overrides = map(str, OmegaConf.load(run / ".hydra" / "overrides.yaml"))
-            settings[" ".join(word for word in overrides if not word.startswith(FOLD))].append(run)
+            words = [str(word) for word in OmegaConf.load(run / ".hydra" / "overrides.yaml")]
+            setting = " ".join(word for word in words if not word.startswith(FOLD))
+            settings[setting].setdefault(" ".join(words), run)  # a study may try a setting again
         data = OmegaConf.to_container(config.data, resolve=True)
         assert isinstance(data, dict)
-        whole = {name: of for name, of in settings.items() if _is_whole(of, folds_of(data["test_fraction"]))}
+        folds = folds_of(data["test_fraction"])
+        whole = {name: found for name, of in settings.items() if _is_whole(found := list(of.values()), folds)}
         if not whole:
             print(f"new parts: no report, since {folder} has not a run of every fold of any setting")
             return

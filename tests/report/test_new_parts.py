@@ -38,6 +38,8 @@ def test_rates_count_images_and_by_part_the_mean_of_the_copies() -> None:
     assert of_both_classes.by_part.files == ["bad/0.png", "good/1.png"]
     mixed = pooled([-5, 1, 3, 2], [False, False, True, True], [7, 2, 5, 5])
     assert mixed.by_part.margins.tolist() == [-5, 1, 2.5]  # in the order of the images, whatever the parts' numbers
+    surest = pooled([36.7368005696771] * 7, [True] * 6 + [False], [0] * 6 + [1])  # a sixth of six times is less
+    assert surest.by_part.numbers()["auroc"] == 0.5
     on_the_cut = pooled([0, 0], [True, False], [0, 1]).numbers()  # who reaches the threshold is called defective
     assert [on_the_cut[rate] for rate in ("escape_rate", "overkill_rate", "overkill_at_1%_escapes")] == [0, 1, 1]
 
@@ -125,7 +127,8 @@ def test_of_runs_that_judged_some_of_their_images_alone_no_report_is_made(
 def test_settings_are_pooled_each_by_itself_and_one_that_lacks_a_fold_not_at_all(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], swept: DictConfig
 ) -> None:
-    for number, (seed, fold, p_bad) in enumerate(((0, 0, 0.7), (0, 1, 0.7), (1, 0, 0.3), (1, 1, 0.3), (2, 0, 0.7))):
+    runs = [(0, 0, 0.7), (0, 1, 0.7), (1, 0, 0.3), (1, 1, 0.3), (2, 0, 0.7), (0, 1, 0.7)]  # one of them twice
+    for number, (seed, fold, p_bad) in enumerate(runs):
         write_run(tmp_path, number, fold, f"seed={seed}", p_bad=p_bad)
     NewPartsReport().on_multirun_end(swept)
     settings = json.loads((tmp_path / "new_parts.json").read_text())["settings"]
