@@ -47,16 +47,21 @@ class Sweeper(BasicSweeper):
         assert self.config is not None
         assert self.hydra_context is not None
         loader = self.hydra_context.config_loader
+        folder = Path(self.config.hydra.sweep.dir)
         parsed = OverridesParser.create(config_loader=loader).parse_overrides(self._parse_config() + arguments)
         if shuffled := [word.input_line for word in parsed if getattr(word.value(), "shuffle", False)]:
             raise HydraException(f"{shuffled[0]}: is in another order each time, so a sweep of it cannot go on")
+        before: Any = OmegaConf.to_container(OmegaConf.load(folder / "multirun.yaml"), resolve=False)
+        here: Any = OmegaConf.to_container(self.config, resolve=False)
+        if (now := here["hydra"]["sweep"]["subdir"]) != (was := before["hydra"]["sweep"]["subdir"]):
+            raise HydraException(f"hydra.sweep.subdir={now}: {folder} was begun with {was}; go on with that")
         (jobs,) = self.split_arguments(parsed, None)
         runs = []
         for number, overrides in enumerate(jobs):
             config = loader.load_sweep_config(self.config, overrides)
             with open_dict(config):
                 config.hydra.job.id = config.hydra.job.num = number
-            runs.append(run := Path(config.hydra.sweep.dir) / config.hydra.sweep.subdir)
+            runs.append(run := folder / config.hydra.sweep.subdir)
             asked = _words(config.hydra.overrides.task)
             begun, settings = _begun(run) or (asked, None)
             if begun != asked:
@@ -64,8 +69,9 @@ class Sweeper(BasicSweeper):
                     f"{run}: was begun with {begun}, and would go on with {asked}; go on with a sweep by the command "
                     "that it was begun by"
                 )
-            now: Any = OmegaConf.to_container(config, resolve=False)
-            if settings and (other := _differing(settings, {key: now[key] for key in now if key != "hydra"})):
+            asked_for: Any = OmegaConf.to_container(config, resolve=False)
+            plain = {key: value for key, value in asked_for.items() if key != "hydra"}
+            if settings and (other := _differing(settings, plain)):
                 raise HydraException(
                     f"{run}: was begun with another {other[0]}, by files of settings that have changed since; make "
                     "them what they were, or begin a new sweep"

@@ -144,6 +144,10 @@ def test_a_sweep_that_was_stopped_goes_on_with_the_runs_that_had_not_ended(
         assert f"{torn.relative_to(stopped.folder).parts[0]}: cannot be gone on with (" in ran.err
         torn.write_bytes(before[torn])
 
+    ran = run_train(*settings, "hydra.sweeper.resume=true", "hydra.sweep.subdir=x${hydra.job.num}")
+    assert (ran.code, "hydra.sweep.subdir=x${hydra.job.num}: " in ran.err) == (2, True), ran.err
+    assert not (stopped.folder / "x0").exists()
+
     config = stopped.folder / "0" / ".hydra" / "config.yaml"
     config.write_bytes(before[config].replace(b"dropout: 0.3", b"dropout: 0.2"))  # as if a file under conf/ had changed
     ran = run_train(*settings, "hydra.sweeper.resume=true")
