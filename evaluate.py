@@ -53,7 +53,7 @@ def evaluate(cfg: DictConfig) -> None:
     datamodule = load_datamodule(ckpt_path, classifier.hparams["class_names"], **source)
     if not is_finished(ckpt_path):
         datamodule.hparams["protocol"] += (
-            " The checkpoint's run did not end, so that no threshold was chosen for it: the cut is at "
+            " No threshold was chosen for this checkpoint, as one is for best.ckpt when a run ends: the cut is at "
             f"{classifier.hparams['threshold']}, uncalibrated."
         )
     print(describe(datamodule), flush=True)

@@ -166,14 +166,14 @@ def test_a_handful_that_was_learnt_from_one_folder_is_judged_on_another(
     assert "12 test" in ran.out
 
 
-def test_a_run_that_did_not_end_is_judged_with_a_word_on_its_cut(
+def test_a_checkpoint_without_a_threshold_of_its_own_is_judged_with_a_word_on_its_cut(
     run_evaluate: Command, best: Path, castings: Path, tmp_path: Path
 ) -> None:
     checkpoint = torch.load(best, weights_only=True)
     torch.save(checkpoint | {"finished": False}, tmp_path / "cut.ckpt")
     ran = run_evaluate(f"ckpt_path={tmp_path / 'cut.ckpt'}", *folder_of(castings))
     assert ran.code == 0, ran.err
-    told = "The checkpoint's run did not end, so that no threshold was chosen for it: the cut is at"
+    told = "No threshold was chosen for this checkpoint, as one is for best.ckpt when a run ends: the cut is at"
     assert told in ran.out
     assert told in json.loads((ran.folder / "metrics.json").read_text())["data"]["protocol"]
 
@@ -217,7 +217,8 @@ def test_other_classes_than_the_checkpoints_are_refused(
     ("override", "message"),
     [
         ("+data.image_size=64", "data.image_size=64: the checkpoint was trained with 32; leave it out"),
-        ("+data.shots=[2,2]", "what it learnt could be among the test images"),
+        ("+data.shots=[2,2]", "data.shots=[2, 2]: the checkpoint was trained on this folder with None; leave it out"),
+        ("+data.val_fraction=0.5", "data.val_fraction=0.5: the checkpoint was trained on this folder with 0.2; leave"),
         ("+data.class_names=[a,b]", "data.class_names: no such setting"),
         ("+data.oversample=4", "data.oversample=4: the checkpoint was trained with 2; leave it out"),
         ("+data.resample=nearest", "data.resample=nearest: the checkpoint was trained with area; leave it out"),

@@ -52,6 +52,11 @@ def load_datamodule(ckpt_path: Path, class_names: Sequence[str], /, **source: An
             f"data.assignment={source['assignment']}: the checkpoint was trained on this folder with "
             f"data.assignment={trained['assignment']}, so its training images would be among the test images"
         )
+    for key in ("split", "fold", "shots", "val_fraction", "test_fraction", "seed"):
+        if same_folder and source.get(key, trained[key]) != trained[key]:
+            raise UserError(
+                f"data.{key}={source[key]}: the checkpoint was trained on this folder with {trained[key]}; leave it out"
+            )
     if same_folder:
         known = {key: trained[key] for key in ("groups", "corrections") if source.get(key) is None}
         source = {**source, **known}
