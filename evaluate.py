@@ -40,7 +40,7 @@ def evaluate(cfg: DictConfig) -> None:
     require("report.robustness", OmegaConf.select(cfg, "report.robustness"), bool)
     ckpt_path = Path(cfg.ckpt_path)
     classifier = load_classifier(ckpt_path)
-    trainer = build_trainer(cfg.trainer, logger=False, callbacks=[TestReport(cfg.paths.output_dir)])
+    trainer = build_trainer(cfg, logger=False, callbacks=[TestReport(cfg.paths.output_dir)])
     if trainer.limit_test_batches == 0:
         raise UserError("trainer.limit_test_batches=0: leaves nothing to judge; expected at least one batch")
     limited = isinstance(trainer.limit_test_batches, int) or trainer.limit_test_batches < 1

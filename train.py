@@ -37,7 +37,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
     seed_everything(cfg.seed, workers=True)
     del os.environ["PL_GLOBAL_SEED"]  # from which Lightning would seed anew where it starts processes
     require_own_folder(cfg)
-    trainer = build_trainer(cfg.trainer, logger=build_loggers(cfg), callbacks=build_callbacks(cfg))
+    trainer = build_trainer(cfg, logger=build_loggers(cfg), callbacks=build_callbacks(cfg))
     if cfg.ckpt_path:
         trainer.fit_loop.max_epochs = epochs_to_have(cfg, datamodule, rule)
     elif rule and trainer.checkpoint_callback and trainer.limit_val_batches:

@@ -104,7 +104,7 @@ def main() -> None:
         loops = {"bare loop": BareLoop(datamodule, augmented=True), "not augmented": BareLoop(datamodule, False)}
         timer = Interleave(loops)
         callbacks = [instantiate(callback) for callback in cfg.callbacks.values()]
-        trainer = build_trainer(cfg.trainer, logger=build_loggers(cfg), callbacks=[*callbacks, timer])
+        trainer = build_trainer(cfg, logger=build_loggers(cfg), callbacks=[*callbacks, timer])
         model = build_classifier(cfg.model, datamodule)
         trainer.fit(model, datamodule)
     sizes = " + ".join(f"{len(datamodule.rows[subset]):,} {subset}" for subset in ("train", "val"))

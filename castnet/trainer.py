@@ -161,10 +161,10 @@ def check_trainer(config: DictConfig) -> None:
 
 
 def build_trainer(config: DictConfig, **given: Any) -> Trainer:
-    """Build Lightning's Trainer.
+    """Build Lightning's Trainer from a run's whole configuration.
 
     Args:
-        config: its settings.
+        config: the run's.
         given: further arguments.
 
     Raises:
@@ -172,14 +172,20 @@ def build_trainer(config: DictConfig, **given: Any) -> Trainer:
             images do not come in, or processes that are no scripts of their own; or the environment tells this process
             that it is one of several, which the settings do not.
     """
-    check_trainer(config)
+    settings = config.trainer
+    check_trainer(settings)
+    if "default_root_dir" not in settings:
+        # On SLURM Lightning takes what it kept there for the run's own: where runs share a folder, of another run.
+        given["default_root_dir"] = config.paths.output_dir
     # The loaders share images among processes; Lightning's samplers would count some twice.
-    trainer = build("trainer", config, Trainer, use_distributed_sampler=False, **given)
+    trainer = build("trainer", settings, Trainer, use_distributed_sampler=False, **given)
     trainer.strategy.checkpoint_io = WholeCheckpoints()
     if trainer.precision not in PRECISIONS:
         raise UserError(f"trainer.precision={trainer.precision}: expected one of {', '.join(PRECISIONS)}")
     if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
-        raise UserError(f"trainer.strategy={config.strategy}: copies what cannot be sent to processes; use trainer=ddp")
+        raise UserError(
+            f"trainer.strategy={settings.strategy}: copies what cannot be sent to processes; use trainer=ddp"
+        )
     if (told := ranks()) and trainer.world_size == 1:
         raise UserError(
             f"{' '.join(told)}: the environment makes this one of several processes, and "
@@ -188,8 +194,8 @@ def build_trainer(config: DictConfig, **given: Any) -> Trainer:
     environment = getattr(trainer.strategy, "cluster_environment", None)
     if environment and not environment.creates_processes_externally and _is_sweep():
         raise UserError(
-            f"trainer.devices={config.devices}: the jobs of a sweep cannot start processes; use one device a job, or a "
-            "launcher that starts them, such as hydra/launcher=submitit_slurm"
+            f"trainer.devices={settings.devices}: the jobs of a sweep cannot start processes; use one device a job, or "
+            "a launcher that starts them, such as hydra/launcher=submitit_slurm"
         )
     cores = os.cpu_count() or 1
     if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > cores:  # each would be a process

@@ -33,6 +33,20 @@ def test_the_report_repeats_what_training_said_of_the_test_images(
         assert word in ran.out
 
 
+def test_weights_that_another_job_left_on_slurm_are_not_judged(
+    run_evaluate: Command, best: Path, trained: Path, castings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = torch.load(best, weights_only=False)
+    other["state_dict"] = {name: torch.zeros_like(weights) for name, weights in other["state_dict"].items()}
+    torch.save(other, tmp_path / "hpc_ckpt_1.ckpt")  # as Lightning names what it keeps of a job that is put back
+    job = {"NTASKS": "1", "JOB_ID": "7", "JOB_NAME": "train", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}
+    for name, value in job.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    ran = run_evaluate(f"ckpt_path={best}", *folder_of(castings))
+    assert ran.code == 0, ran.err
+    assert (ran.folder / "predictions.csv").read_text() == (trained / "predictions.csv").read_text()
+
+
 def test_predictions_name_every_file_and_add_up_to_the_confusion_matrix(trained: Path, castings: Path) -> None:
     rows = list(csv.DictReader((trained / "predictions.csv").open()))
     assert {castings / row["file"] for row in rows} == set((castings / "test").rglob("*.jpeg"))

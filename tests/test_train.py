@@ -437,12 +437,14 @@ def test_training_that_diverges_ends_at_once_with_one_line_and_no_figures(run_tr
     assert not (ran.folder / "metrics.json").exists()
 
 
-def test_a_run_without_a_logger_writes_all_but_the_logs(run_train: Command) -> None:
-    ran = run_train("logger=null", "trainer.max_epochs=1")
+def test_a_run_without_a_logger_writes_all_but_the_logs_into_its_folder(run_train: Command) -> None:
+    another = "{_target_: lightning.pytorch.callbacks.ModelCheckpoint, mode: max}"
+    ran = run_train("logger=null", "trainer.max_epochs=1", f"+callbacks.another={another}")
     assert ran.code == 0, ran.err
     assert (ran.folder / "metrics.json").is_file()
     assert not list(ran.folder.rglob("events.out.*"))
-    assert not Path("lightning_logs").exists()
+    assert list(ran.folder.glob("checkpoints/epoch=*.ckpt"))
+    assert {path.name for path in Path().iterdir()} == {".cache", ran.folder.name}
 
 
 WHOLE = 12  # test images
