@@ -9,11 +9,13 @@ from hydra.types import RunMode
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import (
+    BackboneFinetuning,
     BatchSizeFinder,
     GradientAccumulationScheduler,
     LearningRateFinder,
     LearningRateMonitor,
     ModelCheckpoint,
+    ModelPruning,
     ModelSummary,
     ProgressBar,
     StochasticWeightAveraging,
@@ -35,6 +37,11 @@ ALIKE = ("data", "model", "seed", "threshold", "trainer")
 OWN = ("root", "cache_dir", "groups", "assignment", "slices", "num_workers", "enable_progress_bar", "default_root_dir")
 # They set steps or rates while a run trains.
 STEERING = (BatchSizeFinder, GradientAccumulationScheduler, LearningRateFinder)
+UNFIT = {
+    BackboneFinetuning: "thaws a network's `backbone`, and this one has none; model.lr_decay has its first layers "
+    "learn more slowly",
+    ModelPruning: "has checkpoints hold masks, with which best.ckpt could not be tested or exported; leave it out",
+}
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")  # in which images of float32 meet the network
 
 
@@ -86,6 +93,9 @@ def build_callbacks(config: DictConfig) -> list[Callback]:
     built = {name: callback for name, callback in built.items() if not isinstance(callback, unwanted)}
     averaging = [name for name, callback in built.items() if isinstance(callback, WeightAveraging)]
     for name, callback in built.items():
+        for kind, why in UNFIT.items():
+            if isinstance(callback, kind):
+                raise UserError(f"callbacks.{name}: {why}")
         decay = config.model.get("lr_decay", 1) if config.model.get("start") else 1
         if isinstance(callback, LearningRateFinder) and decay != 1:
             raise UserError(

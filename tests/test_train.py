@@ -381,6 +381,14 @@ def test_the_last_epoch_is_kept_where_it_was_not_the_best_and_is_the_last_that_e
             "+callbacks.checkpoint.every_n_train_steps=2",
             "callbacks.checkpoint.every_n_train_steps=2: would keep weights by the score of earlier ones",
         ),
+        (
+            "+callbacks.thaw={_target_:lightning.pytorch.callbacks.BackboneFinetuning}",
+            "callbacks.thaw: thaws a network's `backbone`, and this one has none",
+        ),
+        (
+            "+callbacks.prune={_target_:lightning.pytorch.callbacks.ModelPruning,pruning_fn:l1_unstructured}",
+            "callbacks.prune: has checkpoints hold masks",
+        ),
         ("+callbacks.checkpoint.save_top_k=2", "callbacks.checkpoint.save_top_k=2: expected 1"),
         ("data.defect_class=1", "data.defect_class=1: expected text, which needs quotes within quotes"),
         ("callbacks.checkpoint.dirpath=/tmp/x", "callbacks.checkpoint.dirpath=/tmp/x: lies outside the run's folder"),
