@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import (
     BackboneFinetuning,
@@ -190,6 +191,10 @@ def build_trainer(config: DictConfig, **given: Any) -> Trainer:
     # The loaders share images among processes; Lightning's samplers would count some twice.
     trainer = build("trainer", settings, Trainer, use_distributed_sampler=False, **given)
     trainer.strategy.checkpoint_io = WholeCheckpoints()
+    cluster = trainer._accelerator_connector.cluster_environment
+    if isinstance(cluster, SLURMEnvironment):
+        # By SIGUSR1 Lightning would put the job back, to begin anew, and where it may not, test what it kept by then.
+        cluster.auto_requeue = False
     if trainer.precision not in PRECISIONS:
         raise UserError(f"trainer.precision={trainer.precision}: expected one of {', '.join(PRECISIONS)}")
     if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):

@@ -160,6 +160,13 @@ def run_train(
     return run
 
 
+def on_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the environment say what SLURM's says to a job of one task."""
+    job = {"NTASKS": "1", "JOB_ID": "7", "JOB_NAME": "train", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}
+    for name, value in job.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+
+
 @pytest.fixture
 def run_evaluate(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
     """evaluate.py; all overrides are its arguments."""

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from castnet.imaging.decode import decode
-from tests.conftest import Command
+from tests.conftest import Command, on_slurm
 
 
 @pytest.fixture
@@ -39,9 +39,7 @@ def test_weights_that_another_job_left_on_slurm_are_not_judged(
     other = torch.load(best, weights_only=False)
     other["state_dict"] = {name: torch.zeros_like(weights) for name, weights in other["state_dict"].items()}
     torch.save(other, tmp_path / "hpc_ckpt_1.ckpt")  # as Lightning names what it keeps of a job that is put back
-    job = {"NTASKS": "1", "JOB_ID": "7", "JOB_NAME": "train", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}
-    for name, value in job.items():
-        monkeypatch.setenv(f"SLURM_{name}", value)
+    on_slurm(monkeypatch)
     ran = run_evaluate(f"ckpt_path={best}", *folder_of(castings))
     assert ran.code == 0, ran.err
     assert (ran.folder / "predictions.csv").read_text() == (trained / "predictions.csv").read_text()

@@ -3,7 +3,9 @@ import json
 import math
 import runpy
 import shutil
+import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import train
 from castnet.model.checkpoint import load_classifier
 from castnet.model.classifier import CastingClassifier
-from tests.conftest import Command, call
+from tests.conftest import Command, call, on_slurm
 from tests.data.test_datamodule import configured
 
 SEED_FIGURES = ["samples", "architecture", "curves", "confusion_matrix", "sample_predictions"]
@@ -443,6 +445,25 @@ def test_training_that_diverges_ends_at_once_with_one_line_and_no_figures(run_tr
     assert errors == ["error: epoch 1: train loss is not finite; lower model.lr=1e+30 and train anew"]
     assert "Traceback" not in ran.err
     assert not (ran.folder / "metrics.json").exists()
+
+
+def test_a_run_on_slurm_keeps_no_weights_by_which_it_could_be_tested_but_the_best(
+    run_train: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_slurm(monkeypatch)
+    heard: set[int] = set()
+    listen = signal.signal
+
+    def listened(number: int, handler: Any) -> Any:
+        if handler != (before := listen(number, handler)):
+            heard.add(number)
+        return before
+
+    monkeypatch.setattr(signal, "signal", listened)
+    ran = run_train("trainer.max_epochs=1")
+    assert ran.code == 0, ran.err
+    assert signal.SIGTERM in heard
+    assert signal.SIGUSR1 not in heard  # by which Lightning keeps weights, and takes them up at the next opportunity
 
 
 def test_a_run_without_a_logger_writes_all_but_the_logs_into_its_folder(run_train: Command) -> None:
