@@ -20,6 +20,7 @@ from hydra.types import RunMode
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from torch.distributed import DistNetworkError
 
 from castnet.errors import UserError, fail, or_exit, willing
 from castnet.files import hold
@@ -87,6 +88,8 @@ def guard(function: Callable[..., Result], *args: Any) -> Result:
         if is_lost(error):
             print("error: another process of this run has ended, so this one does", file=sys.stderr)
             sys.exit(os.EX_SOFTWARE)
+        if isinstance(error, DistNetworkError):  # such as of a port that another run listens on
+            fail(f"MASTER_ADDR, MASTER_PORT: processes cannot meet there ({str(error).splitlines()[0]}); set others")
         if _is_hydras(error):  # what it asserts says what it expects
             fail(str(error) or traceback.extract_tb(error.__traceback__)[-1].line)
         traceback.print_exc()

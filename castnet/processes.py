@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping
@@ -18,6 +19,9 @@ from castnet.signals import obey_while_waiting
 
 # Set by Lightning, torchrun or SLURM in every process but the first, each counting in its own way from 0.
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
+STARTED_BY = "CASTNET_STARTED_BY"  # the entry of the environment for the process that starts others, by its number
+SOCKET = len("/pymp-12345678/listener-12345678")  # below TMPDIR, by which processes hand images to each other
+LONGEST = 107 if sys.platform == "linux" else 103  # bytes of a socket's whole path
 LOOK = 0.2  # seconds between two looks at whether the parent lives, or what is waited for is there
 PATIENCE = 1800  # seconds after which PyTorch too gives up on other processes
 
@@ -32,6 +36,20 @@ def is_first() -> bool:
     return not ranks()
 
 
+def require_room(workers: int) -> None:
+    """Refuse processes that fetch batches where they could not hand them over: training would wait for ever.
+
+    Raises:
+        UserError: the folder for what is temporary has too long a name.
+    """
+    temporary = tempfile.gettempdir()
+    if workers and len(os.fsencode(temporary)) + SOCKET > LONGEST:
+        raise UserError(
+            f"TMPDIR={temporary}: is too long for what data.num_workers={workers} keeps there; expected at most "
+            f"{LONGEST - SOCKET} bytes, or data.num_workers=0"
+        )
+
+
 @cache
 def follow() -> None:
     """Have a process that is not its run's first say nothing and end as soon as the one that started it has.
@@ -41,7 +59,7 @@ def follow() -> None:
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     # What Hydra would write, the first process writes.
     sys.argv += ["hydra.output_subdir=null", "hydra/job_logging=stdout"]
-    parent = os.getppid()
+    parent = int(os.environ.get(STARTED_BY) or os.getppid())  # which may have ended while this one began
 
     def wait() -> None:
         while os.getppid() == parent:
@@ -58,6 +76,7 @@ def end_together() -> None:
     """
     from lightning.fabric.strategies.launchers import subprocess_script
 
+    os.environ[STARTED_BY] = str(os.getpid())
     told = obey_while_waiting(aloud=is_first())
 
     def end(observer: Any) -> None:

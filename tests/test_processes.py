@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import suppress
@@ -86,6 +87,25 @@ def test_of_a_run_that_is_killed_no_process_is_left(
     assert [line for line in errors.splitlines() if line.startswith("error: ")] == (
         [] if number == signal.SIGKILL else ["error: stopped by SIGTERM"]
     )
+
+
+def test_where_processes_cannot_meet_is_one_line_and_none_is_left(
+    castings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_there(process: psutil.Process) -> bool:
+        with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            return any(str(tmp_path) in argument for argument in process.cmdline())
+        return False
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+        monkeypatch.setenv("MASTER_PORT", str(taken.getsockname()[1]))
+        process = start_train(castings, tmp_path / "run", *TWO)
+        _, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 2, errors
+    assert "Traceback" not in errors
+    assert [line for line in errors.splitlines() if line.startswith("error: MASTER_ADDR, MASTER_PORT: ")]
+    until(lambda: not any(map(is_there, psutil.process_iter())))  # the second one had not begun when the first ended
 
 
 def test_a_node_that_waits_for_another_ends_when_told_to(

@@ -31,7 +31,7 @@ from castnet.data.subsets import (
     subsets,
 )
 from castnet.errors import UserError
-from castnet.processes import count_everywhere
+from castnet.processes import count_everywhere, require_room
 from castnet.settings import Count, ImageSize, Seed, Share, Text, check
 
 NONE: Indices = np.empty(0, np.int64)
@@ -115,6 +115,7 @@ class CastingDataModule(LightningDataModule):
         self.save_hyperparameters()
         check("data", CastingDataModule.__init__, self.hparams)
         check_subsets(self.hparams)
+        require_room(num_workers)
         self.save_hyperparameters({**self.hparams, "protocol": meaning(self.hparams)})
         if source == "generated" and generate is None:
             raise UserError("data.generate=None: expected n and seed of the castings to draw")
