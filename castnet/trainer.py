@@ -24,6 +24,7 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+from lightning.pytorch.utilities.argparse import _parse_env_variables
 from omegaconf import DictConfig, OmegaConf
 from pydantic import Field
 
@@ -38,6 +39,7 @@ ALIKE = ("data", "model", "seed", "threshold", "trainer")
 OWN = ("root", "cache_dir", "groups", "assignment", "slices", "num_workers", "enable_progress_bar", "default_root_dir")
 # They set steps or rates while a run trains.
 STEERING = (BatchSizeFinder, GradientAccumulationScheduler, LearningRateFinder)
+GIVEN = ("callbacks", "default_root_dir", "logger", "use_distributed_sampler")  # to the Trainer beside its settings
 UNFIT = {
     BackboneFinetuning: "thaws a network's `backbone`, and this one has none; model.lr_decay has its first layers "
     "learn more slowly",
@@ -151,8 +153,15 @@ def check_trainer(config: DictConfig) -> None:
     """Refuse settings of Lightning's Trainer with which nothing could be trained, whatever the machine.
 
     Raises:
-        UserError: training would have no end, or an epoch no number by which it is known.
+        UserError: training would have no end, or an epoch no number by which it is known; or the environment has
+            settings, which neither a run's configuration nor its checkpoints would tell.
     """
+    for name, value in vars(_parse_env_variables(Trainer)).items():
+        if name not in config and name not in GIVEN:
+            raise UserError(
+                f"PL_TRAINER_{name.upper()}={value}: the environment sets what a run's configuration is to tell; unset "
+                f"it, and add +trainer.{name}={value}"
+            )
     for name in ("max_epochs", "accumulate_grad_batches"):  # Lightning divides by them
         require(f"trainer.{name}", config.get(name, 1), Count)
     require("trainer.check_val_every_n_epoch", config.get("check_val_every_n_epoch", 1), Count | None)

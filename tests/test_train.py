@@ -4,6 +4,7 @@ import math
 import runpy
 import shutil
 import signal
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -445,6 +446,26 @@ def test_training_that_diverges_ends_at_once_with_one_line_and_no_figures(run_tr
     assert errors == ["error: epoch 1: train loss is not finite; lower model.lr=1e+30 and train anew"]
     assert "Traceback" not in ran.err
     assert not (ran.folder / "metrics.json").exists()
+
+
+def test_what_the_environment_would_set_unseen_is_refused(
+    run_train: Command, run_evaluate: Command, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PL_TRAINER_LIMIT_TEST_BATCHES", "1")
+    for ran in (run_train("trainer.max_epochs=1"), run_evaluate(f"ckpt_path={trained}/checkpoints/best.ckpt")):
+        assert ran.code == 2
+        assert "error: PL_TRAINER_LIMIT_TEST_BATCHES=1: the environment sets what" in ran.err
+        assert "unset it, and add +trainer.limit_test_batches=1" in ran.err
+
+
+def test_workers_that_could_not_hand_over_what_they_fetch_are_refused(
+    run_train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (long := tmp_path / ("a" * 100)).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    ran = run_train("data.num_workers=1")
+    assert ran.code == 2
+    assert "is too long for what data.num_workers=1 keeps there; expected at most" in ran.err
 
 
 def test_a_run_on_slurm_keeps_no_weights_by_which_it_could_be_tested_but_the_best(

@@ -47,7 +47,8 @@ def ship(runs: Sequence[Path], target: Path) -> None:
         name: (tensor.half() if size > LARGEST_IN_FULL else tensor).contiguous() for name, tensor in mean.items()
     }
     data = CastingDataModule.load_from_checkpoint(best[-1], weights_only=True, _instantiator=None)
-    (figures,) = Trainer(logger=False, enable_checkpointing=False).test(classifier, data, verbose=False)
+    trainer = Trainer(logger=False, enable_checkpointing=False, default_root_dir=runs[-1])
+    (figures,) = trainer.test(classifier, data, verbose=False)
     known = {
         "image_size": size,
         "network": str(classifier.network),
