@@ -113,7 +113,8 @@ def hostile_models(ground: Ground, tally: Tally) -> None:
         wrong = "" if ran.code == 2 and said else f"exit code {ran.code}, {ran.out[-300:]!r} {ran.err[-300:]!r}"
         tally.add(name, let_through=int(ran.code in VERDICTS), traceback="Traceback" in ran.err, wrong=wrong)
     for what in (room, room / "pipe", Path("/dev/zero"), room / "nowhere"):
-        tally.refused(str(what), run(*castnet("predict", what, casting)), says="no such file")
+        says = "is a folder" if what == room else "no such file"
+        tally.refused(str(what), run(*castnet("predict", what, casting)), says=says)
 
 
 @row("checkpoints of runs that did not end, exported")
@@ -128,7 +129,9 @@ def unfinished(ground: Ground, tally: Tally) -> None:
         room / "runs/a/checkpoints/best.ckpt",
         ground.trained / "checkpoints" / "last.ckpt",
     ):
-        tally.refused(source.name, run(*castnet("export", source, "-o", out)), says="belongs to a run that did not end")
+        # Beside the best weights of a run that ended, those are named.
+        says = "no threshold was chosen for it"
+        tally.refused(source.name, run(*castnet("export", source, "-o", out)), says=says)
         tally.add(f"{source.name} leaves nothing", let_through=int(out.exists()))
     tally.refused("app", run(*castnet("app"), cwd=room), says="its run did not end")
     ran = run(*castnet("export", room / "runs/a", "-o", out, "--unfinished"))
