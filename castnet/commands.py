@@ -147,7 +147,7 @@ def _add_record(command: argparse.ArgumentParser) -> None:
         "--keep",
         choices=("none", "unsure", "rejected", "all"),
         default="none",
-        help="which images it keeps too (default: %(default)s)",
+        help="which images it keeps too; rejected: unsure and defective ones (default: %(default)s)",
     )
     command.add_argument(
         "--keep-bytes",

@@ -88,7 +88,7 @@ class Audit:
     def describe(self) -> str:
         """The findings in a few lines for a terminal."""
         images = self.readable
-        found = f" of {self.groups:,} photographs" if self.groups < images else ", no two of them copies of one another"
+        found = f" in {self.groups:,} groups" if self.groups < images else ", no two of them copies of one another"
         lines = [
             f"{printable(self.root)}: {images:,} images{found}",
             f"{len(self.unreadable):,} unreadable, {len(self.odd_sizes):,} of an odd size, "
