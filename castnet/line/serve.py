@@ -99,8 +99,8 @@ def application(inspector: Inspector, judge: Judge, token: str | None, close: Ca
     @app.get("/health")
     async def health() -> dict[str, Any]:
         """What model answers here, and how many images are waiting."""
-        card = inspector.card
-        return {"status": "ok", "waiting": waiting, **{key: card[key] for key in ("castnet", "exported", "threshold")}}
+        told = {key: inspector.card[key] for key in ("castnet", "exported", "threshold")}
+        return {"status": "ok", "waiting": waiting, "model": inspector.digest, **told}
 
     return app
 

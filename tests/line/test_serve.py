@@ -119,6 +119,7 @@ def test_the_answer_is_the_inspectors(server: Server, inspector: Inspector, test
             assert answer.json()["p_defect"] == pytest.approx(verdict.p_defect, abs=1e-6)
         health = client.get("/health").json()
         assert (health["status"], health["waiting"], health["threshold"]) == ("ok", 0, inspector.threshold)
+        assert health["model"] == inspector.digest  # by which the record knows it
         assert client.get("/docs").status_code == 200
         body = client.get("/openapi.json").json()["paths"]["/inspect"]["post"]["requestBody"]
         assert "image/jpeg" in body["content"]
