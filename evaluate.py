@@ -17,29 +17,18 @@ with extra("train"):
     from rich.console import Console
 
     from castnet import entry
+    from castnet.checks import prepare_evaluation
     from castnet.data.describe import describe
     from castnet.data.load import load_datamodule
-    from castnet.model.checkpoint import is_finished, load_classifier
+    from castnet.model.checkpoint import is_finished
     from castnet.report.callbacks import TestReport
     from castnet.report.robustness import robustness, write_robustness
-    from castnet.settings import Text, require
     from castnet.trainer import build_trainer
-
-
-SETTINGS = ("ckpt_path", "data", "paths", "report", "trainer")
 
 
 def evaluate(cfg: DictConfig) -> None:
     """Evaluate as configured; the report's files go into Hydra's output folder."""
-    if unknown := [str(key) for key in cfg if key not in SETTINGS]:
-        raise UserError(
-            f"{unknown[0]}: an evaluation has no such setting, but {', '.join(SETTINGS)}; how the network was trained "
-            "and where it cuts stand in its checkpoint"
-        )
-    require("ckpt_path", cfg.ckpt_path, Text)
-    require("report.robustness", OmegaConf.select(cfg, "report.robustness"), bool)
-    ckpt_path = Path(cfg.ckpt_path)
-    classifier = load_classifier(ckpt_path)
+    classifier, ckpt_path = prepare_evaluation(cfg), Path(cfg.ckpt_path)
     trainer = build_trainer(cfg, logger=False, callbacks=[TestReport(cfg.paths.output_dir)])
     if trainer.limit_test_batches == 0:
         raise UserError("trainer.limit_test_batches=0: leaves nothing to judge; expected at least one batch")

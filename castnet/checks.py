@@ -16,12 +16,14 @@ from castnet.data.augment import Augmentation
 from castnet.data.datamodule import CastingDataModule
 from castnet.data.subsets import draws_test
 from castnet.errors import UserError
+from castnet.model.checkpoint import load_classifier
 from castnet.model.classifier import CastingClassifier
 from castnet.model.resume import SPELT, require_resumable
 from castnet.report.threshold import ThresholdRule
 from castnet.settings import SMALLEST_IMAGE, Seed, Text, require
 from castnet.trainer import build_callbacks, check_trainer
 
+EVALUATION = ("ckpt_path", "data", "paths", "report", "trainer")  # the settings of an evaluation
 # By metric, of validation or of training: where it is best.
 BEST = dict.fromkeys(("loss", "escape_rate", "overkill_rate"), "min") | dict.fromkeys(
     ("accuracy", "auroc", "precision", "recall", "f1"), "max"
@@ -53,6 +55,25 @@ def prepare(config: DictConfig) -> tuple[ThresholdRule | None, CastingDataModule
     if config.model.start not in (None, "drawn") and draws_test(datamodule.hparams):
         datamodule.hparams["protocol"] += f" All began from {config.model.start}, which may have seen any of them."
     return rule, datamodule
+
+
+def prepare_evaluation(config: DictConfig) -> CastingClassifier:
+    """The network that an evaluation is of, whose settings are in order by themselves.
+
+    Args:
+        config: the evaluation's, as Hydra composes it.
+
+    Raises:
+        UserError: a setting is not, or the checkpoint is none, see `castnet.model.checkpoint.load_classifier`.
+    """
+    if unknown := [str(key) for key in config if key not in (*EVALUATION, "hydra")]:
+        raise UserError(
+            f"{unknown[0]}: an evaluation has no such setting, but {', '.join(EVALUATION)}; how the network was "
+            "trained and where it cuts stand in its checkpoint"
+        )
+    require("ckpt_path", config.ckpt_path, Text)
+    require("report.robustness", OmegaConf.select(config, "report.robustness"), bool)
+    return load_classifier(Path(config.ckpt_path))
 
 
 def epochs_to_have(config: DictConfig, datamodule: CastingDataModule, rule: ThresholdRule | None) -> int:

@@ -51,9 +51,16 @@ class Sweeper(BasicSweeper):
         parsed = OverridesParser.create(config_loader=loader).parse_overrides(self._parse_config() + arguments)
         if shuffled := [word.input_line for word in parsed if getattr(word.value(), "shuffle", False)]:
             raise HydraException(f"{shuffled[0]}: is in another order each time, so a sweep of it cannot go on")
-        before: Any = OmegaConf.to_container(OmegaConf.load(folder / "multirun.yaml"), resolve=False)
         here: Any = OmegaConf.to_container(self.config, resolve=False)
-        if (now := here["hydra"]["sweep"]["subdir"]) != (was := before["hydra"]["sweep"]["subdir"]):
+        try:
+            before: Any = OmegaConf.to_container(OmegaConf.load(folder / "multirun.yaml"), resolve=False)
+            was = before["hydra"]["sweep"]["subdir"]
+        except (OSError, ValueError, LookupError, TypeError, YAMLError) as error:
+            raise HydraException(
+                f"{folder}/multirun.yaml: is damaged ({error}), by which it is known how the sweep was begun; begin a "
+                "new one"
+            ) from error
+        if (now := here["hydra"]["sweep"]["subdir"]) != was:
             raise HydraException(f"hydra.sweep.subdir={now}: {folder} was begun with {was}; go on with that")
         (jobs,) = self.split_arguments(parsed, None)
         runs = []
@@ -80,13 +87,19 @@ class Sweeper(BasicSweeper):
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         # Hydra imports this module whenever it starts, so what takes time is imported only here.
-        from castnet.checks import check_jobs
+        from castnet.checks import check_jobs, prepare_evaluation
 
         assert self.config is not None
         assert self.hydra_context is not None
-        if self.batch_index == 1 and "model" in self.config:  # the first of several, and not of evaluations
-            load = self.hydra_context.config_loader.load_sweep_config
-            check_jobs(load(self.config, list(overrides)) for overrides in chain(*self.overrides or ()))
+        if self.batch_index > 1:
+            return
+        load = self.hydra_context.config_loader.load_sweep_config
+        jobs = (load(self.config, list(overrides)) for overrides in chain(*self.overrides or ()))
+        if "model" in self.config:
+            check_jobs(jobs)
+        else:
+            for evaluation in jobs:
+                prepare_evaluation(evaluation)
 
 
 def _begun(run: Path) -> tuple[str, Any] | None:

@@ -261,3 +261,15 @@ def test_no_checkpoint_named_is_one_clear_line(run_evaluate: Command) -> None:
     ran = run_evaluate()
     assert ran.code == 2
     assert "error: ckpt_path: has no value; give it one, as ckpt_path=VALUE" in ran.err
+
+
+def test_several_checkpoints_are_judged_when_all_are_there(
+    trained: Path, run_evaluate: Command, castings: Path, tmp_path: Path
+) -> None:
+    there, missing = trained / "checkpoints" / "best.ckpt", tmp_path / "missing.ckpt"
+    ran = run_evaluate("-m", f"ckpt_path={there},{missing}", *folder_of(castings))
+    assert (ran.code, ran.err.count("\n")) == (2, 1), ran.err
+    assert f"error: ckpt_path={missing}: no such file" in ran.err
+    assert not list(ran.folder.rglob("metrics.json"))
+    ran = run_evaluate("-m", f"ckpt_path={there},{trained}/checkpoints/last.ckpt", *folder_of(castings), folder="both")
+    assert (ran.code, len(list(ran.folder.rglob("metrics.json")))) == (0, 2), ran.err

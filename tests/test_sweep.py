@@ -192,6 +192,16 @@ def test_a_sweep_in_another_order_each_time_is_not_gone_on_with(run_train: Comma
     assert (ran.code, "seed=shuffle(range(0,3)): is in another order each time" in ran.err) == (2, True), ran.err
 
 
+def test_a_sweep_that_was_killed_while_it_was_written_down_is_not_gone_on_with(
+    run_train: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    for torn in ("", "hydra:\n  sweep: {dir"):
+        (tmp_path / "run" / "multirun.yaml").write_text(torn)
+        ran = run_train("-m", "seed=0,1", "hydra.sweeper.resume=true")
+        assert (ran.code, ran.err.count("\n"), "run/multirun.yaml: is damaged" in ran.err) == (2, 1, True), ran.err
+
+
 def test_sweeps_of_other_programs_are_hydras_own(tmp_path: Path) -> None:
     script = "import hydra\n@hydra.main(version_base='1.3')\ndef main(cfg): print(cfg)\nmain()\n"
     (tmp_path / "app.py").write_text(script)
