@@ -37,6 +37,7 @@ SIGNATURE = {
     "p_defect": "tensor(float)",
     "evidence": "tensor(float)",
 }
+SIGNATURE_UNSURE = {"verdicts": "tensor(int64)", "unfamiliarity": "tensor(float)"}  # of models since 0.2, too
 M_MMAP_THRESHOLD, OWN_MAPPING = -3, 2**22  # the number of the setting in malloc.h, and bytes
 UNSURE = "unsure"
 ROUNDING = 1e-6  # of a probability in float32
@@ -108,7 +109,8 @@ class Inspector:
             self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
             self.card = read_card(self._session.get_modelmeta().custom_metadata_map["castnet"])
             signature = {value.name: value.type for value in self._session.get_inputs() + self._session.get_outputs()}
-            if not SIGNATURE.items() <= signature.items():
+            expected = SIGNATURE | (SIGNATURE_UNSURE if SIGNATURE_UNSURE.keys() & signature.keys() else {})
+            if not expected.items() <= signature.items():
                 raise ValueError(f"it takes and gives {signature}")
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise UserError(f"{model}: not a model that `castnet export` wrote ({str(error)[:160]})") from error
@@ -117,7 +119,7 @@ class Inspector:
         self._good = next(name for name in self.card["class_names"] if name != self._defect)
         # Models written before 0.2 know two verdicts.
         self._verdicts = self.card.get("verdicts") or VERDICTS[:2]
-        self._outputs = ["logits", "p_defect", *(["verdicts", "unfamiliarity"] if "verdicts" in signature else [])]
+        self._outputs = ["logits", "p_defect", *(SIGNATURE_UNSURE if "verdicts" in signature else [])]
 
     def inspect(self, source: Source) -> Verdict:
         """Judge one image.
@@ -130,7 +132,11 @@ class Inspector:
         """
         start = time.perf_counter()
         # Logits are asked for to be finite: an infinite one would be a probability like any other.
-        _, p_defect, *others = (value.item() for value in self._run(self._outputs, _grey(source), NONE))
+        given = self._run(self._outputs, _grey(source), NONE)
+        for output, value in zip(self._outputs, given, strict=True):
+            if value.size != 1:
+                raise UserError(f"the model gives {output} of shape {value.shape} for an image; expected one number")
+        _, p_defect, *others = (value.item() for value in given)
         if not 0 <= p_defect <= 1:
             raise UserError(f"the model gives P(defect) = {p_defect:g}; expected a probability")
         code, unfamiliarity = others or (int(p_defect >= self.threshold), 0.0)
@@ -182,7 +188,9 @@ class Inspector:
         except Exception as error:  # see above
             raise UserError(f"the model cannot judge an image of {grey.shape} pixels ({str(error)[:160]})") from error
         for output, values in zip(outputs, given, strict=True):
-            if len(values) != 1 or not np.isfinite(values).all():
+            if values.shape[:1] != (1,):
+                raise UserError(f"the model gives {output} of shape {values.shape}; expected (1, …) for one image")
+            if not np.isfinite(values).all():
                 raise UserError(f"the model gives {output} that is not finite; train it anew, with a lower model.lr")
         return [values[0] for values in given]
 

@@ -265,6 +265,22 @@ def test_a_model_without_an_answer_is_refused(model: Path, tmp_path: Path, outpu
         Inspector(tmp_path / "model.onnx")
 
 
+@pytest.mark.parametrize("shape", [(2,), (1, 2)])
+def test_a_model_that_gives_several_numbers_for_an_image_has_no_verdict(
+    model: Path, tmp_path: Path, test_images: list[Path], shape: tuple[int, ...]
+) -> None:
+    loaded = onnx.load(model)
+    (answer,) = (node for node in loaded.graph.node if "p_defect" in node.output)
+    answer.output[list(answer.output).index("p_defect")] = "one"
+    loaded.graph.initializer.append(onnx.numpy_helper.from_array(np.array(shape), "several"))
+    loaded.graph.node.append(onnx.helper.make_node("Expand", ["one", "several"], ["p_defect"]))
+    (declared,) = (value for value in loaded.graph.output if value.name == "p_defect")
+    declared.type.tensor_type.ClearField("shape")
+    onnx.save(loaded, tmp_path / "model.onnx")
+    with pytest.raises(UserError, match=r"the model gives p_defect of shape \(2,\)"):
+        Inspector(tmp_path / "model.onnx").inspect(test_images[0])
+
+
 def test_weights_beside_the_model_are_refused(model: Path, tmp_path: Path) -> None:
     onnx.save(onnx.load(model), tmp_path / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
     plain = (tmp_path / "m.onnx").read_bytes()
