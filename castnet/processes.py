@@ -17,8 +17,8 @@ import torch.distributed as dist
 from castnet.errors import UserError
 from castnet.signals import obey_while_waiting
 
-# Set by Lightning, torchrun or SLURM in every process but the first, each counting in its own way from 0.
-RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
+# Set by Lightning, torchrun, SLURM or LSF in every process but the first, each counting in its own way from 0.
+RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 STARTED_BY = "CASTNET_STARTED_BY"  # the entry of the environment for the process that starts others, by its number
 SOCKET = len("/pymp-12345678/listener-12345678")  # below TMPDIR, by which processes hand images to each other
 LONGEST = 107 if sys.platform == "linux" else 103  # bytes of a socket's whole path
