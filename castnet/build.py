@@ -1,5 +1,6 @@
 """A config as the object that it describes, once its settings are found to be such as that takes."""
 
+import inspect
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,17 +29,18 @@ def read_start(start: str | None, image_size: int) -> Weights | None:
     return None if start is None else read_weights(shipped(image_size) if start == "drawn" else Path(start))
 
 
-def check(key: str, config: DictConfig, expected: type[Any]) -> None:
+def check(key: str, config: DictConfig, expected: type[Any], *later: str) -> None:
     """Compare a config with what its `_target_` takes, before anything is built or time is spent.
 
     Args:
         key: where the config stands, for messages.
         config: `_target_` and its arguments.
         expected: what the target must be, or be derived from.
+        later: names of arguments that are added when it is built.
 
     Raises:
-        UserError: the target is something else, or has no such argument, or an argument is of another type or range
-            than the target's type hints state.
+        UserError: the target is something else, or has no such argument, or lacks one, or an argument is of another
+            type or range than the target's type hints state.
     """
     settings: Any = config
     if OmegaConf.is_config(config):
@@ -61,6 +63,11 @@ def check(key: str, config: DictConfig, expected: type[Any]) -> None:
         if not str(name).startswith("_") and not (recursive and isinstance(value, dict) and "_target_" in value)
     }
     check_arguments(key, target.__init__, arguments)  # type: ignore[misc]
+    own = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+    for parameter in list(inspect.signature(target.__init__).parameters.values())[1:]:  # type: ignore[misc]
+        needed = parameter.kind in own and parameter.default is parameter.empty
+        if needed and parameter.name not in (*settings, *later) and "_args_" not in settings:
+            raise UserError(f"{key}.{parameter.name}: is missing, and {name} needs it; give it a value")
 
 
 def build(key: str, config: DictConfig, expected: type[Built], **given: Any) -> Built:
@@ -73,7 +80,7 @@ def build(key: str, config: DictConfig, expected: type[Built], **given: Any) -> 
     Raises:
         UserError: as `check`; or the constructor refuses its arguments.
     """
-    check(key, config, expected)
+    check(key, config, expected, *given)
     for name in given.keys() & config.keys():
         raise UserError(f"{key}.{name}: is decided elsewhere in the configuration")
     try:

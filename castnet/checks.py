@@ -46,7 +46,7 @@ def prepare(config: DictConfig) -> tuple[ThresholdRule | None, CastingDataModule
     rule = build("threshold", config.threshold, ThresholdRule) if config.get("threshold") else None
     datamodule = build("data", config.data, CastingDataModule)
     image_size = config.data.image_size or SMALLEST_IMAGE
-    check("model", settled(config.model, image_size, Augmentation()), CastingClassifier)
+    check("model", settled(config.model, image_size, Augmentation()), CastingClassifier, "class_names")
     read_start(config.model.start, image_size)
     require_best(config.get("callbacks"))
     check_trainer(config.trainer)

@@ -363,6 +363,7 @@ def test_the_last_epoch_is_kept_where_it_was_not_the_best_and_is_the_last_that_e
         ("model.optimizer._target_=os.system", "os.system: expected one of torch.optim.SGD"),
         ("+data.augmentation._target_=os.system", "data.augmentation._target_=os.system: expected 'castnet.data"),
         ("+model.foo=1", "model.foo: no such setting; expected one of"),
+        ("~model.lr", "model.lr: is missing, and castnet.model.classifier.CastingClassifier needs it"),
         ("+model.class_names=[a,b]", "model.class_names: is decided elsewhere"),
         ("+trainer.logger=false", "trainer.logger: is decided elsewhere"),
         ("model.mean=nan", "model.mean=nan: expected a finite number"),
