@@ -17,7 +17,7 @@ with extra("train"):
     from rich.console import Console
 
     from castnet import entry
-    from castnet.checks import prepare_evaluation
+    from castnet.checks import prepare_evaluation, require_a_batch
     from castnet.data.describe import describe
     from castnet.data.load import load_datamodule
     from castnet.model.checkpoint import is_finished
@@ -40,6 +40,7 @@ def evaluate(cfg: DictConfig) -> None:
     source: dict[str, Any] = OmegaConf.to_container(cfg.data, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     source = {"cache_dir": cfg.paths.cache_dir, **source}
     datamodule = load_datamodule(ckpt_path, classifier.hparams["class_names"], **source)
+    require_a_batch(trainer, datamodule, ["test"])
     if not is_finished(ckpt_path):
         datamodule.hparams["protocol"] += (
             " No threshold was chosen for this checkpoint, as one is for best.ckpt when a run ends: the cut is at "

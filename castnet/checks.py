@@ -1,6 +1,6 @@
 """What is refused before time is spent."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -178,17 +178,16 @@ def require_no_point() -> None:
             raise UserError(f"{word}: validation images decide on that (threshold.*); to keep it, add threshold=null")
 
 
-def require_a_batch(trainer: Trainer, datamodule: CastingDataModule) -> None:
+def require_a_batch(
+    trainer: Trainer, datamodule: CastingDataModule, subsets: Sequence[str] = ("train", "val", "test")
+) -> None:
     """Refuse a share of the images that is less than a batch, which Lightning would do later, of test images last.
 
     Raises:
         UserError: it is.
     """
-    for name, limit, loader in (
-        ("train", trainer.limit_train_batches, datamodule.train_dataloader()),
-        ("val", trainer.limit_val_batches, datamodule.val_dataloader()),
-        ("test", trainer.limit_test_batches, datamodule.test_dataloader()),
-    ):
+    for name in subsets:
+        limit, loader = getattr(trainer, f"limit_{name}_batches"), getattr(datamodule, f"{name}_dataloader")()
         if isinstance(limit, float) and 0 < limit * len(loader) < 1:
             key = (
                 "overfit_batches"

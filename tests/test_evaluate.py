@@ -235,6 +235,7 @@ def test_other_classes_than_the_checkpoints_are_refused(
         ("+data.oversample=4", "data.oversample=4: the checkpoint was trained with 2; leave it out"),
         ("+data.resample=nearest", "data.resample=nearest: the checkpoint was trained with area; leave it out"),
         ("+trainer.limit_test_batches=0", "trainer.limit_test_batches=0: leaves nothing to judge"),
+        ("+trainer.limit_test_batches=0.01", "trainer.limit_test_batches=0.01: is less than one of 1 batches of test"),
         (
             "report.robustness=true +trainer.limit_test_batches=1",
             "report.robustness=true: judges all test images; leave",
