@@ -25,6 +25,7 @@ from torch.distributed import DistNetworkError
 from castnet.errors import UserError, fail, or_exit, willing
 from castnet.files import hold
 from castnet.processes import follow, is_first, is_lost, let_first_speak
+from castnet.settings import Text, require
 from castnet.signals import obeying_signals
 
 Result = TypeVar("Result")
@@ -158,7 +159,10 @@ def _require_hydras_folder(config: DictConfig) -> None:
 
 
 def _require_plain_folders(config: DictConfig, swept: bool) -> None:
-    """Refuse what of Hydra's own would have runs lie where nothing finds them, or where others lie."""
+    """Refuse folders without a name, and what of Hydra's own would have runs lie where nothing or others lie."""
+    for name in ("data_dir", "cache_dir", "runs_dir"):
+        if name in config.paths:
+            require(f"paths.{name}", config.paths[name], Text)
     if config.hydra.job.chdir:
         fail("hydra.job.chdir=true: every path is meant from where you are; leave it out")
     if config.hydra.output_subdir != ".hydra":

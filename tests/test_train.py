@@ -296,6 +296,8 @@ def test_the_last_epoch_is_kept_where_it_was_not_the_best_and_is_the_last_that_e
         ("data.root=nowhere", "data.root=nowhere: no such folder"),
         ("data.image_size=16", "data.image_size=16: expected greater than or equal to 22"),
         ("ckpt_path=nowhere.ckpt", "ckpt_path=nowhere.ckpt: no such file"),
+        ("paths.runs_dir=", "paths.runs_dir=: string should have at least 1 character"),
+        ("paths.data_dir=null", "paths.data_dir=None: expected text"),
         ("hydra.job.chdir=true", "hydra.job.chdir=true: every path is meant from where you are"),
         ("hydra.job.name=x/y", "hydra.job.name=x/y: is what the log's file is called; expected a name without /"),
         ("hydra.output_subdir=null", "hydra.output_subdir: runs are resumed by what stands in .hydra"),
