@@ -47,14 +47,14 @@ def watch(model: Path, folder: Path, form: str, record: Record | None = None) ->
         UserError: no such model or folder, another process watches the folder, its list is not castnet's, or it is
             removed or replaced while it is watched.
     """
-    lock = _lock(folder)
-    inspector = Inspector(model)
-    told = _told_to_stop()
-    inspected = InspectedList(folder)
-    recording = record("watch", inspector) if record else contextlib.nullcontext()
     exit_code, waiting = GOOD, dict[Path, tuple[Version, float]]()
     unreadable: Mapping[Path, UserError] = {}
-    with contextlib.closing(inspected), recording as recorder:
+    with contextlib.ExitStack() as stack:
+        lock = stack.enter_context(_locked(folder))
+        inspector = Inspector(model)
+        told = _told_to_stop()
+        inspected = stack.enter_context(contextlib.closing(InspectedList(folder)))
+        recorder = stack.enter_context(record("watch", inspector)) if record else None
         show = printer(form)  # which prints a header, if nothing was refused
         while not told:
             now, before = time.monotonic(), waiting
@@ -84,9 +84,7 @@ def watch(model: Path, folder: Path, form: str, record: Record | None = None) ->
                 if told:
                     break
             time.sleep(POLL)
-    left = len(inspected.unjudged(list_images(folder).images))
-    os.close(lock)
-    if left:
+    if left := len(inspected.unjudged(list_images(folder).images)):
         print(
             f"{folder}: stopped with {left:,} images that are not judged; the next start judges them", file=sys.stderr
         )
@@ -94,8 +92,9 @@ def watch(model: Path, folder: Path, form: str, record: Record | None = None) ->
     return exit_code
 
 
-def _lock(folder: Path) -> int:
-    """Keep others from watching the folder until what this returns is closed.
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[int]:
+    """Keep others from watching the folder within the block, by the descriptor that it yields.
 
     Raises:
         UserError: there is none, or another process watches it.
@@ -104,10 +103,15 @@ def _lock(folder: Path) -> int:
         raise UserError(f"{folder}: no such folder; make it, or name the one that the camera writes into")
     lock = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise UserError(f"{folder}: another `castnet predict --watch` is at work there; end that one first") from error
-    return lock
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"{folder}: another `castnet predict --watch` is at work there; end that one first"
+            ) from error
+        yield lock
+    finally:
+        os.close(lock)
 
 
 def _told_to_stop() -> list[float]:

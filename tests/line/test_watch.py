@@ -208,6 +208,12 @@ def test_a_folder_that_takes_no_list_is_named_before_anything_is_judged(
         watch.watch(model, small_disk, "json")
 
 
+def test_a_watch_that_could_not_begin_leaves_the_folder_to_the_next(tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"none\.onnx: no such file"):
+            watch.watch(tmp_path / "none.onnx", tmp_path, "json")
+
+
 def test_a_watch_that_is_told_to_stop_stops_at_whatever_moment(
     model: Path, inspector: Inspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look_at: Callable[..., int]
 ) -> None:
