@@ -130,9 +130,9 @@ def measure(fill: Callable[[Path, int], dict[str, str]], number: int, folder: Pa
     status = Path("/proc/self/status").read_text().splitlines()
     peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))  # KiB
     precision, recall, found = precision_recall(folder / f"audit_{number}" / "groups.csv", origins)
-    images = sum(sum(classes.values()) for classes in result.counts.values())
     print(
-        f"{images:>9,} {found:>10,} {precision:>10.4f} {recall:>8.4f} {seconds:>9.1f} {cpu:>8.1f} {peak / 2**20:>8.2f}",
+        f"{result.readable:>9,} {found:>10,} {precision:>10.4f} {recall:>8.4f} {seconds:>9.1f} {cpu:>8.1f} "
+        f"{peak / 2**20:>8.2f}",
         flush=True,
     )
 

@@ -8,25 +8,19 @@ import time
 from pathlib import Path
 from statistics import median
 
-from hydra import compose, initialize_config_dir
+from ready import composed, made_ready
 
 from castnet import entry
-from castnet.build import build
-from castnet.data.datamodule import CastingDataModule
 from castnet.data.pixels import pixel_block
 
-CONF = str(Path(__file__).parents[1] / "conf")
 REPEATS = 5
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     _, overrides = parser.parse_known_args()
-    with initialize_config_dir(CONF, version_base="1.3"):
-        cfg = compose("train", overrides)
-    datamodule = build("data", cfg.data, CastingDataModule)
-    datamodule.prepare_data()
-    datamodule.setup()
+    cfg = composed(*overrides)
+    datamodule = made_ready(cfg)
     side, cache = datamodule.block.shape[1], Path(cfg.paths.cache_dir)
     seconds = []
     for _ in range(REPEATS):

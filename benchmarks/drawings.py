@@ -21,12 +21,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
+from ready import composed, made_ready
 
 from castnet import entry
-from castnet.build import build, build_classifier
+from castnet.build import build_classifier
 from castnet.data.datamodule import CastingDataModule
 from castnet.drawn.weights import SHIPPED, card
 from castnet.errors import UserError
@@ -36,7 +36,6 @@ from castnet.report.new_parts import Pooled
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where train.py is
 from train import train
 
-CONF = str(Path(__file__).parents[1] / "conf")
 EPOCHS = {64: 5, 128: 3}
 LEAST = 20_000  # parts gone through
 QUIET = ["~callbacks.progress_bar", "~callbacks.summary", "~callbacks.pictures", "~callbacks.report", "logger=[]"]
@@ -74,8 +73,7 @@ def learn(drawn: Path, pairs: int, image_size: int, folder: Path) -> tuple[Path,
     drawing = [f"data.generate.n={made['n']}", f"data.generate.seed={made['seed']}"]
     own = [f"data.root={folder}/pairs", f"paths.cache_dir={folder}/cache", f"paths.output_dir={folder}/run"]
     size = [f"data.image_size={image_size}", f"data.oversample={128 // image_size}", f"trainer.max_epochs={epochs}"]
-    with initialize_config_dir(CONF, version_base="1.3"):
-        cfg = compose("train", ["experiment=weights", *QUIET, *drawing, *own, *size])
+    cfg = composed("experiment=weights", *QUIET, *drawing, *own, *size)
     with redirect_stdout(StringIO()):
         train(cfg)
     return folder / "run" / "checkpoints" / "best.ckpt", epochs
@@ -84,13 +82,9 @@ def learn(drawn: Path, pairs: int, image_size: int, folder: Path) -> tuple[Path,
 def photographs(image_size: int, overrides: list[str]) -> tuple[DictConfig, CastingDataModule]:
     """The settings of a network for images of this size, and all images of the folder."""
     size = [f"data.image_size={image_size}", f"data.oversample={128 // image_size}"]
-    with initialize_config_dir(CONF, version_base="1.3"):
-        cfg = compose("train", ["experiment=new_parts", "model.views=8", *overrides, *size])
-    data = build("data", cfg.data, CastingDataModule)
+    cfg = composed("experiment=new_parts", "model.views=8", *overrides, *size)
     with redirect_stdout(StringIO()):
-        data.prepare_data()
-        data.setup()
-    return cfg.model, data
+        return cfg.model, made_ready(cfg)
 
 
 def judged(weights: Path, image_size: int, overrides: list[str]) -> Pooled:

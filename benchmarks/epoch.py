@@ -11,24 +11,22 @@ import argparse
 import tempfile
 import time
 from collections import defaultdict
-from pathlib import Path
 from statistics import median
 
 import torch
 import torch.nn.functional as F
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from lightning import Callback, LightningModule, Trainer, seed_everything
 from omegaconf import OmegaConf
+from ready import composed, made_ready
 from torch import Tensor
 
 from castnet import entry
-from castnet.build import build, build_classifier
+from castnet.build import build_classifier
 from castnet.data.datamodule import CastingDataModule
 from castnet.model.network import CastingCNN
 from castnet.trainer import build_loggers, build_trainer
 
-CONF = str(Path(__file__).parents[1] / "conf")
 EPOCHS = 6
 
 
@@ -94,12 +92,10 @@ class Interleave(Callback):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     _, overrides = parser.parse_known_args()
-    with initialize_config_dir(CONF, version_base="1.3"), tempfile.TemporaryDirectory() as folder:
-        cfg = compose("train", [*overrides, f"trainer.max_epochs={EPOCHS + 1}", f"paths.output_dir={folder}"])
+    with tempfile.TemporaryDirectory() as folder:
+        cfg = composed(*overrides, f"trainer.max_epochs={EPOCHS + 1}", f"paths.output_dir={folder}")
         OmegaConf.resolve(cfg.callbacks)
-        datamodule = build("data", cfg.data, CastingDataModule)
-        datamodule.prepare_data()
-        datamodule.setup()
+        datamodule = made_ready(cfg)
         seed_everything(cfg.seed)
         loops = {"bare loop": BareLoop(datamodule, augmented=True), "not augmented": BareLoop(datamodule, False)}
         timer = Interleave(loops)

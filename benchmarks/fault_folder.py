@@ -157,11 +157,11 @@ def full_disk(ground: Ground, tally: Tally) -> None:
 @row("pipes, loops and links to nothing in the data folder")
 def odd_files(ground: Ground, tally: Tally) -> None:
     room = ground.room("odd-files")
-    makers: dict[str, Callable[[Path], None]] = {
+    makers: dict[str, Callable[[Path], object]] = {
         "pipe": lambda folder: os.mkfifo(folder / "pipe.jpeg"),
         "link to nothing": lambda folder: (folder / "link.jpeg").symlink_to("nothing.jpeg"),
         "folder named like an image": lambda folder: (folder / "folder.jpeg").mkdir(),
-        "text named like an image": lambda folder: _write(folder / "text.jpeg", "no image"),
+        "text named like an image": lambda folder: (folder / "text.jpeg").write_text("no image"),
         "loop": lambda folder: (folder / "loop").symlink_to(folder),
     }
     for name, make in list(makers.items())[: ground.count(len(makers))]:
@@ -179,10 +179,6 @@ def odd_files(ground: Ground, tally: Tally) -> None:
             )
         else:
             tally.refused(name, ran, says=str(root))
-
-
-def _write(file: Path, text: str) -> None:
-    file.write_text(text)
 
 
 def _counts(run_folder: Path) -> Any:

@@ -18,8 +18,8 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
-from hydra import compose, initialize_config_dir
 from matplotlib.figure import Figure
+from ready import composed
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -32,7 +32,6 @@ from castnet.settings import Count, require
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where train.py is
 from train import train
 
-CONF = Path(__file__).parents[1] / "conf"
 # What is learnt is averaged with a start that knows something.
 STARTS = {"random": ["model.start=null", "~callbacks.weight_averaging"], "drawn": []}
 QUIET = ["+trainer.enable_progress_bar=false", "trainer.enable_model_summary=false", "~callbacks.pictures", "logger=[]"]
@@ -45,10 +44,8 @@ def auroc(handful: str, start: str, draw: int, overrides: list[str]) -> float:
     asked = NONE if handful == "none" else [f"data.shots=[{handful}]"]
     with tempfile.TemporaryDirectory() as folder:
         own = ["experiment=few", *STARTS[start], f"seed={draw}", f"paths.output_dir={folder}"]
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = compose("train", [*own, *QUIET, *asked, *overrides])
         with redirect_stdout(io.StringIO()):
-            train(cfg)
+            train(composed(*own, *QUIET, *asked, *overrides))
         measured: float = json.loads((Path(folder) / "metrics.json").read_text())["auroc"]
     return measured
 

