@@ -78,9 +78,9 @@ def test_a_run_killed_at_any_time_ends_digit_for_digit_like_one_that_was_not(
         "after-the-last": (train, "choose_operating_point", stop_after_the_last_epoch),
     }
     for folder, kill in kills.items():
-        monkeypatch.setattr(*kill)
-        assert run_train(*settings, folder=folder).code == 2
-        monkeypatch.undo()
+        with monkeypatch.context() as patch:
+            patch.setattr(*kill)
+            assert run_train(*settings, folder=folder).code == 2
         checkpoints = whole.folder.parent / folder / "checkpoints"
         with subprocess.Popen(["true"]) as dead:
             pass
