@@ -87,6 +87,11 @@ def _record(args: argparse.Namespace) -> "Record | None":
 
 
 def _is_recorded(args: argparse.Namespace) -> bool:
+    """Whether verdicts are to be recorded.
+
+    Raises:
+        UserError: the options on that contradict each other.
+    """
     if args.record is None and args.keep != "none":
         raise UserError(f"--keep {args.keep}: images are kept beside verdicts; say where with --record URL")
     if args.keep_bytes < 0:
@@ -125,8 +130,15 @@ def _app(args: argparse.Namespace) -> int:
             from castnet.line.recorder import spool_for
 
         spool_for(engine_for(args.record).url)  # which the page would only ask for when somebody visits it
-    record = {"record": args.record, "keep": args.keep, "keep_bytes": args.keep_bytes}
-    return launch(args.model, args.host, args.port, **record, insist=args.open)
+    return launch(
+        args.model,
+        args.host,
+        args.port,
+        record=args.record,
+        keep=args.keep,
+        keep_bytes=args.keep_bytes,
+        insist=args.open,
+    )
 
 
 def _reviewed(args: argparse.Namespace) -> int:

@@ -24,6 +24,7 @@ def hold(folder: Path) -> Iterator[None]:
 
     Raises:
         HeldError: another process holds the folder.
+        OSError: it cannot be made or opened.
     """
     try:
         descriptor = _made(folder)

@@ -83,7 +83,8 @@ def build_callbacks(config: DictConfig) -> list[Callback]:
     """Build a run's callbacks from its whole configuration, but for those that Lightning's own switches turn off.
 
     Raises:
-        UserError: as `build`.
+        UserError: as `build`; or a callback does not fit this network or its schedule, or would have other weights
+            tested than those that best.ckpt holds.
     """
     wanted = {
         ModelCheckpoint: config.trainer.get("enable_checkpointing", True),
@@ -153,8 +154,9 @@ def check_trainer(config: DictConfig) -> None:
     """Refuse settings of Lightning's Trainer with which nothing could be trained, whatever the machine.
 
     Raises:
-        UserError: training would have no end, or an epoch no number by which it is known; or the environment has
-            settings, which neither a run's configuration nor its checkpoints would tell.
+        UserError: training would have no end or nothing to learn, or an epoch no number by which it is known; a setting
+            is out of its bounds or contradicts another; or the environment has settings, which neither a run's
+            configuration nor its checkpoints would tell.
     """
     for name, value in vars(_parse_env_variables(Trainer)).items():
         if name not in config and name not in GIVEN:

@@ -29,8 +29,8 @@ def resplit(groups_csv: Path, out_csv: Path, seed: int = 0) -> None:
         seed: of the draws.
 
     Raises:
-        UserError: groups.csv is missing or malformed, or has a file in two groups; out_csv exists; or a class has too
-            few groups.
+        UserError: the seed is negative; groups.csv is missing or malformed, or has a file in two groups; out_csv
+            exists; or a class has too few groups.
     """
     if seed < 0:
         raise UserError(f"--seed {seed}: expected 0 or more")

@@ -162,7 +162,7 @@ class CastingDataModule(LightningDataModule):
         # Where parts are dealt, each has one class; else the folders' classes are, as for the checkpoints there are.
         dealt = correct_labels(folder, corrections, NONE) if drawn and judged_by_part(self.hparams) else folder
         everything = {"all": np.arange(len(folder.files))}
-        self.rows = everything if self.test_subset == "all" else subsets(dealt, self.groups, self.hparams)
+        self.rows = subsets(dealt, self.groups, self.hparams) if drawn else everything
         # Test images that others judge too keep their class, so that figures compare.
         kept = NONE if drawn and draws_test(self.hparams) else self.rows[self.test_subset]
         self._folder = correct_labels(folder, corrections, kept)
@@ -226,7 +226,7 @@ class CastingDataModule(LightningDataModule):
         return slices
 
     def loader(
-        self, subset: str, shuffle: bool = False, rank: int = 0, world: int = 1, mixed: bool = False
+        self, subset: str, rank: int = 0, world: int = 1, *, shuffle: bool = False, mixed: bool = False
     ) -> DataLoader[Batch]:
         """Batches, of which process `rank` of `world` gets its share.
 
@@ -250,15 +250,15 @@ class CastingDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         overfits = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
-        return self.loader("train", True, *self._share(), mixed=overfits)
+        return self.loader("train", *self._share(), shuffle=True, mixed=overfits)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         limit = self.trainer.limit_val_batches if self.trainer else 1.0  # overfit_batches sets it, too
         # Validation that is cut short is not to end before the other class begins; a test keeps the files' order.
-        return self.loader("val", False, *self._share(), mixed=isinstance(limit, int) or limit < 1)
+        return self.loader("val", *self._share(), mixed=isinstance(limit, int) or limit < 1)
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        return self.loader(self.test_subset, False, *self._share())
+        return self.loader(self.test_subset, *self._share())
 
     predict_dataloader = test_dataloader
 
@@ -266,7 +266,7 @@ class CastingDataModule(LightningDataModule):
         """Which of how many processes of the Trainer's this is."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+    def on_after_batch_transfer(self, batch: Batch | Tensor, dataloader_idx: int) -> Batch | Tensor:
         if isinstance(batch, Tensor):  # the network's input, as `to_onnx` hands it over
             return batch
         pixels, labels = batch

@@ -111,7 +111,13 @@ def _line(folder: Path, file: Path, entry: Entry) -> bytes:
 
 
 def _read(folder: Path) -> dict[Path, Entry]:
-    """The images inspected before; those that are gone now may come back, see `AWAY`."""
+    """The images inspected before, with the list on disk brought into today's form, without what was left half written.
+
+    Those that are gone now may come back, see `AWAY`.
+
+    Raises:
+        UserError: the file is not castnet's.
+    """
     state = folder / STATE
     entries: dict[Path, Entry] = {}
     lines: list[bytes] = []

@@ -23,7 +23,7 @@ from castnet.imaging.overlay import overlay
 from castnet.line.card import VERDICTS, read_card
 from castnet.signals import interruptible_threads
 
-Source = Path | str | bytes | Photograph | NDArray[np.uint8]
+Source = Path | str | bytes | bytearray | memoryview | Photograph | NDArray[np.uint8]
 
 NONE, FIRST = np.empty(0, np.int64), np.zeros(1, np.int64)
 MAX_MODEL = 2**29  # bytes; a network for 1,024 pixels has half of that
@@ -185,7 +185,7 @@ class Inspector:
         """
         try:
             given = self._session.run(outputs, {"images": grey[None], "explained": explained})
-        except Exception as error:  # see above
+        except Exception as error:  # as of a model: its exceptions share no base class
             raise UserError(f"the model cannot judge an image of {grey.shape} pixels ({str(error)[:160]})") from error
         for output, values in zip(outputs, given, strict=True):
             if values.shape[:1] != (1,):

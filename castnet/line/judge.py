@@ -32,7 +32,7 @@ def judging(inspector: Inspector, record: Record | None, shadow: Path | None) ->
         recorder = stack.enter_context(record("serve", inspector))
         beside = None if shadow is None else Inspector(shadow)
         shadows = None if beside is None else stack.enter_context(record("shadow", beside))
-        left_out = itertools.count()
+        left_out = itertools.count()  # whose `next` is one step, which no other thread comes between
         pool, places = stack.enter_context(ThreadPoolExecutor(1, "shadow")), BoundedSemaphore(WAITING)
 
         def judge_beside(body: bytes) -> None:

@@ -5,6 +5,7 @@ import signal
 import sys
 import tomllib
 from pathlib import Path
+from typing import NoReturn
 
 from castnet.errors import UserError, extra
 from castnet.line.access import is_this_machine, listen
@@ -48,8 +49,8 @@ def launch(
     keep: str = "none",
     keep_bytes: int = 0,
     insist: bool = False,
-) -> int:
-    """Start the page; this process becomes its server and does not return.
+) -> NoReturn:
+    """Start the page; this process becomes its server.
 
     Args:
         model: what `castnet export` wrote.

@@ -83,7 +83,11 @@ def why_unread(error: Exception) -> str:
 
 
 def is_finished(ckpt_path: Path) -> bool:
-    """Whether the training run that a checkpoint belongs to came to its end; see `finish_checkpoint`."""
+    """Whether the training run that a checkpoint belongs to came to its end; see `finish_checkpoint`.
+
+    Raises:
+        UserError: the file is no checkpoint.
+    """
     try:
         return bool(torch.load(ckpt_path, map_location="cpu", weights_only=True, mmap=True).get("finished", True))
     except Exception as error:  # torch.load raises many kinds for a file that is not its own

@@ -122,20 +122,25 @@ class CastingClassifier(LightningModule):
         )
         lying = [turned_back(evidence[i * k : (i + 1) * k], view) for i, view in enumerate(chosen(views))]
         evidence = torch.stack(lying).mean(0)
-        return logits.unflatten(0, (views, n)).mean(0), evidence if self.test_metrics.defect == 1 else -evidence
+        return logits.unflatten(0, (views, n)).mean(0), evidence if self.means_defect else -evidence
+
+    @property
+    def means_defect(self) -> bool:
+        """Whether the sigmoid is the probability of the defect, and not that of a good part."""
+        return self.test_metrics.defect == 1
 
     @property
     def offset(self) -> float:
         """What calibration added to the logits of the defect; nothing before it."""
         if self.trained_bias is None:
             return 0.0
-        added = (list(self.network.parameters())[-1].detach() - self.trained_bias.to(self.device)).item()
-        return added if self.test_metrics.defect == 1 else -added
+        added = (self.network.bias.detach() - self.trained_bias.to(self.device)).item()
+        return added if self.means_defect else -added
 
     def defect_probability(self, logits: Tensor) -> Tensor:
         """P(defect), float32 (n,), from logits of class 1, float32 (n,)."""
         logits = logits / self.hparams["temperature"]
-        return torch.sigmoid(logits if self.test_metrics.defect == 1 else -logits)
+        return torch.sigmoid(logits if self.means_defect else -logits)
 
     def unfamiliarity(self, images: Tensor) -> Tensor:
         """How unlike the training images each image is, float32 (n,); see `Familiarity`, and 0 where that is not known.

@@ -1,7 +1,7 @@
 """Whether an image is of what the network was trained on, told from the image alone."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -54,8 +54,10 @@ class Familiarity:
         Args:
             images: the network's input, float32 (n, 1, image_size, image_size) in [0, 1].
         """
-        distances = torch.stack([self._by_appearance(appearance(images)), self._by_structure(structure(images))], 1)
-        return (distances / self.cuts.to(images.device)).amax(1)
+        return (self._distances(appearance(images), structure(images)) / self.cuts.to(images.device)).amax(1)
+
+    def _distances(self, seen: Tensor, structures: Tensor) -> Tensor:
+        return torch.stack([self._by_appearance(seen), self._by_structure(structures)], dim=1)
 
     def _by_appearance(self, values: Tensor) -> Tensor:
         known = len(self.appearance_mean)
@@ -96,14 +98,11 @@ class Familiarity:
         distances = torch.zeros(len(seen), 2, dtype=torch.float64)
         for fold in folds.unique():
             others, held = cls._without_cuts(seen[folds != fold], structures[folds != fold]), folds == fold
-            distances[held] = torch.stack(
-                [others._by_appearance(seen[held]), others._by_structure(structures[held])], dim=1
-            )
+            distances[held] = others._distances(seen[held], structures[held])
         # Copies of a few images leave nothing of each other, and what nobody would notice must not be strange.
         least = torch.tensor([1, NOTICED], dtype=torch.float64)
         cuts = MARGIN * torch.quantile(distances, FAMILIAR, dim=0, interpolation="higher").maximum(least)
-        whole = cls._without_cuts(seen, structures)
-        known = cls(whole.appearance_mean, whole.whitening, whole.structure_mean, whole.structures, cuts.float())
+        known = replace(cls._without_cuts(seen, structures), cuts=cuts.float())
         return known, (distances / cuts).amax(1).float()
 
     @classmethod

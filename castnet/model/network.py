@@ -1,5 +1,7 @@
 """The network of the Keras notebook; it knows nothing of training."""
 
+from typing import cast
+
 from torch import Tensor, nn
 
 
@@ -50,6 +52,11 @@ class CastingCNN(nn.Module):
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+    @property
+    def bias(self) -> nn.Parameter:
+        """The last layer's, float32 (1,), which every logit has in it."""
+        return cast(nn.Linear, self.layers[-1]).bias
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of class 1, float32 (n,), from images float32 (n, 3, image_size, image_size)."""

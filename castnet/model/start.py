@@ -101,7 +101,7 @@ def take_over(classifier: CastingClassifier, weights: Weights, dense: bool) -> b
     network = classifier.network
     own, taken = network.state_dict(), dict(weights.tensors)
     dense = dense and all(name in taken and taken[name].shape == tensor.shape for name, tensor in own.items())
-    if dense and weights.means_defect != (classifier.test_metrics.defect == 1):
+    if dense and weights.means_defect != classifier.means_defect:
         for name in list(own)[-2:]:
             taken[name] = -taken[name]
     names = own if dense else _convolutions(network)

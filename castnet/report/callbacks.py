@@ -181,7 +181,7 @@ class TestReport(Callback):
         )
         for name, picture in self.evaluation.write(self.folder).items():
             log_picture(trainer, f"test/{name}", picture)
-        metrics = self.evaluation.metrics()
+        metrics = self.evaluation.metrics
         settings = {**model.hparams, **datamodule.hparams, "max_epochs": trainer.max_epochs}
         compared = {name: value for name, value in settings.items() if name not in NOT_COMPARED}
         final = {f"final/{name}": metrics[name] for name in FINAL if metrics[name] is not None}

@@ -139,6 +139,7 @@ class Evaluation:
         """How many parts have images of a class; None where parts are not known."""
         return None if self.parts is None else len(np.unique(self.parts[self.labels.numpy() == label]))
 
+    @cached_property
     def metrics(self) -> dict[str, Any]:
         """Everything that metrics.json holds; each slice has the numbers that the whole has."""
         return {
@@ -156,7 +157,7 @@ class Evaluation:
 
     def table(self) -> Table:
         """The classification report, for a terminal."""
-        metrics = self.metrics()
+        metrics = self.metrics
         title = f"{self.data['subset'].capitalize()} images, data={self.data['source']}"
         table = Table(title=title, title_justify="left")
         table.add_column("class")
@@ -253,7 +254,7 @@ class Evaluation:
             columns = (names[self.labels], names[self.predicted], self.p_defect.tolist())
             judged = (np.array(VERDICTS)[self.verdicts], self.unfamiliarity.tolist())
             writer.writerows(zip(self.files, *columns, *judged, strict=True))
-        metrics = self.metrics()
+        metrics = self.metrics
         errors = [self.files[row] for row in self.errors()]
         page = html.render("report.html.j2", pictures, metrics=metrics, errors=errors, most_errors=MOST_ERRORS)
         (folder / "report.html").write_text(page, encoding="utf-8", errors="surrogateescape")

@@ -4,7 +4,7 @@ import csv
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -67,25 +67,25 @@ class Pooled:
 
     def only(self, chosen: NDArray[np.bool_]) -> "Pooled":
         """Some of the images, chosen by bool (n,)."""
-        rows = np.flatnonzero(chosen)
+        return self._of(np.flatnonzero(chosen))
+
+    def _of(self, rows: Indices) -> "Pooled":
         files, labels = ([values[row] for row in rows] for values in (self.files, self.labels))
         return Pooled(files, labels, self.defective[rows], self.parts[rows], self.margins[rows], self.parts_known)
 
     def judged_by(self, labels: list[str], defect_class: str) -> "Pooled":
         """The same verdicts beside other labels."""
-        defective = np.array(labels) == defect_class
-        return Pooled(self.files, labels, defective, self.parts, self.margins, self.parts_known)
+        return replace(self, labels=labels, defective=np.array(labels) == defect_class)
 
     @cached_property
     def by_part(self) -> "Pooled":
         """One observation for each part and label: the mean of its copies' margins, under its worst copy's name."""
         key = np.unique(np.stack([self.parts, self.defective]), axis=1, return_inverse=True)[1].ravel()
         worst = np.lexsort((self.signed, key))
-        worst = worst[np.unique(key[worst], return_index=True)[1]]
-        one = self.only(np.isin(np.arange(len(key)), worst))
+        worst = np.sort(worst[np.unique(key[worst], return_index=True)[1]])
         # Rounded, or sums of many copies and of few would rank parts that all have the largest margin.
         means = (np.bincount(key, weights=self.margins) / np.bincount(key)).round(9)
-        return Pooled(one.files, one.labels, one.defective, one.parts, means[key[np.sort(worst)]], self.parts_known)
+        return replace(self._of(worst), margins=means[key[worst]])
 
     @property
     def signed(self) -> NDArray[np.float64]:

@@ -152,7 +152,7 @@ def choose_operating_point(ckpt_path: Path, datamodule: CastingDataModule, rule:
         return
     classifier = load_classifier(ckpt_path)
     if classifier.trained_bias is not None:  # of a run that was killed after this, and went on
-        list(classifier.network.parameters())[-1].data = classifier.trained_bias
+        classifier.network.bias.data = classifier.trained_bias
     logits, labels = logits_and_labels(classifier, datamodule, "val")
     temperature, offset = fit_calibration(logits, labels)
     classifier.hparams["temperature"], logits = temperature, logits + offset

@@ -14,6 +14,7 @@ from castnet.drawn import folder as module
 from castnet.drawn.folder import generate
 from castnet.errors import UserError
 from tests.conftest import PATIENCE, castnet, start
+from tests.drawn.test_folder import contents
 
 N = 64
 IN_TWO_HALVES = f"""
@@ -32,10 +33,6 @@ def tasks(*arguments):
 every, folder._tasks = folder._tasks, tasks
 cli.main()
 """
-
-
-def contents(root: Path) -> dict[str, bytes]:
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")

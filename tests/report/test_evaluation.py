@@ -61,7 +61,7 @@ def test_of_a_class_without_images_nothing_is_claimed(judged: Evaluation) -> Non
 def test_a_slice_without_test_images_is_left_out(judged: Evaluation) -> None:
     """It may be one of training images alone."""
     some = {"bad": np.array(LABELS) == 0, "of training": np.zeros(7, bool)}
-    assert list(replace(judged, slices=some).metrics()["slices"]) == ["bad"]
+    assert list(replace(judged, slices=some).metrics["slices"]) == ["bad"]
 
 
 def test_the_table_says_which_of_the_two_mistakes_is_which(judged: Evaluation) -> None:

@@ -221,7 +221,7 @@ def test_reliability_is_shown_as_it_was_before_calibration_too(trained: Path) ->
     p_defect = calibrated.defect_probability(calibrated(images).detach()).double().numpy()
     plain = load_classifier(trained / "checkpoints" / "best.ckpt")
     assert plain.trained_bias is not None
-    list(plain.network.parameters())[-1].data = plain.trained_bias
+    plain.network.bias.data = plain.trained_bias
     plain.hparams["temperature"] = 1
     before = plain.defect_probability(plain(images).detach()).double().numpy()
     temperature, offset = calibrated.hparams["temperature"], calibrated.offset
