@@ -154,7 +154,8 @@ def _engine(url: str | sa.URL) -> sa.Engine:
         if kind not in ("sqlite", "postgresql"):
             raise UserError(f"record: is of {kind}; expected sqlite or postgresql")
         # A database in memory ends with the process, and each thread would have one of its own.
-        if kind == "sqlite" and (asked.database in (None, "", ":memory:") or asked.query):
+        has_query = asked.query or (isinstance(url, str) and "?" in url)  # SQLAlchemy drops one without a value
+        if kind == "sqlite" and (asked.database in (None, "", ":memory:") or has_query):
             raise UserError(f"record: {url} is not a file alone; expected sqlite:///FILE, such as sqlite:///record.db")
         if kind == "sqlite" and asked.database and _is_something_else(Path(asked.database)):
             raise UserError(f"record: {asked.database} is there and no database of SQLite; name another file")

@@ -225,7 +225,9 @@ def test_a_record_where_nothing_can_be_written_is_read(tmp_path: Path, monkeypat
         assert [path.name for path in tmp_path.iterdir()] == ["line.db"]
 
 
-@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite:///file::memory:?uri=true"])
+@pytest.mark.parametrize(
+    "url", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite:///file::memory:?uri=true", "sqlite:///q?.db"]
+)
 def test_a_record_in_memory_is_refused_for_its_verdicts_would_be_lost(url: str) -> None:
     with pytest.raises(UserError, match=r"record: sqlite:.* is not a file alone"):
         engine_for(url)
