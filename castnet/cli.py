@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from castnet.commands import parse
-from castnet.errors import UserError, drop_output, fail, willing
+from castnet.errors import UserError, drop_output, fail, telling, willing
 from castnet.signals import Interrupted, obeying_signals
 
 
@@ -20,7 +20,7 @@ def _end_by_interrupt() -> NoReturn:
 
 def main() -> None:
     """Run a command; only its own return ends it with 0 or 1, which are verdicts, and no exception does."""
-    sys.stdout, sys.stderr = (willing(stream) for stream in (sys.stdout, sys.stderr))
+    sys.stdout, sys.stderr = willing(sys.stdout), telling(sys.stderr)
     with obeying_signals(Interrupted) as told:
         try:
             args = parse()

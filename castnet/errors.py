@@ -37,10 +37,33 @@ def printable(text: object) -> str:
 def willing(stream: TextIO | None) -> TextIO:
     """A stream that takes what the terminal's encoding lacks, as escapes; one that the shell closed leads nowhere."""
     if stream is None:
-        return open(os.devnull, "w")
+        return open(os.devnull, "w", errors="backslashreplace")
     if isinstance(stream, TextIOWrapper):
         stream.reconfigure(errors="backslashreplace")
     return stream
+
+
+class _Told(TextIOWrapper):
+    """Text beside the results: where nobody can read it, as after a terminal was closed, work goes on."""
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            super().flush()
+
+
+def telling(stream: TextIO | None) -> TextIO:
+    """Standard error as `willing` has it, into which nothing fails to be written."""
+    stream = willing(stream)
+    try:
+        file = open(stream.fileno(), "wb", closefd=False)  # noqa: SIM115
+    except OSError:  # no file, but what a test or a notebook reads
+        return stream
+    return _Told(file, encoding=stream.encoding, errors="backslashreplace", line_buffering=True)
 
 
 def fail(message: object) -> NoReturn:

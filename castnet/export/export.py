@@ -200,7 +200,7 @@ def _compare(
     Raises:
         UserError: it is too large, or a verdict differs.
     """
-    session = ort.InferenceSession(file, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(file.read_bytes(), providers=["CPUExecutionProvider"])
     nothing = np.empty(0, np.int64)
     found = [session.run(["logits", "verdicts"], {"images": image[None], "explained": nothing}) for image in images]
     logits, verdicts = (torch.from_numpy(np.concatenate(values)) for values in zip(*found, strict=True))

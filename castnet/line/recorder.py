@@ -233,7 +233,8 @@ def spool_for(url: sa.URL, spool: Path = SPOOL) -> Path:
     """
     is_file = url.get_backend_name() == "sqlite"
     database = str(Path(url.database or "").resolve()) if is_file else url.database
-    plain = url.set(password="", database=database).difference_update_query(["password"]).render_as_string()
+    named = url.set(password="", database=database and printable(database))
+    plain = named.difference_update_query(["password"]).render_as_string()
     folder = spool / hashlib.sha256(plain.encode()).hexdigest()[:16]
     try:
         folder.mkdir(parents=True, exist_ok=True)

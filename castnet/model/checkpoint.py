@@ -89,7 +89,8 @@ def is_finished(ckpt_path: Path) -> bool:
         UserError: the file is no checkpoint.
     """
     try:
-        return bool(torch.load(ckpt_path, map_location="cpu", weights_only=True, mmap=True).get("finished", True))
+        with ckpt_path.open("rb") as file:  # a path may hold bytes that are no text, which mapping it would not take
+            return bool(torch.load(file, map_location="cpu", weights_only=True).get("finished", True))
     except Exception as error:  # torch.load raises many kinds for a file that is not its own
         raise UserError(f"{ckpt_path}: not a checkpoint of castnet's ({why_unread(error)})") from error
 

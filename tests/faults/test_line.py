@@ -193,6 +193,36 @@ def test_output_that_cannot_be_written_ends_with_2(model: Path, test_images: lis
     assert (process.returncode, err) == (2, "error: output: No space left on device\n")
 
 
+def test_work_goes_on_where_nobody_can_read_what_is_told_beside_it(
+    model: Path, test_images: list[Path], tmp_path: Path
+) -> None:
+    with open("/dev/full", "w") as full:
+        process = start("compare", model, model, test_images[0].parent, "-o", tmp_path / "page.html", stderr=full)
+        process.communicate(timeout=PATIENCE)
+        judged = start("predict", model, *test_images, stderr=full)
+        out, _ = judged.communicate(timeout=PATIENCE)
+        refused = start("predict", tmp_path / "none.onnx", test_images[0], stderr=full)
+        refused.communicate(timeout=PATIENCE)
+    assert (process.returncode, (tmp_path / "page.html").exists()) == (0, True)
+    assert (judged.returncode, f"{len(test_images)} images" in out.splitlines()[-1]) == (1, True), out
+    assert refused.returncode == 2
+
+
+def test_folders_may_have_names_that_are_no_text(trained: Path, test_images: list[Path], tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"b\xff")
+    (folder / "run" / "checkpoints").mkdir(parents=True)
+    shutil.copyfile(trained / "checkpoints" / "best.ckpt", folder / "run" / "checkpoints" / "best.ckpt")
+    shutil.copyfile(test_images[0], folder / "image.jpeg")
+    for arguments in (
+        ("export", folder / "run", "-o", folder / "model.onnx"),
+        ("predict", "model.onnx", "image.jpeg", "--record", "sqlite:///line.db"),
+    ):
+        process = start(*arguments, cwd=folder)
+        _, err = process.communicate(timeout=PATIENCE)
+        assert process.returncode in (0, 1, 3), err
+    assert (folder / "line.db").exists()
+
+
 def test_names_move_no_cursor_and_start_no_formula(
     model: Path, test_images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
