@@ -8,9 +8,9 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -62,6 +62,7 @@ def guard(function: Callable[..., Result], *args: Any) -> Result:
         if f"{group}=null" in NULL_GROUPS and re.fullmatch(r"\[(.*,)? *null *(,.*)?\]", choice):
             fail(f"{argument}: null is no member of a list; leave it out, or give it alone")
     told: list[int] = []
+    is_outermost = KeepRuns.held is None  # and not around one job of a sweep, whose folder is still to be kept
     try:
         with obeying_signals() as told:
             return function(*args)
@@ -95,6 +96,9 @@ def guard(function: Callable[..., Result], *args: Any) -> Result:
             fail(str(error) or traceback.extract_tb(error.__traceback__)[-1].line)
         traceback.print_exc()
         sys.exit(os.EX_SOFTWARE)
+    finally:
+        if is_outermost:
+            KeepRuns.let_go()
 
 
 def _is_hydras(error: Exception) -> bool:
@@ -203,8 +207,17 @@ def _holds_nothing(folder: Path) -> bool:
 class KeepRuns(Callback):
     """Refuse an output folder that is in use, before Hydra writes into it; a resumed run goes on in its own folder.
 
-    No other run gets into the folder as long as this one lasts.
+    No other run gets into the folder as long as this one lasts, which `guard` ends: Hydra may keep the callback longer.
     """
+
+    held: ClassVar[ExitStack | None] = None  # what the run under way in this process keeps to itself
+
+    @classmethod
+    def let_go(cls) -> None:
+        """Leave the folder to others, if one is held."""
+        if cls.held:
+            cls.held.close()
+        cls.held = None
 
     @or_exit(Exception)
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -252,8 +265,9 @@ class KeepRuns(Callback):
 
     def _hold(self, key: str, folder: Path, may_be_used: bool) -> None:
         try:
-            self._held = hold(folder)  # until Hydra lets go of this callback
-            self._held.__enter__()
+            self.let_go()  # what a run before this one held, without a guard around it
+            KeepRuns.held = ExitStack()
+            KeepRuns.held.enter_context(hold(folder))
             if not (may_be_used or _holds_nothing(folder)):
                 fail(f"{key}={folder}: already holds something; nothing is overwritten, so name a new folder")
         except UserError as error:

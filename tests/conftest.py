@@ -188,7 +188,7 @@ def trained(castings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("sys.argv", ["train.py", *overrides, f"hydra.run.dir={folder}/run"])
             patch.chdir(folder)
-            train.main()
+            entry.guard(train.main)
 
     return made_once(tmp_path_factory, "trained", make) / "run"
 

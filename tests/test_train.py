@@ -1,4 +1,5 @@
 import csv
+import gc
 import json
 import math
 import runpy
@@ -425,6 +426,18 @@ def test_a_folder_in_use_is_not_written_to(run_train: Command, trained: Path, tm
         assert ran.code == 2
         assert f"{trained}: already holds something" in ran.err
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
+
+
+def test_a_run_that_failed_holds_its_folder_no_longer_in_a_process_that_goes_on(run_train: Command) -> None:
+    gc.collect()
+    gc.disable()  # or what it left may be gone by chance
+    try:
+        for arguments in (["model.dropout=2"], ["-m", "model.dropout=2,3"]):
+            for _ in range(2):
+                ran = run_train(*arguments)
+                assert (ran.code, "error: model.dropout=2" in ran.err) == (2, True), ran.err
+    finally:
+        gc.enable()
 
 
 def test_a_run_that_was_refused_keeps_no_folder_from_the_next(run_train: Command) -> None:
